@@ -1,0 +1,100 @@
+"""What the pools of one control plane share: open requests, open attempts, timers, questions asked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from glowsim.core.timers import Timers
+from glowsim.core.types import Plan, Request, Usage
+
+if TYPE_CHECKING:
+    from glowsim.core.instance import Instance
+    from glowsim.core.pool import Pool
+
+__all__ = [
+    "ASK", "BACKING_OFF", "BACKOFF", "Books", "CLOSED", "FIRST_TOKEN", "GATE", "HELD", "IN_FLIGHT", "JOINED",
+    "LEASE", "Open", "PROBE", "QUEUED", "SCALER", "SPLITTER", "TIMEOUT",
+]  # fmt: skip
+
+# Where an open request stands.
+HELD, QUEUED, IN_FLIGHT, BACKING_OFF, JOINED, CLOSED = range(6)
+# Kinds of timers, in the order in which they fire when due at the same moment.
+LEASE, ASK, GATE, BACKOFF, FIRST_TOKEN, TIMEOUT, SPLITTER, SCALER, PROBE = range(9)
+
+
+class Open:
+    """A request that is not answered yet, or whose last attempt still holds a slot."""
+
+    __slots__ = (
+        "arrived_s", "attempt", "attempts", "cache_key", "committed", "deadline_s", "first_token_late", "followers",
+        "instance", "leader", "plan", "pool", "queued_s", "request", "state", "used", "variant",
+    )  # fmt: skip
+
+    def __init__(
+        self, request: Request, pool: Pool, arrived_s: float, deadline_s: float, variant: int, plan: Plan
+    ) -> None:
+        self.request = request
+        self.pool = pool
+        self.arrived_s = arrived_s
+        self.deadline_s = deadline_s
+        self.variant = variant
+        self.plan = plan
+        self.state = HELD
+        self.attempts = 0
+        self.attempt = 0
+        self.instance: Instance | None = None
+        self.queued_s = arrived_s
+        self.cache_key = 0
+        self.committed = False
+        self.used: Usage | None = None
+        self.first_token_late = False
+        self.followers: list[Open] | None = None
+        self.leader: Open | None = None
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return what cannot be rebuilt from elsewhere, as plain values."""
+        return {
+            "request": self.request,
+            "agent": self.request.agent,
+            "arrived_s": self.arrived_s,
+            "deadline_s": self.deadline_s,
+            "variant": self.variant,
+            "plan": self.plan,
+            "state": self.state,
+            "attempts": self.attempts,
+            "attempt": self.attempt,
+            "instance": -1 if self.instance is None else self.instance.number,
+            "queued_s": self.queued_s,
+            "cache_key": self.cache_key,
+            "committed": self.committed,
+            "used": self.used,
+            "first_token_late": self.first_token_late,
+            "followers": [follower.request.request_id for follower in self.followers or ()],
+        }
+
+
+class Books:
+    """The shared state of the pools; every entry in it is bounded by the open work."""
+
+    def __init__(self) -> None:
+        self.open: dict[int, Open] = {}
+        self.attempts: dict[int, Open] = {}
+        self.expired: set[int] = set()
+        """Attempts whose lease ran out before their `Finished` came."""
+        self.last_attempt = 0
+        self.asked: dict[int, Pool] = {}
+        self.last_ask = 0
+        self.timers = Timers(self._alive)
+
+    def _alive(self, kind: int, number: int) -> bool:
+        if kind == TIMEOUT:
+            return number in self.open
+        if kind in (LEASE, FIRST_TOKEN):
+            opened = self.attempts.get(number)
+            return opened is not None and (kind == LEASE or not opened.committed)
+        if kind == BACKOFF:
+            opened = self.open.get(number)
+            return opened is not None and opened.state == BACKING_OFF
+        if kind == ASK:
+            return number in self.asked
+        return True

@@ -1,0 +1,323 @@
+"""The gateway, written once: events in, commands out; no clock, no I/O, no randomness of its own.
+
+``handle(event)`` first fires every timer that is due by the event's time, in the order (due, kind, number),
+each at the moment it was due; then it takes the event in. So a timer that a live loop fires late and one
+that the simulator fires on the dot decide alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import inf
+from typing import Any
+
+from glowsim.core import books as b
+from glowsim.core.books import Books, Open
+from glowsim.core.errors import ControllerError, GlowsimError, WorldError
+from glowsim.core.instance import Instance
+from glowsim.core.pool import Controllers, Pool, PoolSpec
+from glowsim.core.snapshot import pack, unpack
+from glowsim.core.types import (
+    Abandoned,
+    Arrived,
+    Changed,
+    ChangeKind,
+    Command,
+    Event,
+    Finished,
+    FirstToken,
+    InstanceChanged,
+    Observed,
+    Outcome,
+    Probed,
+    Reported,
+    State,
+    Status,
+    Told,
+    Usage,
+    Woke,
+)  # fmt: skip
+
+__all__ = ["ControlPlane", "Notes"]
+
+_NONE: tuple[Command, ...] = ()
+_EXPIRED_LIMIT = 10_000
+Out = list[Command]
+
+
+class Notes(list[Command]):
+    """Commands that wrappers of controllers add to the answer: alerts of failures, answers of shadows."""
+
+
+class ControlPlane:
+    """The control plane of a fleet: one pool an agent.
+
+    Parameters
+    ----------
+    pools
+        (spec, controllers) of every agent, in the order of the agents' numbers from 0.
+    notes
+        Where the controllers' wrappers leave what they have to say.
+
+    Raises
+    ------
+    WorldError
+        An event that cannot be: time that runs back, an unknown agent or attempt. Nothing has changed then.
+    ControllerError
+        A controller raised. The control plane must not be used any further.
+
+    Examples
+    --------
+    >>> from controllers.balancing.round_robin import RoundRobin
+    >>> from controllers.queueing.fifo import FifoQueue
+    >>> from glowsim.core.types import Request
+    >>> spec = PoolSpec(0, 1, 1, (0,), 30.0, inf, 30.0, 10, 10, 10)
+    >>> plane = ControlPlane([(spec, Controllers(FifoQueue(limit=10), RoundRobin()))])
+    >>> plane.handle(InstanceChanged(0.0, 0, 0, State.READY))
+    ()
+    >>> [type(command).__name__ for command in plane.handle(Arrived(1.0, Request(1, 0, 900, 100)))]
+    ['Dispatch']
+    >>> [type(command).__name__ for command in plane.handle(Finished(2.0, 1, Outcome.OK, Usage(900, 0, 40)))]
+    ['Answer']
+    """
+
+    def __init__(self, pools: Sequence[tuple[PoolSpec, Controllers]], notes: Notes | None = None) -> None:
+        self._books = Books()
+        self._notes = Notes() if notes is None else notes
+        self.pools = [Pool(spec, controllers, self._books) for spec, controllers in pools]
+        for number, pool in enumerate(self.pools):
+            if pool.spec.agent != number:
+                raise ValueError(
+                    f"pool {number} is for agent {pool.spec.agent}: give the pools in the agents' order"
+                )
+        self.timers = self._books.timers
+        self._now_s = -inf
+        self._handlers: dict[type, Callable[[Any, Out], None]] = {
+            Arrived: self._arrived,
+            FirstToken: self._first_token,
+            Finished: self._finished,
+            Abandoned: self._abandoned,
+            Told: self._told,
+            InstanceChanged: self._instance_changed,
+            Reported: self._reported,
+            Probed: self._probed,
+            Observed: self._observed,
+            Changed: self._changed,
+            Woke: self._woke,
+        }
+
+    def handle(self, event: Event) -> Sequence[Command]:
+        """Take in what happened; return what is to be done, in order."""
+        t_s = event[0]
+        if t_s < self._now_s:
+            raise WorldError(f"time ran back from {self._now_s} s to {t_s} s at {event!r}")
+        out: Out = []
+        try:
+            if t_s >= self.timers.earliest_s:
+                self._fire(t_s, out)
+            self._handlers[type(event)](event, out)
+        except GlowsimError as error:
+            error.add_note(f"at {event!r}")
+            raise
+        except Exception as error:
+            raise ControllerError(f"{type(error).__name__}: {error} at {event!r}") from error
+        self._now_s = t_s
+        if self._notes:
+            out.extend(self._notes)
+            self._notes.clear()
+        return out or _NONE
+
+    def next_wake_s(self) -> float:
+        """Return when the earliest timer is due, or inf."""
+        return self.timers.next_due_s()
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return everything that affects decisions, as plain JSON data."""
+        books = self._books
+        opens = {opened.request.request_id: opened for opened in books.open.values()}
+        closing = {number: opened for number, opened in books.attempts.items() if opened.state == b.CLOSED}
+        packed: dict[str, Any] = pack(
+            {
+                "now_s": self._now_s,
+                "open": [opened.snapshot() for opened in opens.values()],
+                "closing": [opened.snapshot() for opened in closing.values()],
+                "last_attempt": books.last_attempt,
+                "last_ask": books.last_ask,
+                "attempts": list(books.attempts),
+                "expired": books.expired,
+                "asked": {ask_id: pool.spec.agent for ask_id, pool in books.asked.items()},
+                "timers": books.timers.snapshot(),
+            }
+        )
+        return {
+            "books": packed,
+            "pools": [
+                {
+                    name: part if name == "controllers" else pack(part)
+                    for name, part in pool.snapshot().items()
+                }
+                for pool in self.pools
+            ],
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take on a state that `snapshot` returned; going on equals never having stopped."""
+        saved, books = unpack(state["books"]), self._books
+        pools = [
+            {name: part if name == "controllers" else unpack(part) for name, part in pool.items()}
+            for pool in state["pools"]
+        ]
+        for pool, pool_saved in zip(self.pools, pools, strict=True):
+            pool.restore(pool_saved)
+        self._now_s = saved["now_s"]
+        books.last_attempt, books.last_ask = saved["last_attempt"], saved["last_ask"]
+        books.expired = saved["expired"]
+        books.asked.clear()
+        books.asked.update({ask_id: self.pools[agent] for ask_id, agent in saved["asked"].items()})
+        books.open.clear()
+        books.attempts.clear()
+        in_flight: dict[int, Open] = {}
+        for entry in saved["open"]:
+            opened = self._reopen(entry)
+            books.open[opened.request.request_id] = opened
+            if opened.state == b.IN_FLIGHT:
+                in_flight[opened.attempt] = opened
+        for entry in saved["open"]:
+            if entry["followers"]:
+                leader = books.open[entry["request"].request_id]
+                leader.followers = [books.open[number] for number in entry["followers"]]
+                for follower in leader.followers:
+                    follower.leader = leader
+        for entry in saved["closing"]:
+            opened = self._reopen(entry)
+            in_flight[opened.attempt] = opened
+        books.attempts.update({number: in_flight[number] for number in saved["attempts"]})
+        for pool, pool_saved in zip(self.pools, pools, strict=True):
+            pool.readopt(pool_saved["leaders"])
+        books.timers.restore(saved["timers"])
+
+    def _reopen(self, entry: dict[str, Any]) -> Open:
+        pool = self.pools[entry["agent"]]
+        opened = Open(
+            entry["request"], pool, entry["arrived_s"], entry["deadline_s"], entry["variant"], entry["plan"]
+        )
+        for name in (
+            "state", "attempts", "attempt", "queued_s", "cache_key", "committed", "used", "first_token_late",
+        ):  # fmt: skip
+            setattr(opened, name, entry[name])
+        number = entry["instance"]
+        if number >= 0:
+            opened.instance = pool.instances.get(number)
+            if opened.instance is None:  # it went away with this attempt on it
+                opened.instance = Instance(number, 0, pool.spec.slots)
+                opened.instance.state = State.GONE
+        return opened
+
+    def _pool(self, agent: int) -> Pool:
+        if not 0 <= agent < len(self.pools):
+            raise WorldError(f"there is no agent {agent}: the fleet has {len(self.pools)}")
+        return self.pools[agent]
+
+    # --- events -------------------------------------------------------------------------------------
+
+    def _arrived(self, event: Arrived, out: Out) -> None:
+        request = event.request
+        self._pool(request.agent).arrived(event.t_s, request, out)
+
+    def _finished(self, event: Finished, out: Out) -> None:
+        t_s, attempt, outcome, usage, retry_after_s = event
+        books = self._books
+        opened = books.attempts.pop(attempt, None)
+        if opened is None:
+            if attempt in books.expired:
+                books.expired.remove(attempt)
+                return
+            raise WorldError(
+                f"attempt {attempt} finished, but it is not open: never dispatched, or finished before"
+            )
+        opened.pool.finished(t_s, opened, attempt, outcome, usage, retry_after_s, out)
+
+    def _first_token(self, event: FirstToken, out: Out) -> None:
+        opened = self._books.attempts.get(event.attempt)
+        if opened is not None:
+            opened.pool.first_token(opened)
+        elif event.attempt not in self._books.expired:
+            raise WorldError(f"attempt {event.attempt} streams, but it is not open")
+
+    def _abandoned(self, event: Abandoned, out: Out) -> None:
+        opened = self._books.open.get(event.request_id)
+        if opened is not None:  # otherwise it was answered while its client was leaving
+            opened.pool.abandoned(event.t_s, opened, out)
+
+    def _told(self, event: Told, out: Out) -> None:
+        if event.ask_id > self._books.last_ask:
+            raise WorldError(f"told about ask {event.ask_id}, which was never asked")
+        pool = self._books.asked.pop(event.ask_id, None)
+        if pool is not None:  # otherwise its time had run out and the fallback held
+            pool.told(event.t_s, event, out)
+
+    def _instance_changed(self, event: InstanceChanged, out: Out) -> None:
+        self._pool(event.agent).instance_changed(event.t_s, event, out)
+
+    def _reported(self, event: Reported, out: Out) -> None:
+        self._pool(event.agent).reported(event)
+
+    def _probed(self, event: Probed, out: Out) -> None:
+        self._pool(event.agent).probed(event, out)
+
+    def _observed(self, event: Observed, out: Out) -> None:
+        self._pool(event.agent).observed(event, out)
+
+    def _changed(self, event: Changed, out: Out) -> None:
+        change = event.change
+        pool = self._pool(change.agent)
+        if change.kind == ChangeKind.SET_INSTANCES:
+            pool.set_instances(int(change.value), out)
+        elif change.kind == ChangeKind.ROLL_BACK:
+            pool.roll_back(event.t_s, out)
+        else:
+            pool.pause(change.kind == ChangeKind.PAUSE_SCALING)
+
+    def _woke(self, event: Woke, out: Out) -> None:
+        """Take in nothing: the timers have fired already."""
+
+    # --- timers -------------------------------------------------------------------------------------
+
+    def _fire(self, t_s: float, out: Out) -> None:
+        timers, books = self.timers, self._books
+        while (timer := timers.pop(t_s)) is not None:
+            due_s, kind, number = timer
+            if kind == b.TIMEOUT:
+                opened = books.open[number]
+                opened.pool.timed_out(due_s, opened, out)
+            elif kind == b.BACKOFF:
+                opened = books.open[number]
+                opened.pool.backed_off(due_s, opened, out)
+            elif kind == b.FIRST_TOKEN:
+                opened = books.attempts[number]
+                if opened.state == b.IN_FLIGHT:
+                    opened.pool.first_token_late(due_s, opened, out)
+            elif kind == b.LEASE:
+                self._lease_out(due_s, number, out)
+            elif kind == b.ASK:
+                pool = books.asked.pop(number)
+                pool.told(due_s, Told(due_s, number, Status.UNKNOWN), out)
+            elif kind == b.GATE:
+                for pool in self.pools:
+                    if number in pool.instances:
+                        pool.gate_due(due_s, number, out)
+            elif kind == b.SCALER:
+                self.pools[number].scaler_due(due_s, out)
+            elif kind == b.SPLITTER:
+                self.pools[number].splitter_due(due_s, out)
+            else:
+                self.pools[number].probe_due(due_s, out)
+
+    def _lease_out(self, t_s: float, attempt: int, out: Out) -> None:
+        """Free the slot of a cancelled attempt that nobody finished."""
+        books = self._books
+        opened = books.attempts.pop(attempt)
+        if len(books.expired) >= _EXPIRED_LIMIT:
+            books.expired.remove(min(books.expired))
+        books.expired.add(attempt)
+        opened.pool.finished(t_s, opened, attempt, Outcome.LOST, Usage(), 0.0, out)

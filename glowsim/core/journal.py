@@ -1,0 +1,430 @@
+"""The journal: every event, every command, and what the world did with it, packed; the only record of a run.
+
+Records of one kind stand together in a block of fixed-size rows, so `numpy.frombuffer` reads them as a
+table; one byte a record tells the order over all kinds. A file is a header and a sequence of frames, each
+with a checksum: a torn last frame is left out on reading and said so. Rare records of varying size are JSON.
+
+Replaying feeds the events to a fresh control plane and compares its commands with the recorded ones, byte
+by byte: `first_difference`.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+from zlib import crc32
+
+import numpy as np
+import numpy.typing as npt
+
+from glowsim.core.control_plane import ControlPlane
+from glowsim.core.errors import JournalError
+from glowsim.core.snapshot import pack as plain
+from glowsim.core.snapshot import unpack as unplain
+from glowsim.core.types import (
+    Abandoned, Advance, Answer, Arrived, Ask, Cancel, Changed, Command, Dispatch, Effect, Event, Fail, Finished,
+    FirstToken, Forget, InstanceChanged, Observed, Outcome, Plan, Probe, Probed, Raise, Reason, Reject, Reported,
+    Request, Scale, Shadowed, State, Status, Told, Usage, Woke,
+)  # fmt: skip
+from glowsim.core.reasons import Code, Constraint
+
+__all__ = ["Difference", "Effected", "Journal", "Recording", "VERSION", "first_difference", "read"]
+
+VERSION = 1
+_MAGIC = b"GLOWSIMJ"
+_FRAME = struct.Struct("<4sIQ")
+_FRAME_MAGIC = b"FRAM"
+_SPILL_RECORDS = 1 << 16
+_REASON = [("code", "B"), ("bound", "B"), ("a", "d"), ("b", "d"), ("c", "d")]
+_USAGE = [("tokens_in", "i"), ("tokens_cached", "i"), ("tokens_out", "i"), ("first_token_s", "d")]
+_NUMPY = {"d": "<f8", "q": "<i8", "Q": "<u8", "i": "<i4", "h": "<i2", "B": "u1", "?": "?"}
+
+
+class Effected(NamedTuple):
+    """What the world did with commands ``first`` .. ``first + n - 1``, counted from 0 over the journal."""
+
+    t_s: float
+    first: int
+    n: int
+    status: Effect
+
+
+class _Kind(NamedTuple):
+    """How one type is packed: a code, its columns, and how to take a record apart and put it together."""
+
+    code: int
+    type: type
+    columns: list[tuple[str, str]]
+    apart: Callable[[Any], tuple[Any, ...]] | None
+    together: Callable[[tuple[Any, ...]], Any] | None
+
+    @property
+    def struct(self) -> struct.Struct:
+        return struct.Struct("<" + "".join(form for _, form in self.columns))
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return np.dtype([(name, _NUMPY[form]) for name, form in self.columns])
+
+
+def _reason(values: Sequence[Any]) -> Reason:
+    code, bound, *numbers = values
+    return Reason(Code(code), Constraint(bound), *numbers)
+
+
+_FIXED = [
+    _Kind(
+        1, Arrived,
+        [("t_s", "d"), ("request_id", "q"), ("agent", "i"), ("tokens_in", "i"), ("max_tokens_out", "i"),
+         ("priority", "B"), ("kind", "h"), ("region", "h"), ("stream", "?"), ("deadline_s", "d"), ("session", "Q"),
+         ("user", "Q"), ("tenant", "Q"), ("cache_key", "Q"), ("idempotency_key", "Q"), ("payload", "Q")],
+        lambda r: (r[0], *r[1]),
+        lambda v: Arrived(v[0], Request(*v[1:])),
+    ),
+    _Kind(2, FirstToken, [("t_s", "d"), ("attempt", "q")], None, None),
+    _Kind(
+        3, Finished, [("t_s", "d"), ("attempt", "q"), ("outcome", "B"), *_USAGE, ("retry_after_s", "d")],
+        lambda r: (r[0], r[1], r[2], *r[3], r[4]),
+        lambda v: Finished(v[0], v[1], Outcome(v[2]), Usage(*v[3:7]), v[7]),
+    ),
+    _Kind(4, Abandoned, [("t_s", "d"), ("request_id", "q")], None, None),
+    _Kind(
+        5, Told, [("t_s", "d"), ("ask_id", "q"), ("status", "B"), ("value", "d"), ("expires_s", "d")], None,
+        lambda v: Told(v[0], v[1], Status(v[2]), v[3], v[4]),
+    ),
+    _Kind(
+        6, InstanceChanged,
+        [("t_s", "d"), ("agent", "i"), ("instance", "i"), ("state", "B"), ("region", "h"), ("eta_s", "d")], None,
+        lambda v: InstanceChanged(v[0], v[1], v[2], State(v[3]), v[4], v[5]),
+    ),
+    _Kind(
+        7, Reported,
+        [("t_s", "d"), ("agent", "i"), ("instance", "i"), ("signal", "h"), ("value", "d"), ("sampled_at_s", "d"),
+         ("n", "i")], None, None,
+    ),
+    _Kind(8, Woke, [("t_s", "d")], None, None),
+    _Kind(
+        20, Dispatch,
+        [("attempt", "q"), ("request_id", "q"), ("instance", "i"), ("model", "h"), ("variant", "h"),
+         ("tokens_in", "i"), ("max_tokens_out", "i"), *_REASON],
+        lambda r: (r[0], r[1], r[2], *r[3], *r[4]),
+        lambda v: Dispatch(v[0], v[1], v[2], Plan(*v[3:7]), _reason(v[7:])),
+    ),
+    _Kind(
+        21, Cancel, [("attempt", "q"), *_REASON], lambda r: (r[0], *r[1]), lambda v: Cancel(v[0], _reason(v[1:])),
+    ),
+    _Kind(
+        22, Answer, [("request_id", "q"), ("source", "q"), *_REASON, ("keep", "?")],
+        lambda r: (r[0], r[1], *r[2], r[3]),
+        lambda v: Answer(v[0], v[1], _reason(v[2:7]), v[7]),
+    ),
+    _Kind(23, Forget, [("source", "q")], None, None),
+    _Kind(
+        24, Reject, [("request_id", "q"), ("retry_after_s", "d"), *_REASON], lambda r: (r[0], r[1], *r[2]),
+        lambda v: Reject(v[0], v[1], _reason(v[2:])),
+    ),
+    _Kind(
+        25, Fail, [("request_id", "q"), ("outcome", "B"), *_REASON], lambda r: (r[0], r[1], *r[2]),
+        lambda v: Fail(v[0], Outcome(v[1]), _reason(v[2:])),
+    ),
+    _Kind(
+        26, Advance, [("agent", "i"), ("stage", "h"), ("weight", "d"), *_REASON], lambda r: (r[0], r[1], r[2], *r[3]),
+        lambda v: Advance(v[0], v[1], v[2], _reason(v[3:])),
+    ),
+    _Kind(
+        40, Effected, [("t_s", "d"), ("first", "q"), ("n", "i"), ("status", "B")], None,
+        lambda v: Effected(v[0], v[1], v[2], Effect(v[3])),
+    ),
+]  # fmt: skip
+_LOOSE: dict[int, type] = {
+    9: Probed, 10: Observed, 11: Changed, 27: Scale, 28: Probe, 29: Ask, 30: Raise, 31: Shadowed,
+}  # fmt: skip
+_FIRST_COMMAND, _EFFECT = 20, 40
+_BY_CODE = {kind.code: kind for kind in _FIXED}
+_CODES = {kind.type: kind.code for kind in _FIXED} | {kind: code for code, kind in _LOOSE.items()}
+_SIZES = {kind.code: kind.struct.size for kind in _FIXED}
+_LENGTH = struct.Struct("<I")
+
+
+def _packers() -> dict[type, Callable[[Any], bytes]]:
+    """Return type -> record -> bytes; what a replay compares and a journal appends."""
+
+    def fixed(kind: _Kind) -> Callable[[Any], bytes]:
+        row, apart = kind.struct.pack, kind.apart
+        if apart is None:
+            return lambda record: row(*record)
+        return lambda record: row(*apart(record))
+
+    def loose(record: Any) -> bytes:
+        text = json.dumps(plain(record), separators=(",", ":")).encode()
+        return _LENGTH.pack(len(text)) + text
+
+    packers: dict[type, Callable[[Any], bytes]] = {kind.type: fixed(kind) for kind in _FIXED}
+    packers |= dict.fromkeys(_LOOSE.values(), loose)
+    arrived, finished, dispatch, answer = (
+        _BY_CODE[_CODES[kind]].struct.pack for kind in (Arrived, Finished, Dispatch, Answer)
+    )
+    # The four that every request has, without the detour.
+    packers[Arrived] = lambda r: arrived(r[0], *r[1])
+    packers[Finished] = lambda r: finished(r[0], r[1], r[2], *r[3], r[4])
+    packers[Dispatch] = lambda r: dispatch(r[0], r[1], r[2], *r[3], *r[4])
+    packers[Answer] = lambda r: answer(r[0], r[1], *r[2], r[3])
+    return packers
+
+
+_PACKERS = _packers()
+
+
+class Journal:
+    """Writes down events, commands and effects.
+
+    Parameters
+    ----------
+    header
+        Names, seed, versions: plain JSON data that `read` gives back.
+    path
+        Where to write; without one the journal stays in memory (`recording`).
+
+    >>> journal = Journal({"seed": 1})
+    >>> journal.event(Woke(1.5)); journal.effect(1.5, 0, Effect.DONE)
+    >>> [record for record in journal.recording().records()]
+    [Woke(t_s=1.5)]
+    """
+
+    def __init__(self, header: dict[str, Any], path: Path | None = None) -> None:
+        self.header = {"version": VERSION, **header}
+        self._order = bytearray()
+        self._blocks: dict[int, bytearray] = {code: bytearray() for code in _CODES.values()}
+        self._file: BinaryIO | None = None
+        self.commands = 0
+        """How many commands have been written down: the number of the next one."""
+        self.event = self._recorder()
+        """Write down an event."""
+        if path is not None:
+            head = json.dumps(self.header, separators=(",", ":")).encode()
+            self._file = path.open("xb")
+            self._file.write(_MAGIC + _LENGTH.pack(len(head)) + head)
+
+    def _recorder(self) -> Callable[[Any], None]:
+        order = self._order.append
+        known = {kind: (code, self._blocks[code].extend, _PACKERS[kind]) for kind, code in _CODES.items()}
+
+        def record(this: Any) -> None:
+            code, extend, packed = known[type(this)]
+            order(code)
+            extend(packed(this))
+
+        return record
+
+    def command(self, command: Command) -> int:
+        """Write down a command and return its number, by which its effect is told."""
+        self.event(command)
+        self.commands += 1
+        return self.commands - 1
+
+    def effect(self, t_s: float, first: int, status: Effect, n: int = 1) -> None:
+        """Write down what became of ``n`` commands from number ``first`` on."""
+        if self.commands:
+            self.event(Effected(t_s, first, n, status))
+        if len(self._order) >= _SPILL_RECORDS and self._file is not None:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what has gathered as one frame of the file."""
+        if self._file is None or not self._order:
+            return
+        payload = self._payload()
+        self._file.write(_FRAME.pack(_FRAME_MAGIC, crc32(payload), len(payload)))
+        self._file.write(payload)
+        self._file.flush()
+        self._order.clear()
+        for block in self._blocks.values():
+            block.clear()
+
+    def close(self) -> None:
+        """Flush and close the file."""
+        if self._file is not None:
+            self.flush()
+            self._file.close()
+            self._file = None
+
+    def _payload(self) -> bytes:
+        blocks = {code: block for code, block in self._blocks.items() if block}
+        index = json.dumps([len(self._order), {code: len(block) for code, block in blocks.items()}]).encode()
+        return b"".join([_LENGTH.pack(len(index)), index, self._order, *blocks.values()])
+
+    def recording(self) -> Recording:
+        """Return what an unfiled journal holds."""
+        return Recording(self.header, bytes(self._order), {c: bytes(b) for c, b in self._blocks.items() if b}, False)
+
+
+class Recording:
+    """A journal that was read: tables by kind, records in order.
+
+    Parameters
+    ----------
+    header
+        What the journal was opened with.
+    order
+        One code a record.
+    blocks
+        The packed rows of every code.
+    torn
+        Whether a last, incomplete frame was left out.
+    """
+
+    def __init__(self, header: dict[str, Any], order: bytes, blocks: dict[int, bytes], torn: bool) -> None:
+        self.header = header
+        self.torn = torn
+        self._order = order
+        self._blocks = blocks
+
+    def __len__(self) -> int:
+        """Return the number of records."""
+        return len(self._order)
+
+    def table(self, kind: type) -> npt.NDArray[Any]:
+        """Return the records of a fixed-size kind as a structured array, in order."""
+        fixed = _BY_CODE[_CODES[kind]]
+        return np.frombuffer(self._blocks.get(fixed.code, b""), dtype=fixed.dtype)
+
+    def positions(self, kind: type) -> npt.NDArray[np.int64]:
+        """Return where in the order the records of a kind stand."""
+        return np.flatnonzero(np.frombuffer(self._order, dtype=np.uint8) == _CODES[kind])
+
+    def times(self) -> npt.NDArray[np.float64]:
+        """Return the time of every record: an event's own, a command's that of the event before it."""
+        times = np.full(len(self._order), -np.inf)
+        for fixed in _FIXED:
+            if fixed.columns[0][0] == "t_s":
+                times[self.positions(fixed.type)] = self.table(fixed.type)["t_s"]
+        for code, kind in _LOOSE.items():
+            if code < _FIRST_COMMAND and code in self._blocks:
+                times[self.positions(kind)] = [record.t_s for record in self.loose(kind)]
+        filled: npt.NDArray[np.float64] = np.maximum.accumulate(times)
+        return filled
+
+    def loose(self, kind: type) -> list[Any]:
+        """Return the records of a kind of varying size, in order."""
+        code = _CODES[kind]
+        block, offset, records = self._blocks.get(code, b""), 0, []
+        while offset < len(block):
+            (length,) = _LENGTH.unpack_from(block, offset)
+            offset += _LENGTH.size + length
+            records.append(unplain(json.loads(block[offset - length : offset])))
+        return records
+
+    def records(self) -> Iterator[Event | Command | Effected]:
+        """Yield every record in order."""
+        for _, record, _ in self._walk():
+            yield record
+
+    def _walk(self) -> Iterator[tuple[int, Any, bytes]]:
+        """Yield (code, record, packed row)."""
+        offsets = dict.fromkeys(self._blocks, 0)
+        unpackers = {kind.code: (kind.struct, kind.together or kind.type._make) for kind in _FIXED}  # type: ignore[attr-defined]
+        for code in self._order:
+            block, offset = self._blocks[code], offsets[code]
+            if code in unpackers:
+                form, together = unpackers[code]
+                end = offset + form.size
+                record = together(form.unpack_from(block, offset))
+            else:
+                (length,) = _LENGTH.unpack_from(block, offset)
+                end = offset + _LENGTH.size + length
+                record = unplain(json.loads(block[end - length : end]))
+            offsets[code] = end
+            yield code, record, block[offset:end]
+
+
+def read(path: Path) -> Recording:
+    """Return the journal in a file.
+
+    Raises
+    ------
+    JournalError
+        Not a journal, or one of another version, or damaged before its last frame.
+    """
+    data = memoryview(path.read_bytes())
+    if bytes(data[: len(_MAGIC)]) != _MAGIC:
+        raise JournalError(f"{path} is not a glowsim journal")
+    (length,) = _LENGTH.unpack_from(data, len(_MAGIC))
+    at = len(_MAGIC) + _LENGTH.size
+    header = json.loads(bytes(data[at : at + length]))
+    if header["version"] != VERSION:
+        raise JournalError(f"{path} is of journal version {header['version']}; this glowsim reads version {VERSION}")
+    at += length
+    orders: list[bytes] = []
+    blocks: dict[int, list[bytes]] = {}
+    torn = False
+    while at < len(data):
+        payload = _frame(data, at)
+        if payload is None:
+            torn = True
+            break
+        at += _FRAME.size + len(payload)
+        (index_length,) = _LENGTH.unpack_from(payload, 0)
+        cut = _LENGTH.size + index_length
+        records, sizes = json.loads(bytes(payload[_LENGTH.size : cut]))
+        orders.append(bytes(payload[cut : cut + records]))
+        cut += records
+        for code, size in sizes.items():
+            blocks.setdefault(int(code), []).append(bytes(payload[cut : cut + size]))
+            cut += size
+    return Recording(header, b"".join(orders), {code: b"".join(parts) for code, parts in blocks.items()}, torn)
+
+
+def _frame(data: memoryview, at: int) -> memoryview | None:
+    """Return the payload of the frame at an offset, or None if it is torn."""
+    if at + _FRAME.size > len(data):
+        return None
+    magic, checksum, size = _FRAME.unpack_from(data, at)
+    payload = data[at + _FRAME.size : at + _FRAME.size + size]
+    if magic != _FRAME_MAGIC or len(payload) < size or crc32(payload) != checksum:
+        return None
+    return payload
+
+
+class Difference(NamedTuple):
+    """Where a replay first decided otherwise."""
+
+    number: int
+    """Which event of the journal, counted from 0."""
+    event: Event
+    recorded: tuple[Command, ...]
+    replayed: tuple[Command, ...]
+
+
+def first_difference(recording: Recording, plane: ControlPlane) -> Difference | None:
+    """Feed a journal's events to a fresh control plane; return where its commands first differ, or None.
+
+    Equal means equal bytes: numbers, order and reasons included.
+    """
+    number, event = -1, None
+    expected: list[tuple[int, Any, bytes]] = []
+
+    def compare() -> Difference | None:
+        if event is None:
+            return None
+        given = plane.handle(event)
+        if len(given) == len(expected) and all(
+            _CODES[type(command)] == code and _PACKERS[type(command)](command) == row
+            for command, (code, _, row) in zip(given, expected, strict=True)
+        ):
+            return None
+        return Difference(number, event, tuple(record for _, record, _ in expected), tuple(given))
+
+    for code, record, row in recording._walk():
+        if code == _EFFECT:
+            continue
+        if code >= _FIRST_COMMAND:
+            expected.append((code, record, row))
+            continue
+        difference = compare()
+        if difference is not None:
+            return difference
+        number, event, expected = number + 1, record, []
+    return compare()

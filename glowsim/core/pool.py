@@ -1,0 +1,866 @@
+"""One agent's way of a request: guards, limits, variant, cache or join, plan, queue, balancer, attempts.
+
+A pool answers each event with commands appended to ``out``. It holds its agent's instances, its waiting
+requests and its controllers; what spans agents is in the shared `Books`.
+
+The rules that it keeps: an attempt holds its slot until it is finished or its lease runs out; a request
+that streamed its first token is never retried; nothing waits while an eligible instance has a free slot;
+followers of a joined request are answered with their leader, or exactly one of them takes over.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from dataclasses import dataclass, field
+from math import inf, isfinite
+from typing import Any, NamedTuple, cast
+
+from glowsim.core.books import (
+    ASK,
+    BACKING_OFF,
+    BACKOFF,
+    CLOSED,
+    FIRST_TOKEN,
+    GATE,
+    HELD,
+    IN_FLIGHT,
+    JOINED,
+    LEASE,
+    PROBE,
+    QUEUED,
+    SCALER,
+    SPLITTER,
+    TIMEOUT,
+    Books,
+    Open,
+)  # fmt: skip
+from glowsim.core.errors import ControllerError, WorldError
+from glowsim.core.instance import Eligible, Instance
+from glowsim.core.protocols import (
+    Asker,
+    Balancer,
+    Breaker,
+    Cache,
+    Detector,
+    Gate,
+    Guard,
+    Limiter,
+    Load,
+    Planner,
+    Queue,
+    Retrier,
+    Scaler,
+    Splitter,
+)  # fmt: skip
+from glowsim.core.streams import mix
+from glowsim.core.types import (
+    Advance,
+    Answer,
+    Cancel,
+    Code,
+    Command,
+    Constraint,
+    Dispatch,
+    Fail,
+    Forget,
+    InstanceChanged,
+    Observed,
+    Outcome,
+    Plan,
+    Probe,
+    Probed,
+    Raise,
+    Reason,
+    Reject,
+    Reported,
+    Request,
+    Scale,
+    State,
+    Status,
+    Told,
+    Usage,
+)  # fmt: skip
+
+__all__ = ["Controllers", "Pool", "PoolSpec"]
+
+Out = list[Command]
+_new = tuple.__new__
+_OK = Outcome.OK
+_CANCELLED = Outcome.CANCELLED
+_GONE = State.GONE
+_ARRIVED = Reason(Code.ARRIVED)
+_OWN = Reason(Code.OWN)
+_CACHED = Reason(Code.CACHED)
+_JOINED = Reason(Code.JOINED)
+_REPEATED = Reason(Code.REPEATED)
+_PROMOTED = Reason(Code.PROMOTED)
+_RETRYABLE = frozenset({Outcome.ERROR, Outcome.UNREACHABLE, Outcome.THROTTLED, Outcome.TIMEOUT, Outcome.LOST})
+_NOTHING = Usage()
+
+
+def _sum(before: Usage | None, last: Usage) -> Usage:
+    if before is None:
+        return last
+    return Usage(
+        before.tokens_in + last.tokens_in,
+        before.tokens_cached + last.tokens_cached,
+        before.tokens_out + last.tokens_out,
+        last.first_token_s,
+    )
+
+
+class PoolSpec(NamedTuple):
+    """The fixed facts and the limits of one agent's pool."""
+
+    agent: int
+    slots: int
+    """The gateway's cap on an instance's work in flight."""
+    concurrency: int
+    """What an instance serves at once."""
+    models: tuple[int, ...]
+    """The model of each variant; the baseline's first."""
+    timeout_s: float
+    first_token_timeout_s: float
+    cancel_grace_s: float
+    """How long a cancelled attempt may hold its slot before its lease runs out."""
+    hold_limit: int
+    """Requests that may wait for word from a shared limit."""
+    follower_limit: int
+    """Requests that may join one leader."""
+    memory: int
+    """Idempotency keys remembered after their answer."""
+    probe_every_s: float = inf
+
+
+@dataclass(frozen=True)
+class Controllers:
+    """The controllers of one agent; what is None is not there."""
+
+    queue: Queue
+    balancer: Balancer
+    guard: Guard | None = None
+    limiter: Limiter | None = None
+    splitter: Splitter | None = None
+    cache: Cache | None = None
+    planner: Planner | None = None
+    breaker: Breaker | None = None
+    retrier: Retrier | None = None
+    scaler: Scaler | None = None
+    detectors: tuple[Detector, ...] = field(default=())
+
+    def named(self) -> dict[str, Any]:
+        """Return the controllers that are there, by family."""
+        there = {
+            name: value for name, value in vars(self).items() if name != "detectors" and value is not None
+        }
+        return there | {f"detector.{i}": detector for i, detector in enumerate(self.detectors)}
+
+
+class Pool:
+    """One agent's queue, instances, attempts and controllers.
+
+    Parameters
+    ----------
+    spec
+        Fixed facts and limits.
+    controllers
+        One of each family, or None; every pool has its own.
+    books
+        What the pools of a control plane share.
+    """
+
+    def __init__(self, spec: PoolSpec, controllers: Controllers, books: Books) -> None:
+        self.spec = spec
+        self.controllers = controllers
+        self._books = books
+        self._open = books.open
+        self._attempts = books.attempts
+        self._timers = books.timers
+        self._queue = controllers.queue
+        self._pick = controllers.balancer.pick
+        self._guard = controllers.guard
+        self._limiter = controllers.limiter
+        self._asker = cast(Asker, controllers.limiter) if hasattr(controllers.limiter, "to_ask") else None
+        self._splitter = controllers.splitter
+        self._cache = controllers.cache
+        self._planner = controllers.planner
+        self._breaker = controllers.breaker
+        self._retrier = controllers.retrier
+        self._scaler = controllers.scaler
+        self._detectors = controllers.detectors
+        self.instances: dict[int, Instance] = {}
+        self.eligible = Eligible()
+        self._held: deque[int] = deque()
+        self._leaders: dict[int, Open] = {}
+        self._memory: OrderedDict[int, tuple[int, int, int]] = OrderedDict()
+        """Idempotency key -> (payload, open leader or 0, source or 0)."""
+        self._kept: dict[int, int] = {}
+        """Source -> how many (cache, memory) still want its content."""
+        self._waiting = 0
+        self._in_system = 0
+        self._area = 0.0
+        self._area_since_s = 0.0
+        self._area_s = 0.0
+        self._scaler_asleep = True
+        self._scaler_due_s = inf
+        self._paused = False
+        self._splitter_due_s = inf
+        self._started = False
+
+    # --- arrivals -----------------------------------------------------------------------------------
+
+    def arrived(self, t_s: float, request: Request, out: Out) -> None:
+        """Take a request in, or turn it away."""
+        if request.request_id in self._open:
+            raise WorldError(f"request {request.request_id} arrived twice")
+        if not self._started:
+            self._start(t_s, out)
+        if self._guard is not None:
+            reason = self._guard.check(t_s, request)
+            if reason is not None:
+                out.append(Reject(request.request_id, 0.0, reason))
+                return
+        limiter = self._limiter
+        if limiter is not None:
+            wait_s = limiter.admit(t_s, request)
+            if self._asker is not None:
+                self._ask(t_s, out)
+            if wait_s > 0.0:
+                out.append(Reject(request.request_id, wait_s, Reason(Code.LIMITED)))
+                return
+            if wait_s < 0.0:
+                self._hold(t_s, request, out)
+                return
+        self._enter(t_s, request, t_s, None, out)
+
+    def _enter(self, t_s: float, request: Request, arrived_s: float, held: Open | None, out: Out) -> None:
+        if request.idempotency_key and self._repeated(t_s, request, held, out):
+            return
+        splitter = self._splitter
+        variant = 0 if splitter is None else splitter.assign(t_s, request)
+        cache_key = 0
+        if request.cache_key and self._cache is not None:
+            cache_key = request.cache_key if variant == 0 else mix(request.cache_key ^ variant)
+            source = self._cache.get(t_s, cache_key)
+            if source:
+                self._admitted_for_nothing(t_s, request, held)
+                out.append(_new(Answer, (request.request_id, source, _CACHED, True)))
+                return
+        plan = _new(Plan, (self.spec.models[variant], variant, request.tokens_in, request.max_tokens_out))
+        if self._planner is not None:
+            plan = self._planner.plan(t_s, request, plan)
+        if held is None:
+            opened = self._opened(t_s, request, arrived_s, variant, plan)
+        else:
+            opened = held
+            opened.variant, opened.plan = variant, plan
+        if request.idempotency_key:
+            self._memory[request.idempotency_key] = (request.payload, request.request_id, 0)
+        if cache_key:
+            opened.cache_key = cache_key
+            leader = self._leaders.get(cache_key)
+            if leader is not None and self._join(opened, leader):
+                return
+            if leader is None:
+                self._leaders[cache_key] = opened
+        self._place(t_s, opened, _ARRIVED, out)
+
+    def _opened(self, t_s: float, request: Request, arrived_s: float, variant: int, plan: Plan) -> Open:
+        deadline_s = t_s + self.spec.timeout_s
+        if request.deadline_s < deadline_s:
+            deadline_s = request.deadline_s
+            self._timers.at(deadline_s, TIMEOUT, request.request_id)
+        else:
+            self._timers.after(t_s, self.spec.timeout_s, TIMEOUT, request.request_id)
+        opened = Open(request, self, arrived_s, deadline_s, variant, plan)
+        self._open[request.request_id] = opened
+        return opened
+
+    def _admitted_for_nothing(self, t_s: float, request: Request, held: Open | None) -> None:
+        if held is not None:
+            self._close(held)
+        if self._limiter is not None:
+            self._limiter.settle(t_s, request, _NOTHING)
+
+    def _hold(self, t_s: float, request: Request, out: Out) -> None:
+        if len(self._held) >= self.spec.hold_limit:
+            out.append(Reject(request.request_id, 0.0, Reason(Code.LIMITED, Constraint.MAXIMUM)))
+            return
+        plan = Plan(self.spec.models[0], 0, request.tokens_in, request.max_tokens_out)
+        self._opened(t_s, request, t_s, 0, plan)
+        self._held.append(request.request_id)
+
+    def _repeated(self, t_s: float, request: Request, held: Open | None, out: Out) -> bool:
+        known = self._memory.get(request.idempotency_key)
+        if known is None:
+            return False
+        payload, leader_id, source = known
+        if payload == request.payload and not source:
+            leader = self._open[leader_id]
+            opened = held or self._opened(t_s, request, t_s, leader.variant, leader.plan)
+            opened.cache_key = leader.cache_key
+            if not self._join(opened, leader):
+                self._admitted_for_nothing(t_s, request, opened)
+                out.append(
+                    Reject(request.request_id, 0.0, Reason(Code.QUEUE_FULL, a=self.spec.follower_limit))
+                )
+            return True
+        self._admitted_for_nothing(t_s, request, held)
+        if payload != request.payload:
+            out.append(Reject(request.request_id, 0.0, Reason(Code.KEY_REUSED)))
+        else:
+            out.append(Answer(request.request_id, source, _REPEATED, keep=True))
+        return True
+
+    def _join(self, opened: Open, leader: Open) -> bool:
+        if leader.followers is None:
+            leader.followers = []
+        if len(leader.followers) >= self.spec.follower_limit:
+            return False
+        leader.followers.append(opened)
+        opened.leader = leader
+        opened.state = JOINED
+        return True
+
+    # --- waiting and dispatching --------------------------------------------------------------------
+
+    def _place(self, t_s: float, opened: Open, reason: Reason, out: Out) -> None:
+        if self.eligible and not self._waiting:
+            self._count(t_s, 1)
+            self._dispatch(t_s, opened, reason, out)
+            if self._scaler_asleep:
+                self._look(t_s, out)
+            return
+        opened.queued_s = t_s
+        if self._queue.push(t_s, opened.request):
+            opened.state = QUEUED
+            self._waiting += 1
+            self._count(t_s, 1)
+        elif opened.attempts:
+            self._settle(t_s, opened, _NOTHING)
+            self._fail(t_s, opened, Outcome.ERROR, Reason(Code.QUEUE_FULL, a=self._waiting), out)
+        else:
+            self._admitted_for_nothing(t_s, opened.request, opened)
+            out.append(Reject(opened.request.request_id, 0.0, Reason(Code.QUEUE_FULL, a=self._waiting)))
+            self._promote(t_s, opened, out)
+        if self._scaler_asleep:
+            self._look(t_s, out)
+
+    def _dispatch(self, t_s: float, opened: Open, reason: Reason, out: Out) -> None:
+        allowed = self.eligible
+        last = opened.instance
+        if last is None or last.place < 0 or len(allowed) == 1:
+            instance = self._pick(t_s, opened.request, allowed)
+        else:  # another try goes to another instance where there is one
+            instance = self._pick(t_s, opened.request, [each for each in allowed if each is not last])
+        if instance.place < 0:
+            raise ControllerError(
+                f"the balancer picked instance {instance.number}, which may not get work now"
+            )
+        in_flight = instance.in_flight + 1
+        instance.in_flight = in_flight
+        if in_flight >= instance.cap:
+            allowed.discard(instance)
+        books = self._books
+        attempt = books.last_attempt + 1
+        books.last_attempt = attempt
+        request = opened.request
+        opened.attempt = attempt
+        opened.attempts += 1
+        opened.instance = instance
+        opened.state = IN_FLIGHT
+        self._attempts[attempt] = opened
+        if request.stream and isfinite(self.spec.first_token_timeout_s):
+            self._timers.after(t_s, self.spec.first_token_timeout_s, FIRST_TOKEN, attempt)
+        out.append(_new(Dispatch, (attempt, request.request_id, instance.number, opened.plan, reason)))
+
+    def _drain(self, t_s: float, out: Out) -> None:
+        eligible, queue, opens = self.eligible, self._queue, self._open
+        while self._waiting and eligible:
+            opened = opens[queue.pop(t_s)]
+            self._waiting -= 1
+            self._dispatch(
+                t_s,
+                opened,
+                _new(Reason, (Code.QUEUED, Constraint.NONE, t_s - opened.queued_s, 0.0, 0.0)),
+                out,
+            )
+
+    def _count(self, t_s: float, change: int) -> None:
+        self._area += self._in_system * (t_s - self._area_s)
+        self._area_s = t_s
+        self._in_system += change
+
+    # --- attempts end -------------------------------------------------------------------------------
+
+    def finished(
+        self,
+        t_s: float,
+        opened: Open,
+        attempt: int,
+        outcome: Outcome,
+        usage: Usage,
+        retry_after_s: float,
+        out: Out,
+    ) -> None:
+        """Free the slot, then answer, retry or fail; then let the next ones in."""
+        instance = opened.instance
+        assert instance is not None
+        instance.in_flight -= 1
+        self._area += self._in_system * (t_s - self._area_s)
+        self._area_s = t_s
+        self._in_system -= 1
+        if self._breaker is not None and outcome != _CANCELLED and instance.state < _GONE:
+            gate = self._breaker.record(t_s, instance.number, outcome)
+            if gate is not None:
+                self._gate(instance, gate)
+        if instance.place < 0 and instance.state is State.READY and instance.in_flight < instance.cap:
+            self.eligible.add(instance)
+        if opened.state == CLOSED:
+            self._settle(t_s, opened, usage)
+        elif outcome == _OK:
+            self._answer(t_s, opened, attempt, usage, out)
+        else:
+            self._failed(t_s, opened, outcome, usage, retry_after_s, out)
+        if self._waiting:
+            self._drain(t_s, out)
+
+    def _answer(self, t_s: float, opened: Open, attempt: int, usage: Usage, out: Out) -> None:
+        request = opened.request
+        self._close(opened)
+        if self._limiter is not None:
+            self._settle(t_s, opened, usage)
+        keep = False
+        cache_key = opened.cache_key
+        if cache_key and self._cache is not None:
+            kept, evicted = self._cache.put(t_s, cache_key, attempt, usage)
+            if kept:
+                keep = True
+                self._keep(attempt)
+            for source in evicted:
+                self._release(source, out)
+        if request.idempotency_key:
+            keep = True
+            self._remember(request, attempt, out)
+        out.append(_new(Answer, (request.request_id, attempt, _OWN, keep)))
+        if opened.followers is not None:
+            for follower in opened.followers:
+                self._admitted_for_nothing(t_s, follower.request, follower)
+                out.append(Answer(follower.request.request_id, attempt, _JOINED, keep))
+        if self._retrier is not None:
+            self._retrier.succeeded(t_s, request)
+        self._note(t_s, opened, True, usage, out)
+
+    def _failed(
+        self, t_s: float, opened: Open, outcome: Outcome, usage: Usage, retry_after_s: float, out: Out
+    ) -> None:
+        if opened.first_token_late:
+            outcome = Outcome.TIMEOUT
+            opened.first_token_late = False
+        if opened.committed:
+            reason = Reason(Code.BROKEN_STREAM)
+        elif outcome not in _RETRYABLE:
+            reason = Reason(Code.NOT_RETRYABLE)
+        else:
+            delay_s = inf
+            if self._retrier is not None:
+                delay_s = self._retrier.after(t_s, opened.request, opened.attempts, outcome, retry_after_s)
+            if delay_s < inf and t_s + delay_s < opened.deadline_s:
+                opened.state = BACKING_OFF
+                opened.used = _sum(opened.used, usage)
+                self._timers.at(t_s + delay_s, BACKOFF, opened.request.request_id)
+                return
+            code = Code.EXHAUSTED if delay_s == inf else Code.NO_TIME_TO_RETRY
+            reason = Reason(code, a=opened.attempts)
+        self._settle(t_s, opened, usage)
+        self._fail(t_s, opened, outcome, reason, out)
+
+    def _settle(self, t_s: float, opened: Open, usage: Usage) -> None:
+        if self._limiter is not None:
+            self._limiter.settle(
+                t_s, opened.request, usage if opened.used is None else _sum(opened.used, usage)
+            )
+
+    def _fail(self, t_s: float, opened: Open, outcome: Outcome, reason: Reason, out: Out) -> None:
+        self._close(opened)
+        out.append(Fail(opened.request.request_id, outcome, reason))
+        self._note(t_s, opened, False, _NOTHING, out)
+        self._promote(t_s, opened, out)
+
+    def _promote(self, t_s: float, gone: Open, out: Out) -> None:
+        followers = gone.followers
+        if not followers:
+            return
+        heir, *rest = followers
+        gone.followers = None
+        heir.leader = None
+        heir.followers = rest
+        for follower in rest:
+            follower.leader = heir
+        if heir.cache_key and heir.cache_key not in self._leaders:
+            self._leaders[heir.cache_key] = heir
+        if heir.request.idempotency_key:
+            self._memory[heir.request.idempotency_key] = (heir.request.payload, heir.request.request_id, 0)
+        self._place(t_s, heir, _PROMOTED, out)
+
+    def _close(self, opened: Open) -> None:
+        request = opened.request
+        opened.state = CLOSED
+        del self._open[request.request_id]
+        if opened.cache_key and self._leaders.get(opened.cache_key) is opened:
+            del self._leaders[opened.cache_key]
+        if request.idempotency_key:
+            known = self._memory.get(request.idempotency_key)
+            if known is not None and known[1] == request.request_id:
+                del self._memory[request.idempotency_key]
+
+    def _note(self, t_s: float, opened: Open, ok: bool, usage: Usage, out: Out) -> None:
+        if self._splitter is not None:
+            advance = self._splitter.finished(t_s, opened.arrived_s, opened.variant, ok)
+            if advance is not None:
+                self._advance(t_s, advance, out)
+        for detector in self._detectors:
+            metric = detector.metric
+            if metric == "error":
+                value = 0.0 if ok else 1.0
+            elif metric == "latency_s":
+                value = t_s - opened.arrived_s
+            elif metric == "tokens_out" and ok:
+                value = usage.tokens_out
+            elif metric == "tokens_in" and ok:
+                value = usage.tokens_in
+            else:
+                continue
+            alert = detector.observe(t_s, value)
+            if alert is not None:
+                out.append(Raise(alert._replace(agent=self.spec.agent)))
+
+    # --- contents that are still wanted ---------------------------------------------------------------
+
+    def _keep(self, source: int) -> None:
+        self._kept[source] = self._kept.get(source, 0) + 1
+
+    def _release(self, source: int, out: Out) -> None:
+        left = self._kept.get(source, 0) - 1
+        if left > 0:
+            self._kept[source] = left
+        elif left == 0:
+            del self._kept[source]
+            out.append(Forget(source))
+
+    def _remember(self, request: Request, source: int, out: Out) -> None:
+        self._keep(source)
+        self._memory[request.idempotency_key] = (request.payload, 0, source)
+        self._memory.move_to_end(request.idempotency_key)
+        while len(self._memory) > self.spec.memory:
+            for key, (_, _, old) in self._memory.items():
+                if old:
+                    del self._memory[key]
+                    self._release(old, out)
+                    break
+            else:
+                break
+
+    # --- clients, streams, timers -----------------------------------------------------------------------
+
+    def first_token(self, opened: Open) -> None:
+        """Commit a streamed request to the attempt that it has."""
+        opened.committed = True
+
+    def abandoned(self, t_s: float, opened: Open, out: Out) -> None:
+        """Let go of a request whose client went away; a running attempt is cancelled."""
+        self._let_go(t_s, opened, Reason(Code.CLIENT_GONE), out)
+        self._promote(t_s, opened, out)
+
+    def _let_go(self, t_s: float, opened: Open, reason: Reason, out: Out) -> None:
+        state = opened.state
+        if state == QUEUED:
+            self._queue.remove(t_s, opened.request)
+            self._waiting -= 1
+            self._count(t_s, -1)
+        elif state == IN_FLIGHT:
+            self._cancel(t_s, opened, reason, out)
+        elif state == JOINED:
+            assert opened.leader is not None
+            assert opened.leader.followers is not None
+            opened.leader.followers.remove(opened)
+        elif state == HELD:
+            self._held.remove(opened.request.request_id)
+        if state not in (IN_FLIGHT, HELD):
+            self._settle(t_s, opened, _NOTHING)
+        self._close(opened)
+
+    def _cancel(self, t_s: float, opened: Open, reason: Reason, out: Out) -> None:
+        out.append(Cancel(opened.attempt, reason))
+        self._timers.after(t_s, self.spec.cancel_grace_s, LEASE, opened.attempt)
+
+    def timed_out(self, t_s: float, opened: Open, out: Out) -> None:
+        """Fail a request whose time is up, wherever it stands."""
+        waited_s = t_s - opened.arrived_s
+        dispatched = opened.state == IN_FLIGHT or opened.attempts > 0
+        reason = Reason(Code.TIMED_OUT if dispatched else Code.WAITED_TOO_LONG, a=waited_s)
+        self._let_go(t_s, opened, reason, out)
+        out.append(Fail(opened.request.request_id, Outcome.TIMEOUT, reason))
+        self._note(t_s, opened, False, _NOTHING, out)
+        self._promote(t_s, opened, out)
+
+    def first_token_late(self, t_s: float, opened: Open, out: Out) -> None:
+        """Cancel an attempt that has not begun to stream in time; it is retried once it ended."""
+        opened.first_token_late = True
+        self._cancel(t_s, opened, Reason(Code.FIRST_TOKEN_LATE, a=self.spec.first_token_timeout_s), out)
+
+    def backed_off(self, t_s: float, opened: Open, out: Out) -> None:
+        """Try again."""
+        self._place(t_s, opened, Reason(Code.RETRIED, a=opened.attempts + 1), out)
+
+    # --- limits that are shared with others -------------------------------------------------------------
+
+    def _ask(self, t_s: float, out: Out) -> None:
+        assert self._asker is not None
+        books = self._books
+        ask = self._asker.to_ask(t_s, books.last_ask + 1)
+        if ask is not None:
+            books.last_ask += 1
+            books.asked[ask.ask_id] = self
+            self._timers.after(t_s, ask.timeout_s, ASK, ask.ask_id)
+            out.append(ask)
+
+    def told(self, t_s: float, told: Told, out: Out) -> None:
+        """Take in an answer of the outside world and let in what waited for it."""
+        assert self._asker is not None
+        assert self._limiter is not None
+        self._asker.told(t_s, told)
+        while self._held:
+            held = self._open[self._held[0]]
+            wait_s = self._limiter.admit(t_s, held.request)
+            if wait_s < 0.0:
+                break
+            self._held.popleft()
+            if wait_s > 0.0:
+                self._close(held)
+                code = Code.LIMIT_UNKNOWN if told.status == Status.UNKNOWN else Code.LIMITED
+                out.append(Reject(held.request.request_id, wait_s, Reason(code)))
+            else:
+                self._enter(t_s, held.request, held.arrived_s, held, out)
+        self._ask(t_s, out)
+
+    # --- instances --------------------------------------------------------------------------------------
+
+    def instance_changed(self, t_s: float, event: InstanceChanged, out: Out) -> None:
+        """Follow an instance through its life."""
+        number, state = event.instance, event.state
+        instance = self.instances.get(number)
+        if state in (State.GONE, State.FAILED):
+            if instance is None:
+                raise WorldError(
+                    f"instance {number} of agent {event.agent} went away without having been there"
+                )
+            instance.state = state
+            self.eligible.discard(instance)
+            del self.instances[number]
+            if self._breaker is not None:
+                self._breaker.forget(number)
+            if state == State.FAILED and self._started:
+                self._look(t_s, out)
+            return
+        if instance is None:
+            instance = self.instances[number] = Instance(number, event.region, self.spec.slots)
+        if instance.state is State.DRAINING and state != State.DRAINING:
+            return  # it was told to go while it was starting; it goes
+        instance.state = State(state)
+        self.eligible.refresh(instance)
+        self._drain(t_s, out)
+
+    def _gate(self, instance: Instance, gate: Gate) -> None:
+        instance.set_gate(gate.cap)
+        self.eligible.refresh(instance)
+        if isfinite(gate.until_s):
+            self._timers.at(gate.until_s, GATE, instance.number)
+
+    def gate_due(self, t_s: float, number: int, out: Out) -> None:
+        """Ask the breaker again about an instance."""
+        instance = self.instances.get(number)
+        if instance is None or self._breaker is None:
+            return
+        gate = self._breaker.wake(t_s, number)
+        if gate is not None:
+            self._gate(instance, gate)
+            self._drain(t_s, out)
+
+    def reported(self, event: Reported) -> None:
+        """Pass a measurement on to the balancer."""
+        self.controllers.balancer.reported(event.t_s, event)
+
+    def probe_due(self, t_s: float, out: Out) -> None:
+        """Ask the instances how they are, and again in a while."""
+        out.append(Probe(self.spec.agent))
+        self._timers.after(t_s, self.spec.probe_every_s, PROBE, self.spec.agent)
+
+    def probed(self, event: Probed, out: Out) -> None:
+        """Let the breaker hear of the probes' results."""
+        if self._breaker is None:
+            return
+        for number, healthy in event.results:
+            instance = self.instances.get(number)
+            if instance is None:
+                continue
+            gate = self._breaker.record(event.t_s, number, _OK if healthy else Outcome.UNREACHABLE)
+            if gate is not None:
+                self._gate(instance, gate)
+        self._drain(event.t_s, out)
+
+    # --- scaling and rollouts -----------------------------------------------------------------------------
+
+    def _start(self, t_s: float, out: Out) -> None:
+        self._started = True
+        self._area_s = self._area_since_s = t_s
+        if self._splitter is not None:
+            self._arm_splitter()
+        if isfinite(self.spec.probe_every_s):
+            self._timers.after(t_s, self.spec.probe_every_s, PROBE, self.spec.agent)
+
+    def load(self, t_s: float) -> Load:
+        """Return what a scaler is shown."""
+        states = [instance.state for instance in self.instances.values()]
+        area = self._area + self._in_system * (t_s - self._area_s)
+        span_s = t_s - self._area_since_s
+        return Load(
+            in_flight=self._in_system - self._waiting,
+            queued=self._waiting,
+            mean_in_system=area / span_s if span_s > 0.0 else float(self._in_system),
+            ready=states.count(State.READY),
+            starting=states.count(State.STARTING),
+            draining=states.count(State.DRAINING),
+            slots=self.spec.slots,
+            concurrency=self.spec.concurrency,
+        )
+
+    def scaler_due(self, t_s: float, out: Out) -> None:
+        """Ask the scaler, unless it has been asked since this timer was set."""
+        if t_s >= self._scaler_due_s:
+            self._look(t_s, out)
+
+    def _look(self, t_s: float, out: Out) -> None:
+        if self._scaler is None:
+            self._scaler_asleep = False
+            return
+        wanted = self._scaler.decide(t_s, self.load(t_s))
+        self._area, self._area_s, self._area_since_s = 0.0, t_s, t_s
+        self._scaler_asleep = not isfinite(wanted.look_s)
+        self._scaler_due_s = inf
+        if not self._scaler_asleep:
+            if wanted.look_s <= t_s:
+                raise ControllerError(
+                    f"the scaler wants to look again at {wanted.look_s} s, but it is {t_s} s"
+                )
+            self._scaler_due_s = wanted.look_s
+            self._timers.at(wanted.look_s, SCALER, self.spec.agent)
+        if not self._paused:
+            self._scale(wanted.instances, wanted.reason, out)
+
+    def _scale(self, want: int, reason: Reason, out: Out) -> None:
+        staying = [
+            instance
+            for instance in self.instances.values()
+            if instance.state in (State.READY, State.STARTING)
+        ]
+        if want == len(staying):
+            return
+        victims: tuple[int, ...] = ()
+        if want < len(staying):
+            # Starting ones have nothing to lose, then those with the least work, then the newest.
+            staying.sort(key=lambda each: (each.state is not State.STARTING, each.in_flight, -each.number))
+            going = staying[: len(staying) - want]
+            victims = tuple(instance.number for instance in going)
+            for instance in going:
+                instance.state = State.DRAINING
+                self.eligible.discard(instance)
+        out.append(Scale(self.spec.agent, 0, 0, want, victims, reason))
+
+    def pause(self, paused: bool) -> None:
+        """Obey an operator: scalers go on deciding, and nothing is done about it."""
+        self._paused = paused
+
+    def set_instances(self, want: int, out: Out) -> None:
+        """Obey an operator."""
+        self._scale(want, Reason(Code.OPERATOR, a=want), out)
+
+    def roll_back(self, t_s: float, out: Out) -> None:
+        """Obey an operator: back to the baseline."""
+        if self._splitter is not None:
+            advance = self._splitter.roll_back(t_s)
+            if advance is not None:
+                self._advance(t_s, advance, out)
+
+    def splitter_due(self, t_s: float, out: Out) -> None:
+        """Tell the rollout that its time has come."""
+        if self._splitter is not None and t_s >= self._splitter_due_s:
+            self._splitter_due_s = inf
+            advance = self._splitter.wake(t_s)
+            if advance is not None:
+                self._advance(t_s, advance, out)
+            else:
+                self._arm_splitter()
+
+    def observed(self, event: Observed, out: Out) -> None:
+        """Pass a late label on to the rollout and to the detectors of its metric."""
+        if self._splitter is not None:
+            advance = self._splitter.observed(event.t_s, event)
+            if advance is not None:
+                self._advance(event.t_s, advance, out)
+        for detector in self._detectors:
+            if detector.metric == event.metric:
+                alert = detector.observe(event.t_s, event.value)
+                if alert is not None:
+                    out.append(Raise(alert._replace(agent=self.spec.agent)))
+
+    def _advance(self, t_s: float, advance: Advance, out: Out) -> None:
+        out.append(advance._replace(agent=self.spec.agent))
+        self._arm_splitter()
+
+    def _arm_splitter(self) -> None:
+        assert self._splitter is not None
+        due_s = self._splitter.wake_s()
+        if isfinite(due_s) and due_s != self._splitter_due_s:
+            self._splitter_due_s = due_s
+            self._timers.at(due_s, SPLITTER, self.spec.agent)
+
+    # --- state ---------------------------------------------------------------------------------------------
+
+    _PLAIN = (
+        "_held", "_memory", "_kept", "_waiting", "_in_system", "_area", "_area_since_s", "_area_s", "_scaler_asleep",
+        "_scaler_due_s", "_paused", "_splitter_due_s", "_started",
+    )  # fmt: skip
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return everything of this pool that affects decisions, as plain values."""
+        return {
+            "plain": {name: getattr(self, name) for name in self._PLAIN},
+            "instances": [
+                (each.number, each.region, int(each.state), each.gate_cap, each.in_flight)
+                for each in self.instances.values()
+            ],
+            "eligible": [each.number for each in self.eligible],
+            "leaders": {key: leader.request.request_id for key, leader in self._leaders.items()},
+            "controllers": {name: each.snapshot() for name, each in self.controllers.named().items()},
+        }
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Take on a state; the open requests follow by `readopt`."""
+        for name, value in saved["plain"].items():
+            setattr(self, name, value)
+        self.instances = {}
+        for number, region, state, gate_cap, in_flight in saved["instances"]:
+            instance = self.instances[number] = Instance(number, region, self.spec.slots)
+            instance.state = State(state)
+            instance.in_flight = in_flight
+            instance.set_gate(gate_cap)
+        self.eligible = Eligible()
+        for number in saved["eligible"]:
+            self.eligible.add(self.instances[number])
+        for name, controller in self.controllers.named().items():
+            controller.restore(saved["controllers"][name])
+
+    def readopt(self, leaders: dict[int, int]) -> None:
+        """Find the leaders among the restored open requests."""
+        self._leaders = {key: self._open[number] for key, number in leaders.items()}

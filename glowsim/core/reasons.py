@@ -1,0 +1,132 @@
+"""Why a command was given: a code, the constraint that bound it, and up to three numbers.
+
+The control plane never formats text; the sentence is made when somebody reads it (`sentence`).
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import NamedTuple
+
+__all__ = ["Code", "Constraint", "Reason", "sentence"]
+
+
+class Code(IntEnum):
+    """What led to a command."""
+
+    ARRIVED = 1
+    QUEUED = 2
+    RETRIED = 3
+    PROMOTED = 4
+    OWN = 10
+    CACHED = 11
+    JOINED = 12
+    REPEATED = 13
+    TOO_LARGE = 20
+    LIMITED = 21
+    QUEUE_FULL = 22
+    KEY_REUSED = 23
+    LIMIT_UNKNOWN = 24
+    EXHAUSTED = 30
+    NOT_RETRYABLE = 31
+    TIMED_OUT = 32
+    WAITED_TOO_LONG = 33
+    BROKEN_STREAM = 34
+    NO_TIME_TO_RETRY = 35
+    FIRST_TOKEN_LATE = 40
+    CLIENT_GONE = 41
+    LOAD_HIGH = 50
+    LOAD_LOW = 51
+    HELD = 52
+    OPERATOR = 53
+    STAGE_DONE = 60
+    EVIDENCE_OF_HARM = 61
+    STARTED = 62
+    DRIFT_UP = 70
+    DRIFT_DOWN = 71
+    CONTROLLER_FAILED = 72
+    FALLBACK = 73
+
+
+class Constraint(IntEnum):
+    """What kept a decision from being another one."""
+
+    NONE = 0
+    MINIMUM = 1
+    MAXIMUM = 2
+    COOLDOWN = 3
+    STEP = 4
+    BUDGET = 5
+    DEADLINE = 6
+    PAUSED = 7
+
+
+class Reason(NamedTuple):
+    """A code, what bound it, and up to three numbers whose meaning the code fixes.
+
+    >>> Reason(Code.LOAD_HIGH, Constraint.MAXIMUM, 0.93, 0.8, 12).code.name
+    'LOAD_HIGH'
+    """
+
+    code: Code
+    bound: Constraint = Constraint.NONE
+    a: float = 0.0
+    b: float = 0.0
+    c: float = 0.0
+
+
+_SENTENCES: dict[Code, str] = {
+    Code.ARRIVED: "dispatched on arrival",
+    Code.QUEUED: "dispatched after {a:.3g} s in the queue",
+    Code.RETRIED: "attempt {a:.0f}",
+    Code.PROMOTED: "took over from a leader that did not answer",
+    Code.OWN: "answered by its own attempt",
+    Code.CACHED: "answered from the cache",
+    Code.JOINED: "answered with the request it had joined",
+    Code.REPEATED: "repeats a request already answered",
+    Code.TOO_LARGE: "{a:.0f} tokens, more than the {b:.0f} allowed",
+    Code.LIMITED: "over its limit",
+    Code.QUEUE_FULL: "the queue holds its {a:.0f} already",
+    Code.KEY_REUSED: "the idempotency key belongs to another payload",
+    Code.LIMIT_UNKNOWN: "no word from the shared limit in time",
+    Code.EXHAUSTED: "failed after {a:.0f} attempts",
+    Code.NOT_RETRYABLE: "failed in a way that no retry mends",
+    Code.TIMED_OUT: "no answer within {a:.3g} s",
+    Code.WAITED_TOO_LONG: "not dispatched within {a:.3g} s",
+    Code.BROKEN_STREAM: "the stream broke after its first token",
+    Code.NO_TIME_TO_RETRY: "the next attempt could only start after the deadline",
+    Code.FIRST_TOKEN_LATE: "no first token within {a:.3g} s",
+    Code.CLIENT_GONE: "the client went away",
+    Code.LOAD_HIGH: "load {a:.2f} over {b:.2f}; {c:.0f} wanted",
+    Code.LOAD_LOW: "load {a:.2f} under {b:.2f}; {c:.0f} wanted",
+    Code.HELD: "load {a:.2f}; held at {c:.0f}",
+    Code.OPERATOR: "ordered by an operator",
+    Code.STAGE_DONE: "stage {a:.0f} done: {b:.0f} canary outcomes, evidence of harm {c:.3g}",
+    Code.EVIDENCE_OF_HARM: "evidence of harm {a:.3g} reached {b:.3g} after {c:.0f} canary outcomes",
+    Code.STARTED: "the rollout started",
+    Code.DRIFT_UP: "moved up: statistic {a:.3g} over {b:.3g}, mean {c:.4g}",
+    Code.DRIFT_DOWN: "moved down: statistic {a:.3g} over {b:.3g}, mean {c:.4g}",
+    Code.CONTROLLER_FAILED: "a controller raised an error; its fallback decided",
+    Code.FALLBACK: "the stated fallback",
+}
+
+_BOUNDS: dict[Constraint, str] = {
+    Constraint.NONE: "",
+    Constraint.MINIMUM: ", bound by the minimum",
+    Constraint.MAXIMUM: ", bound by the maximum",
+    Constraint.COOLDOWN: ", bound by the cooldown",
+    Constraint.STEP: ", bound by the step size",
+    Constraint.BUDGET: ", bound by the budget",
+    Constraint.DEADLINE: ", bound by the deadline",
+    Constraint.PAUSED: ", scaling is paused",
+}
+
+
+def sentence(reason: Reason) -> str:
+    """Return what a reason says, in words.
+
+    >>> sentence(Reason(Code.LOAD_HIGH, Constraint.MAXIMUM, 0.934, 0.8, 12))
+    'load 0.93 over 0.80; 12 wanted, bound by the maximum'
+    """
+    text = _SENTENCES[Code(reason.code)].format(a=reason.a, b=reason.b, c=reason.c)
+    return text + _BOUNDS[Constraint(reason.bound)]

@@ -1,0 +1,347 @@
+"""Names of controllers to classes, and what a person may write for their parameters.
+
+Built-ins are one dict. Plug-ins come from installed packages by the entry-point group
+``glowsim.controllers`` (named ``family.name``), or as ``use: module:Class``, which is code beside the
+scenario and so needs ``--allow-plugins``.
+
+A controller's parameters are its keyword-only constructor arguments. The last word of an argument's name is
+its unit, and YAML leaves it out: ``cooldown_s`` is written ``cooldown: 5m``. Arguments that may be given by
+position (a random stream, the number of instances) are handed in by ``glowsim.build``, never by YAML.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import inspect
+import sys
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Final, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+
+import glowsim
+from glowsim.core.errors import GlowsimError
+from glowsim.core.parameters import Bound
+from glowsim.scenario.problems import REQUIRED, UNKNOWN_KEY, Finding, did_you_mean
+from glowsim.scenario.quantities import (
+    DURATION,
+    FRACTION,
+    MONEY,
+    NUMBER,
+    RATE,
+    Quantity,
+    QuantityError,
+    Within,
+)
+
+__all__ = [
+    "BUILT_INS",
+    "FAMILIES",
+    "Parameter",
+    "RegistryError",
+    "add_plugin_folder",
+    "check",
+    "find",
+    "parameters",
+]
+
+BUILT_INS: Final[dict[str, dict[str, str]]] = {
+    "guard": {"size": "controllers.guards.size:SizeGuard"},
+    "limiter": {
+        "token_bucket": "controllers.admission.token_bucket:TokenBucket",
+        "leased": "controllers.admission.leased:LeasedLimiter",
+    },
+    "splitter": {"canary": "controllers.rollout.canary:Canary"},
+    "cache": {"lru": "controllers.caching.lru:LruCache"},
+    "planner": {"cap": "controllers.tokens.cap:TokenCap"},
+    "queue": {
+        "fifo": "controllers.queueing.fifo:FifoQueue",
+        "priority": "controllers.queueing.priority:PriorityQueue",
+    },
+    "balancer": {
+        "round_robin": "controllers.balancing.round_robin:RoundRobin",
+        "least_connections": "controllers.balancing.least_connections:LeastConnections",
+        "power_of_two": "controllers.balancing.power_of_two:PowerOfTwo",
+    },
+    "breaker": {"consecutive": "controllers.resilience.breaker:ConsecutiveBreaker"},
+    "retrier": {"backoff": "controllers.resilience.backoff:BackoffRetrier"},
+    "scaler": {"threshold": "controllers.scaling.threshold:ThresholdScaler"},
+    "detector": {"page_hinkley": "controllers.drift.page_hinkley:PageHinkley"},
+}
+"""Family -> name -> where the class is; imported when it is asked for."""
+
+FAMILIES: Final = tuple(BUILT_INS)
+"""The families of controllers, in the order of a request's way."""
+
+_GROUP: Final = "glowsim.controllers"
+
+
+class RegistryError(GlowsimError):
+    """A controller cannot be had; ``allowed`` and ``suggestion`` say what can."""
+
+    def __init__(self, message: str, allowed: tuple[str, ...] = (), suggestion: str | None = None) -> None:
+        super().__init__(message)
+        self.allowed = allowed
+        self.suggestion = suggestion
+
+
+class Parameter(NamedTuple):
+    """What may be written for one parameter of a controller.
+
+    Args:
+        name: the constructor's argument, with its unit.
+        key: the YAML key, without it.
+        kind: ``quantity``, ``integer``, ``boolean``, ``text`` or ``choice``.
+        required: it has no default.
+        default: its default, in base units; None where required.
+        optional: ``null`` may be written.
+        bound: bounds of a number, in base units.
+        quantity: how a number is written, for the kind ``quantity``.
+        choices: what may be written, for the kind ``choice``.
+    """
+
+    name: str
+    key: str
+    kind: str
+    required: bool
+    default: Any
+    optional: bool
+    bound: Bound = Bound()
+    quantity: Quantity = NUMBER
+    choices: tuple[Any, ...] = ()
+
+    def read(self, value: Any) -> Any:
+        """Return the argument that a written value stands for.
+
+        Raises:
+            QuantityError: it is not allowed; the message says what is.
+        """
+        if value is None and self.optional:
+            return None
+        match self.kind:
+            case "quantity":
+                low, high, above = self.bound
+                return Within(self.quantity, low, high, above).check(value)
+            case "integer":
+                return self._whole(value)
+            case "boolean" if isinstance(value, bool):
+                return value
+            case "text" if isinstance(value, str):
+                return value
+            case "choice" if value in self.choices:
+                return value
+        wanted = {"boolean": "true or false", "text": "a text", "choice": f"one of {self._listed()}"}[
+            self.kind
+        ]
+        raise QuantityError(f"must be {wanted}, got {value!r}")
+
+    def _whole(self, value: Any) -> int:
+        low, high, above = self.bound
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise QuantityError(f"must be a whole number, got {value!r}")
+        if value < low or (above and value == low):
+            raise QuantityError(f"must be {'above' if above else 'at least'} {low:g}, got {value}")
+        if value > high:
+            raise QuantityError(f"must be at most {high:g}, got {value}")
+        return value
+
+    def _listed(self) -> str:
+        return ", ".join(map(str, self.choices))
+
+    def json_schema(self) -> dict[str, Any]:
+        """Return the JSON Schema of what may be written."""
+        found = self._value_schema()
+        if self.optional:
+            found = {"anyOf": [found, {"type": "null"}]}
+        if self.required or self.default in (float("inf"), float("-inf")):
+            return found
+        is_number = self.kind == "quantity" and self.default is not None
+        return {**found, "default": self.quantity.write(self.default) if is_number else self.default}
+
+    def _value_schema(self) -> dict[str, Any]:
+        match self.kind:
+            case "quantity":
+                low, high, above = self.bound
+                return self.quantity.json_schema(low, high, above=above)
+            case "integer":
+                low, high, above = self.bound
+                limits = {"exclusiveMinimum" if above else "minimum": low, "maximum": high}
+                return {"type": "integer", **{k: int(v) for k, v in limits.items() if abs(v) < float("inf")}}
+            case "choice":
+                return {"enum": list(self.choices)}
+            case kind:
+                return {"type": "string" if kind == "text" else kind}
+
+
+def find(family: str, use: str, *, allow_plugins: bool = False) -> type:
+    """Return the class of a controller.
+
+    Args:
+        family: one of ``FAMILIES``.
+        use: a built-in's name, a plug-in's name, or ``module:Class``.
+        allow_plugins: ``module:Class`` may be imported.
+
+    Raises:
+        RegistryError: unknown, not allowed, not importable, or shadowed by another package.
+    """
+    if family not in BUILT_INS:
+        raise RegistryError(f"unknown family {family!r}", FAMILIES, did_you_mean(family, FAMILIES))
+    if use in BUILT_INS[family]:
+        _refuse_shadow("controllers")
+        return _imported(BUILT_INS[family][use])
+    if ":" in use:
+        if not allow_plugins:
+            raise RegistryError(f"{use!r} is code beside the scenario: run with --allow-plugins to trust it")
+        return _imported(use)
+    installed = {
+        entry.name.removeprefix(f"{family}."): entry
+        for entry in importlib.metadata.entry_points(group=_GROUP)
+        if entry.name.startswith(f"{family}.")
+    }
+    if use in installed:
+        return _imported(installed[use].value)
+    allowed = (*BUILT_INS[family], *sorted(installed))
+    raise RegistryError(f"unknown {family} {use!r}", allowed, did_you_mean(use, allowed))
+
+
+def add_plugin_folder(folder: Path) -> None:
+    """Let ``module:Class`` find modules in a folder, after everything that is installed."""
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
+
+
+def _imported(target: str) -> type:
+    module_name, _, class_name = target.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except (ImportError, SyntaxError) as error:
+        raise RegistryError(f"{target!r} cannot be imported: {error}") from error
+    classes = tuple(name for name, member in vars(module).items() if isinstance(member, type))
+    if class_name not in classes:
+        near = did_you_mean(class_name, classes)
+        raise RegistryError(f"the module {module_name!r} has no class {class_name!r}", suggestion=near)
+    found: type = vars(module)[class_name]
+    return found
+
+
+def _refuse_shadow(package: str) -> None:
+    """Refuse a package of this name that is not of this distribution: the name is a common one."""
+    spec = importlib.util.find_spec(package)
+    if spec is None:
+        raise RegistryError(f"the package {package!r} of glowsim is not installed: install glowsim again")
+    places = [Path(place).resolve() for place in spec.submodule_search_locations or [str(spec.origin)]]
+    if places != [_own(package)]:
+        shown = ", ".join(map(str, places))
+        message = f"glowsim's package {package!r} is shadowed by {shown}: rename that, or start elsewhere"
+        raise RegistryError(message)
+
+
+@cache
+def _own(package: str) -> Path:
+    beside = Path(glowsim.__file__).resolve().parent.parent / package
+    if beside.is_dir():
+        return beside
+    for file in importlib.metadata.files("glowsim") or ():
+        if file.parts == (package, "__init__.py"):
+            return Path(str(file.locate())).resolve().parent
+    return beside
+
+
+_SUFFIXES: Final = (("_per_s", RATE), ("_usd", MONEY), ("_s", DURATION))
+
+
+@cache
+def parameters(controller: type) -> tuple[Parameter, ...]:
+    """Return what may be written for a controller: its keyword-only constructor arguments.
+
+    Raises:
+        RegistryError: an argument has no annotation, or one that YAML cannot express.
+
+    >>> class Scaler:
+    ...     def __init__(self, *, cooldown_s: float, most: int = 9) -> None: ...
+    >>> [(p.key, p.quantity.name, p.required) for p in parameters(Scaler)][0]
+    ('cooldown', 'a duration', True)
+    """
+    hints = get_type_hints(inspect.getattr_static(controller, "__init__"), include_extras=True)
+    arguments = inspect.signature(controller).parameters.values()
+    return tuple(
+        _parameter(controller, argument, hints.get(argument.name))
+        for argument in arguments
+        if argument.kind is argument.KEYWORD_ONLY
+    )
+
+
+def _parameter(controller: type, argument: inspect.Parameter, hint: Any) -> Parameter:
+    required = argument.default is argument.empty
+    bare, optional = _without_none(hint)
+    bound = next((extra for extra in _extras(bare) if isinstance(extra, Bound)), Bound())
+    bare = get_args(bare)[0] if get_origin(bare) is Annotated else bare
+    suffix, quantity = next((pair for pair in _SUFFIXES if argument.name.endswith(pair[0])), ("", NUMBER))
+    if not suffix and bound == Bound(0.0, 1.0):
+        quantity = FRACTION
+    choices = get_args(bare) if get_origin(bare) is Literal else ()
+    kinds = {float: "quantity", int: "integer", bool: "boolean", str: "text"}
+    kind = "choice" if choices else kinds.get(bare)
+    if kind is None:
+        place = f"{controller.__name__}.{argument.name}"
+        raise RegistryError(f"{place}: annotate it with float, int, bool, str or Literal, not {hint!r}")
+    return Parameter(
+        argument.name,
+        argument.name.removesuffix(suffix) if kind == "quantity" else argument.name,
+        kind,
+        required,
+        None if required else argument.default,
+        optional,
+        bound,
+        quantity,
+        choices,
+    )
+
+
+def _without_none(hint: Any) -> tuple[Any, bool]:
+    if get_origin(hint) not in (Union, UnionType):
+        return hint, False
+    rest = [option for option in get_args(hint) if option is not NoneType]
+    return (rest[0], True) if len(rest) == 1 else (hint, False)
+
+
+def _extras(hint: Any) -> tuple[Any, ...]:
+    return get_args(hint)[1:] if get_origin(hint) is Annotated else ()
+
+
+def check(controller: type, settings: Mapping[str, Any]) -> tuple[dict[str, Any], list[Finding]]:
+    """Return the constructor's arguments that written settings stand for, and what is wrong with them.
+
+    Args:
+        controller: a class that ``find`` returned.
+        settings: YAML key -> value as written, without ``use`` and ``shadow``.
+
+    >>> class Scaler:
+    ...     def __init__(self, *, cooldown_s: float) -> None: ...
+    >>> check(Scaler, {"cooldown": "5m"})
+    ({'cooldown_s': 300.0}, [])
+    >>> check(Scaler, {"cooldwn": "5m"})[1][0].suggestion
+    'cooldown'
+    """
+    known = {parameter.key: parameter for parameter in parameters(controller)}
+    arguments: dict[str, Any] = {}
+    findings = list(_missing_and_unknown(known, settings))
+    for key, parameter in known.items():
+        if key in settings:
+            try:
+                arguments[parameter.name] = parameter.read(settings[key])
+            except QuantityError as error:
+                findings.append(Finding((key,), str(error)))
+    return arguments, findings
+
+
+def _missing_and_unknown(known: Mapping[str, Parameter], settings: Mapping[str, Any]) -> Iterator[Finding]:
+    for key in settings:
+        if key not in known:
+            yield Finding((key,), UNKNOWN_KEY, tuple(sorted(known)), did_you_mean(key, known))
+    for key, parameter in known.items():
+        if parameter.required and key not in settings:
+            yield Finding((key,), REQUIRED)

@@ -1,0 +1,147 @@
+"""What must hold between the parts of a scenario: names that exist, times in order.
+
+The checks read plain data in YAML spelling and pass over whatever is malformed, so that they can run beside
+the models' own checks and a person sees all mistakes at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from glowsim.scenario.fleet import member_names
+from glowsim.scenario.paths import Missing, resolve
+from glowsim.scenario.problems import Finding, did_you_mean
+from glowsim.scenario.quantities import DURATION, QuantityError, format_duration
+from glowsim.scenario.workload import ALL
+
+__all__ = ["cross_checks"]
+
+
+def cross_checks(data: dict[str, Any]) -> list[Finding]:
+    """Return what is inconsistent in a scenario's plain data; paths are from its root."""
+    return [
+        *_fleet_names(data),
+        *_references(data),
+        *_workload_agents(data),
+        *_times(data),
+        *_origins(data),
+    ]
+
+
+def _mappings(data: dict[str, Any], key: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    items = data.get(key)
+    if isinstance(items, list):
+        yield from ((i, item) for i, item in enumerate(items) if isinstance(item, dict))
+
+
+def _groups(data: dict[str, Any]) -> Iterator[tuple[int, str, tuple[str, ...]]]:
+    for i, agent in _mappings(data, "fleet"):
+        name, count = agent.get("agent"), agent.get("count", 1)
+        if isinstance(name, str):
+            valid = type(count) is int and 1 <= count <= 1000
+            yield i, name, member_names(name, count if valid else 1)
+
+
+def _agent_names(data: dict[str, Any]) -> dict[str, tuple[str, ...]]:
+    """Name of an agent or a group -> the agents that it means."""
+    found: dict[str, tuple[str, ...]] = {}
+    for _, name, members in _groups(data):
+        found |= {member: (member,) for member in members}
+        found[name] = members
+    return found
+
+
+def _unknown(path: tuple[str | int, ...], what: str, name: str, allowed: list[str]) -> Finding:
+    return Finding(path, f"unknown {what} {name!r}", tuple(allowed), did_you_mean(name, allowed))
+
+
+def _fleet_names(data: dict[str, Any]) -> Iterator[Finding]:
+    owners: dict[str, int] = {}
+    for i, name, members in _groups(data):
+        if name == ALL:
+            yield Finding(("fleet", i, "agent"), f"an agent cannot be called {ALL!r}: that means every agent")
+        for member in dict.fromkeys((name, *members)):
+            if member in owners:
+                message = f"the agent {member!r} exists already, from fleet.{owners[member]}"
+                yield Finding(("fleet", i, "agent"), message)
+                break
+            owners[member] = i
+
+
+def _references(data: dict[str, Any]) -> Iterator[Finding]:
+    agents = list(_agent_names(data))
+    models = list(data["models"]) if isinstance(data.get("models"), dict) else []
+    regions = data.get("regions", ["home"])
+    places = [
+        ("fleet", "model", "model", models),
+        ("fleet", "region", "region", [str(x) for x in regions] if isinstance(regions, list) else []),
+        ("faults", "agent", "agent", agents),
+        ("slos", "agent", "agent", agents),
+    ]
+    for section, key, what, allowed in places:
+        for i, item in _mappings(data, section):
+            name = item.get(key)
+            if isinstance(name, str) and allowed and name not in allowed:
+                yield _unknown((section, i, key), what, name, allowed)
+
+
+def _workload_agents(data: dict[str, Any]) -> Iterator[Finding]:
+    known = _agent_names(data)
+    if not known:
+        return
+    known[ALL] = tuple(dict.fromkeys(member for members in known.values() for member in members))
+    for i, workload in _mappings(data, "workload"):
+        written = workload.get("agents", ALL)
+        names = [written] if isinstance(written, str) else written
+        seen: set[str] = set()
+        for name in names if isinstance(names, list | dict) else ():
+            if not isinstance(name, str):
+                continue
+            place = names.index(name) if isinstance(written, list) else name
+            path = ("workload", i, "agents") if isinstance(written, str) else ("workload", i, "agents", place)
+            if name not in known:
+                yield _unknown(path, "agent", name, list(known))
+            elif twice := seen & set(known[name]):
+                yield Finding(path, f"names {min(twice)!r} a second time")
+            else:
+                seen |= set(known[name])
+
+
+def _seconds(data: dict[str, Any], key: str, default: float | None = None) -> float | None:
+    if key not in data:
+        return default
+    try:
+        return DURATION.read(data[key])
+    except QuantityError:
+        return None
+
+
+def _times(data: dict[str, Any]) -> Iterator[Finding]:
+    duration_s, drain_s, warmup_s = (
+        _seconds(data, "duration"),
+        _seconds(data, "drain", 300.0),
+        _seconds(data, "warmup"),
+    )
+    if duration_s is None:
+        return
+    if warmup_s is not None and warmup_s >= duration_s:
+        message = f"must be shorter than the duration ({format_duration(duration_s)}), or no request counts"
+        yield Finding(("warmup",), message)
+    for i, fault in _mappings(data, "faults"):
+        at_s = _seconds(fault, "at")
+        if at_s is not None and drain_s is not None and at_s >= duration_s + drain_s:
+            message = (
+                f"begins after the end of the run ({format_duration(duration_s + drain_s)} with the drain)"
+            )
+            yield Finding(("faults", i, "at"), message)
+
+
+def _origins(data: dict[str, Any]) -> Iterator[Finding]:
+    origins = data.get("origins")
+    for path in origins if isinstance(origins, dict) else ():
+        try:
+            resolve(data, path)
+        except Missing as missing:
+            message = f"no such part of this file: {missing}"
+            yield Finding(("origins", path), message, missing.allowed, missing.suggestion)

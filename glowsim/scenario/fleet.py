@@ -1,0 +1,167 @@
+"""The fleet: models with their prices, agents with their instances, and what goes wrong."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from glowsim.scenario.base import AgentName, ChosenBy, Model, Name, Queueing, findings_error
+from glowsim.scenario.controllers import Controllers
+from glowsim.scenario.laws import Constant, LawOfTime, Service
+from glowsim.scenario.problems import Finding
+from glowsim.scenario.quantities import (
+    Duration,
+    PositiveDuration,
+    PositiveNumber,
+    PricePerHour,
+    PricePerToken,
+    Share,
+)
+
+__all__ = [
+    "HOME",
+    "Agent",
+    "Crash",
+    "Errors",
+    "Failures",
+    "Fault",
+    "Prices",
+    "Slow",
+    "Variant",
+    "member_names",
+]
+
+HOME = "home"
+"""The region of a scenario that names none."""
+
+Count = Annotated[int, Field(ge=1, le=100_000)]
+_SLOTS_PER_SERVER = {"central": 1, "instance": 8}
+_AT_ONCE = Constant[Duration].model_validate("0s")
+
+
+class Prices(Model):
+    """What a model's tokens cost, in US dollars per token."""
+
+    input_usd_per_token: PricePerToken = Field(alias="input", description="Price of input tokens.")
+    cached_input_usd_per_token: PricePerToken = Field(
+        alias="cached_input",
+        description="Price of cached input tokens; by default that of input.",
+        default_factory=lambda earlier: earlier.get("input_usd_per_token", 0.0),
+    )
+    output_usd_per_token: PricePerToken = Field(alias="output", description="Price of output tokens.")
+
+
+class Failures(Model):
+    """What fails without any fault: ``invalid`` is drawn once a request, ``error`` once an attempt."""
+
+    invalid: Share = Field(
+        default=0.0, description="Share of tasks that the model rejects; no retry mends it."
+    )
+    error: Share = Field(default=0.0, description="Share of attempts that fail; a retry may succeed.")
+
+
+class Variant(Model):
+    """How a version under test differs from the baseline."""
+
+    slowdown: PositiveNumber = Field(default=1.0, description="Factor on the time of service.")
+    error: Share | None = Field(
+        default=None, description="Share of failing attempts; default: the baseline's."
+    )
+
+
+class Agent(Model):
+    """A named deployment, or ``count`` equal ones, each with a pool of instances."""
+
+    name: AgentName = Field(alias="agent", description="Its name; with a count, the start of the names.")
+    count: Annotated[int, Field(ge=1, le=1000)] = Field(default=1, description="How many equal agents.")
+    domain: Name | None = Field(default=None, description="What it works on.")
+    model: Name = Field(description="One of the models above.")
+    region: Name = Field(default_factory=lambda: HOME, description="One of the regions; default: the first.")
+    instances: Count = Field(description="Instances at the start.")
+    concurrency: Count = Field(description="Requests that an instance serves at once.")
+    queue: Queueing = Field(
+        default="central", description="Wait at the gateway, or in an instance's backlog."
+    )
+    slots: Count = Field(
+        default_factory=lambda earlier: earlier.get("concurrency", 1) * _SLOTS_PER_SERVER[earlier["queue"]],
+        description="The gateway's cap on an instance's open requests; default: concurrency, or 8 times it "
+        "with a queue at the instance.",
+    )
+    startup_s: LawOfTime = Field(
+        default=_AT_ONCE, alias="startup", description="Time until an instance is ready."
+    )
+    instance_usd_per_hour: PricePerHour = Field(
+        default=0.0, alias="instance_price", description="Price of an instance."
+    )
+    timeout_s: PositiveDuration = Field(
+        default=30.0, alias="timeout", description="Longest time for a request."
+    )
+    first_token_timeout_s: PositiveDuration | None = Field(
+        default=None,
+        alias="first_token_timeout",
+        description="Longest time to the first token; default: none.",
+    )
+    service: Service = Field(description="How long a request takes.")
+    failures: Failures = Field(default_factory=Failures, description="What fails without a fault.")
+    variants: dict[Name, Variant] = Field(
+        default={}, description="Versions for rollouts, relative to the baseline."
+    )
+    controllers: Controllers = Field(
+        default_factory=Controllers, description="Replaces the scenario's, family by family."
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.slots < self.concurrency:
+            message = f"must be at least the concurrency ({self.concurrency}), or servers stay idle"
+            raise findings_error(Finding(("slots",), message))
+        return self
+
+    def names(self) -> tuple[str, ...]:
+        """Return the names of the agents that this entry stands for: itself, or ``name-001`` and on."""
+        return member_names(self.name, self.count)
+
+
+def member_names(name: str, count: int) -> tuple[str, ...]:
+    """Return the names of ``count`` equal agents.
+
+    >>> member_names("tax", 1), member_names("tax", 3)
+    (('tax',), ('tax-001', 'tax-002', 'tax-003'))
+    """
+    width = max(3, len(str(count)))
+    return (name,) if count == 1 else tuple(f"{name}-{i:0{width}}" for i in range(1, count + 1))
+
+
+class _AnyFault(Model):
+    """What all faults share: whom they hit, and when."""
+
+    agent: AgentName = Field(description="An agent, or the name of a group.")
+    at_s: Duration = Field(alias="at", description="When it begins.")
+    lasts_s: PositiveDuration = Field(alias="lasts", description="How long it lasts.")
+
+
+class Crash(_AnyFault):
+    """Instances die at once, and their work with them; they come back when the fault ends."""
+
+    kind: Literal["crash"]
+    instances: Count = Field(default=1, description="How many instances.")
+
+
+class Slow(_AnyFault):
+    """A gray failure: instances serve ``factor`` times slower."""
+
+    kind: Literal["slow"]
+    instances: Count = Field(default=1, description="How many instances.")
+    factor: PositiveNumber = Field(description="Factor on the time of service.")
+
+
+class Errors(_AnyFault):
+    """A share of the attempts fails."""
+
+    kind: Literal["errors"]
+    error: Share = Field(description="Share of attempts that fail.")
+
+
+Fault = Annotated[Crash | Slow | Errors, ChosenBy("kind")]
+"""Something that goes wrong at a stated time."""

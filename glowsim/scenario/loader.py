@@ -1,0 +1,129 @@
+"""From a file, a text and overrides to a checked scenario, or to all of its problems at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from glowsim import registry
+from glowsim.scenario.checks import cross_checks
+from glowsim.scenario.model import Scenario
+from glowsim.scenario.overrides import apply
+from glowsim.scenario.paths import join
+from glowsim.scenario.problems import REQUIRED, UNKNOWN_KEY, Finding, Problem, ScenarioError
+from glowsim.scenario.source import Node, read_file, read_text
+from glowsim.scenario.translate import translate
+
+__all__ = ["load"]
+
+
+def load(source: Path | str, overrides: Sequence[str] = (), *, allow_plugins: bool = False) -> Scenario:
+    r"""Return the scenario of a file, or of a text (a string with a line break), after the overrides.
+
+    Args:
+        source: a path, or YAML text.
+        overrides: ``key.path=value`` each, the value in YAML; applied in order, before any check.
+        allow_plugins: controllers may be code beside the scenario (``use: my_pkg.routing:CheapestFirst``).
+
+    Raises:
+        ScenarioError: everything that is wrong, each with file, line, column, path and what is allowed.
+
+    >>> load("title: a line\nsed: 1\n")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ...
+    glowsim.scenario.problems.ScenarioError: <text>:1:1: question: this key is required ...
+    """
+    is_text = isinstance(source, str) and "\n" in source
+    root = read_text(str(source)) if is_text else read_file(Path(source))
+    if allow_plugins and not is_text:
+        registry.add_plugin_folder(Path(source).resolve().parent)
+    root, problems = _overridden(root, overrides)
+    data = root.plain()
+    findings: list[Finding] = []
+    scenario = None
+    try:
+        scenario = Scenario.model_validate(data)
+    except ValidationError as error:
+        findings += translate(error, Scenario, data)
+    if isinstance(data, dict):
+        findings += cross_checks(data)
+        findings += _controller_findings(data, allow_plugins=allow_plugins)
+    problems += [_placed(root, finding) for finding in _distinct(findings)]
+    if scenario is None or problems:
+        raise ScenarioError(problems)
+    return scenario
+
+
+def _distinct(findings: Sequence[Finding]) -> Iterator[Finding]:
+    """Keep one finding a place, and leave out a missing key that is there misspelt."""
+    misspelt = {(*finding.path[:-1], finding.suggestion) for finding in findings}
+    seen: set[tuple[str | int, ...]] = set()
+    for finding in findings:
+        if finding.path not in seen and not (finding.message == REQUIRED and finding.path in misspelt):
+            yield finding
+        seen.add(finding.path)
+
+
+def _overridden(root: Node, overrides: Sequence[str]) -> tuple[Node, list[Problem]]:
+    problems: list[Problem] = []
+    for override in overrides:
+        try:
+            root = apply(root, override)
+        except ScenarioError as error:
+            problems += error.problems
+    return root, problems
+
+
+def _controller_findings(data: dict[str, Any], *, allow_plugins: bool) -> Iterator[Finding]:
+    places: list[tuple[tuple[str | int, ...], Any]] = [(("controllers",), data.get("controllers"))]
+    fleet = data.get("fleet")
+    for i, agent in enumerate(fleet if isinstance(fleet, list) else ()):
+        if isinstance(agent, dict):
+            places.append((("fleet", i, "controllers"), agent.get("controllers")))
+    for path, families in places:
+        for family, written in families.items() if isinstance(families, dict) else ():
+            if family in registry.FAMILIES:
+                many = isinstance(written, list)
+                for i, one in enumerate(written if many else [written]):
+                    at = (*path, family, i) if many else (*path, family)
+                    yield from _one_controller(at, family, one, allow_plugins=allow_plugins)
+
+
+def _one_controller(
+    path: tuple[str | int, ...], family: str, written: Any, *, allow_plugins: bool
+) -> Iterator[Finding]:
+    if not isinstance(written, dict) or not isinstance(written.get("use"), str):
+        return
+    settings = {key: value for key, value in written.items() if key not in ("use", "shadow")}
+    try:
+        controller = registry.find(family, written["use"], allow_plugins=allow_plugins)
+        _, findings = registry.check(controller, settings)
+    except registry.RegistryError as error:
+        findings = [Finding(("use",), str(error), error.allowed, error.suggestion)]
+    yield from (finding._replace(path=path + finding.path) for finding in findings)
+    if "shadow" in written:
+        yield from _one_controller((*path, "shadow"), family, written["shadow"], allow_plugins=allow_plugins)
+
+
+def _placed(root: Node, finding: Finding) -> Problem:
+    """Place a finding: at its key or its value, or at the nearest part of the file that exists."""
+    node, mark = root, root.mark
+    for part in finding.path:
+        if isinstance(node.value, dict) and part in node.value:
+            mark = node.keys[str(part)]
+            node = node.value[str(part)]
+        elif isinstance(node.value, list) and isinstance(part, int) and part < len(node.value):
+            node = node.value[part]
+            mark = node.mark
+        else:
+            break
+    else:
+        is_plain = not isinstance(node.value, dict | list) and node.value is not None
+        if is_plain and finding.message != UNKNOWN_KEY:
+            mark = node.mark
+    return mark.source.problem(
+        mark, finding.message, join(finding.path), allowed=finding.allowed, suggestion=finding.suggestion
+    )

@@ -1,0 +1,235 @@
+"""The workload: when requests arrive, for whom, and how large they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import pairwise
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from glowsim.scenario.base import AgentName, ChosenBy, Items, Model, findings_error
+from glowsim.scenario.laws import LawOfTime, LawOfTokens
+from glowsim.scenario.problems import Finding
+from glowsim.scenario.quantities import (
+    NUMBER,
+    Duration,
+    Number,
+    PositiveDuration,
+    PositiveNumber,
+    PositiveRate,
+    Rate,
+    Share,
+)
+
+__all__ = [
+    "ALL",
+    "Bursts",
+    "Cacheable",
+    "Closed",
+    "Columns",
+    "Diurnal",
+    "Piecewise",
+    "Poisson",
+    "Step",
+    "Trace",
+    "Workload",
+]
+
+ALL = "all"
+"""Every agent of the fleet, in ``agents``."""
+
+
+def _weights(value: Any) -> Any:
+    if isinstance(value, str):
+        return {value: 1}
+    if isinstance(value, list):
+        if not value or not all(isinstance(name, str) for name in value):
+            raise PydanticCustomError("agents", "a list of agents must hold names")
+        if len(set(value)) < len(value):
+            raise PydanticCustomError("agents", "a list of agents must name each once")
+        return dict.fromkeys(value, 1)
+    if not isinstance(value, Mapping) or not value:
+        raise PydanticCustomError("agents", "must be 'all', a name, a list of names, or name: weight")
+    return value
+
+
+def _write_weights(weights: dict[str, float]) -> Any:
+    return ALL if weights == {ALL: 1} else {name: NUMBER.write(weight) for name, weight in weights.items()}
+
+
+Weights = Annotated[
+    dict[AgentName, PositiveNumber],
+    BeforeValidator(_weights),
+    PlainSerializer(_write_weights),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string"},
+                {"type": "array", "items": {"type": "string"}, "minItems": 1, "uniqueItems": True},
+                {
+                    "type": "object",
+                    "additionalProperties": {"type": "number", "exclusiveMinimum": 0},
+                    "minProperties": 1,
+                },
+            ]
+        }
+    ),
+]
+"""Name -> weight of each agent of that name; ``{"all": 1.0}`` is every agent alike."""
+
+
+def _none_or(value: Any) -> Any:
+    return None if value == "none" else value
+
+
+class Cacheable(Model):
+    """Some requests repeat one of ``keys`` prompts, drawn by Zipf's law: prompt i has weight ``i**-zipf``."""
+
+    share: Share = Field(description="Share of the requests that repeat a prompt.")
+    keys: Annotated[int, Field(ge=1, le=10_000_000)] = Field(description="How many prompts there are.")
+    zipf: Number = Field(default=0.9, description="Exponent of Zipf's law; 0: all alike.")
+
+
+class _Source(Model):
+    """What all workloads share."""
+
+    agents: Weights = Field(default={ALL: 1.0}, description="all, a name, a list of names, or name: weight.")
+    max_tokens_out: Annotated[int, Field(ge=1, le=10_000_000)] = Field(
+        default=4096, description="The cap on output tokens that is sent with a request."
+    )
+    priority: Annotated[int, Field(ge=0, le=9)] = Field(default=1, description="0 is served first.")
+    tenants: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        default=1, description="How many tenants share it."
+    )
+    stream: bool = Field(default=False, description="Answers are streamed.")
+    deadline_s: Annotated[PositiveDuration | None, BeforeValidator(_none_or)] = Field(
+        default=None, alias="deadline", description="The user gives up after this; none: never."
+    )
+    cacheable: Cacheable | None = Field(default=None, description="How prompts repeat; default: they do not.")
+    tasks: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = Field(
+        default=None, description="Stop after so many; default: only at the end of the duration."
+    )
+
+
+class _Open(_Source):
+    """Arrivals that do not wait for answers."""
+
+    users: Annotated[int, Field(ge=1, le=10_000_000)] | None = Field(
+        default=None,
+        description="How many different users send them; default: each request is somebody else's.",
+    )
+
+
+class _Sized(Model):
+    """Requests whose tokens are drawn."""
+
+    tokens_in: LawOfTokens = Field(description="Input tokens of a request.")
+    tokens_out: LawOfTokens = Field(description="Output tokens of a request.")
+
+
+class Poisson(_Open, _Sized):
+    """Independent arrivals at a constant rate."""
+
+    kind: Literal["poisson"]
+    rate_per_s: PositiveRate = Field(alias="rate", description="Mean arrivals per time.")
+
+
+class Step(Model):
+    """From ``at`` on, this rate."""
+
+    at_s: Duration = Field(alias="at", description="When the rate begins.")
+    rate_per_s: Rate = Field(alias="rate", description="Mean arrivals per time.")
+
+
+class Piecewise(_Open, _Sized):
+    """Poisson arrivals whose rate changes at stated times."""
+
+    kind: Literal["piecewise"]
+    steps: Items[Step] = Field(min_length=1, max_length=10_000, description="Rates; the first begins at 0s.")
+
+    @field_validator("steps")
+    @classmethod
+    def _in_order(cls, steps: tuple[Step, ...]) -> tuple[Step, ...]:
+        if steps[0].at_s != 0:
+            raise findings_error(Finding((0, "at"), "the first step must begin at 0s"))
+        for i, (a, b) in enumerate(pairwise(steps), start=1):
+            if a.at_s >= b.at_s:
+                raise findings_error(Finding((i, "at"), "must be later than the step before"))
+        return steps
+
+
+class Diurnal(_Open, _Sized):
+    """Poisson arrivals at ``mean * (1 + amplitude * cos(2 pi (t - peak_at) / period))``."""
+
+    kind: Literal["diurnal"]
+    mean_per_s: PositiveRate = Field(alias="mean", description="Mean rate over a period.")
+    amplitude: Share = Field(description="How far the rate swings, as a share of the mean.")
+    period_s: PositiveDuration = Field(default=86400.0, alias="period", description="Time from peak to peak.")
+    peak_at_s: Duration = Field(default=0.0, alias="peak_at", description="Time of the first peak.")
+
+
+class Bursts(_Open, _Sized):
+    """Poisson arrivals at a base rate, and at another during bursts; a burst ends each period."""
+
+    kind: Literal["bursts"]
+    base_per_s: Rate = Field(alias="base", description="Rate between bursts.")
+    burst_per_s: PositiveRate = Field(alias="burst", description="Rate during a burst.")
+    every_s: PositiveDuration = Field(alias="every", description="Time from burst to burst.")
+    lasts_s: PositiveDuration = Field(alias="lasts", description="Length of a burst.")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.lasts_s >= self.every_s:
+            raise findings_error(Finding(("lasts",), "must be shorter than 'every'"))
+        return self
+
+
+class Closed(_Source, _Sized):
+    """Users who each wait for an answer, think, and ask again."""
+
+    kind: Literal["closed"]
+    users: Annotated[int, Field(ge=1, le=10_000_000)] = Field(description="How many users.")
+    think_s: LawOfTime = Field(alias="think", description="Time from an answer to the user's next request.")
+
+
+class Columns(Model):
+    """Which columns of a CSV file hold what; times are seconds or ISO 8601."""
+
+    time: str = Field(min_length=1, description="Time of arrival.")
+    tokens_in: str = Field(min_length=1, description="Input tokens.")
+    tokens_out: str = Field(min_length=1, description="Output tokens.")
+
+
+class Trace(_Open):
+    """The arrivals and tokens of a recorded trace, from the data folder."""
+
+    kind: Literal["trace"]
+    format: Literal["azure_llm", "csv"] = Field(description="How the file is laid out.")
+    file: str = Field(min_length=1, max_length=300, description="Its path in the data folder.")
+    speed: PositiveNumber = Field(default=1.0, description="2 replays it twice as fast.")
+    columns: Columns | None = Field(default=None, description="For csv: the names of the columns.")
+
+    @field_validator("file")
+    @classmethod
+    def _inside(cls, file: str) -> str:
+        path = PurePosixPath(file)
+        if path.is_absolute() or ".." in path.parts:
+            raise findings_error(
+                Finding((), "must be a path inside the data folder (--data or GLOWSIM_DATA)")
+            )
+        return file
+
+    @model_validator(mode="after")
+    def _columns_for_csv(self) -> Self:
+        if self.format == "csv" and self.columns is None:
+            raise findings_error(Finding(("columns",), "is required for csv: {time: .., tokens_in: .., ..}"))
+        if self.format != "csv" and self.columns is not None:
+            raise findings_error(Finding(("columns",), f"is only for csv; {self.format} has its own"))
+        return self
+
+
+Workload = Annotated[Poisson | Piecewise | Diurnal | Bursts | Closed | Trace, ChosenBy("kind")]
+"""One source of requests; a scenario may have several."""

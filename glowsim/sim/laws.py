@@ -1,0 +1,158 @@
+"""Probability laws as inverse distribution functions.
+
+One uniform number makes one value, always the same one: a world drawn ahead stays the same when a law's
+parameter changes, which is what makes paired comparisons sharp. Whole columns are made at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Clipped", "Constant", "Exponential", "Gamma", "Law", "LogNormal", "Quantiles", "Uniform"]
+
+Array = npt.NDArray[np.float64]
+
+
+class Law(Protocol):
+    """A law of a non-negative quantity."""
+
+    @property
+    def random(self) -> bool:
+        """Whether two draws can differ."""
+
+    def ppf(self, u: Array) -> Array:
+        """Return the values that belong to uniform numbers in [0, 1)."""
+
+
+@dataclass(frozen=True)
+class Constant:
+    """Always ``value``.
+
+    >>> Constant(3.0).ppf(np.array([0.1, 0.9]))
+    array([3., 3.])
+    """
+
+    value: float
+    random = False
+
+    def ppf(self, u: Array) -> Array:
+        """Return the value, once for every number."""
+        return np.full(len(u), self.value)
+
+
+@dataclass(frozen=True)
+class Exponential:
+    """Exponential with a mean.
+
+    >>> Exponential(2.0).ppf(np.array([1 - np.exp(-1)])).round(6)
+    array([2.])
+    """
+
+    mean: float
+    random = True
+
+    def ppf(self, u: Array) -> Array:
+        """Return the values that belong to uniform numbers."""
+        return -self.mean * np.log1p(-u)
+
+
+@dataclass(frozen=True)
+class LogNormal:
+    """Lognormal with a median and the standard deviation ``sigma`` of the logarithm.
+
+    >>> LogNormal(5.0, 1.0).ppf(np.array([0.5]))
+    array([5.])
+    """
+
+    median: float
+    sigma: float
+    random = True
+
+    def ppf(self, u: Array) -> Array:
+        """Return the values that belong to uniform numbers."""
+        from scipy.special import ndtri
+
+        values: Array = self.median * np.exp(self.sigma * ndtri(np.clip(u, 2.0**-54, None)))
+        return values
+
+
+@dataclass(frozen=True)
+class Gamma:
+    """Gamma with a mean and a coefficient of variation.
+
+    >>> Gamma(2.0, 1.0).ppf(np.array([1 - np.exp(-1)])).round(6)
+    array([2.])
+    """
+
+    mean: float
+    cv: float
+    random = True
+
+    def ppf(self, u: Array) -> Array:
+        """Return the values that belong to uniform numbers."""
+        from scipy.special import gammaincinv
+
+        shape = self.cv**-2
+        values: Array = gammaincinv(shape, u) * (self.mean / shape)
+        return values
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """Uniform between ``low`` and ``high``.
+
+    >>> Uniform(1.0, 3.0).ppf(np.array([0.5]))
+    array([2.])
+    """
+
+    low: float
+    high: float
+    random = True
+
+    def ppf(self, u: Array) -> Array:
+        """Return the values that belong to uniform numbers."""
+        return self.low + (self.high - self.low) * u
+
+
+@dataclass(frozen=True)
+class Quantiles:
+    """Stored quantiles with straight lines between them: for lengths, which fit no textbook law well.
+
+    >>> Quantiles((0.0, 0.5, 1.0), (0.0, 10.0, 100.0)).ppf(np.array([0.25, 0.75]))
+    array([ 5., 55.])
+    """
+
+    p: tuple[float, ...]
+    x: tuple[float, ...]
+    random = True
+
+    def ppf(self, u: Array) -> Array:
+        """Return the values that belong to uniform numbers."""
+        return np.interp(u, self.p, self.x)
+
+
+@dataclass(frozen=True)
+class Clipped:
+    """Another law, cut off at ``low`` and ``high``; what lies beyond piles up there.
+
+    >>> Clipped(Exponential(2.0), low=1.0).ppf(np.array([0.0]))
+    array([1.])
+    """
+
+    law: Law
+    low: float = 0.0
+    high: float = inf
+
+    @property
+    def random(self) -> bool:
+        """Whether two draws can differ."""
+        return self.law.random
+
+    def ppf(self, u: Array) -> Array:
+        """Return the values that belong to uniform numbers."""
+        return np.clip(self.law.ppf(u), self.low, self.high)

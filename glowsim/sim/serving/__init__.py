@@ -1,0 +1,1 @@
+"""What an instance does with the work that it is given."""

@@ -1,0 +1,174 @@
+"""Requests and their truths, drawn ahead in columns: the n-th row is a function of (seed, workload, n)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from math import inf
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from glowsim.core.streams import Streams, key_of, mix
+from glowsim.core.types import Request
+from glowsim.sim.laws import Law
+from glowsim.sim.service import Service, Truth
+
+__all__ = ["AgentTraits", "Cacheable", "Columns", "Shape"]
+
+_request = partial(tuple.__new__, Request)
+_truth = partial(tuple.__new__, Truth)
+
+
+class AgentTraits(NamedTuple):
+    """What a workload must know of an agent to draw the truths of its requests."""
+
+    service: Service
+    region: int
+    lucky: bool
+    """Whether any of its attempts can fail by chance."""
+
+
+@dataclass(frozen=True)
+class Cacheable:
+    """A share of requests repeats one of ``keys`` prompts, the popular ones more often (Zipf)."""
+
+    share: float
+    keys: int
+    zipf: float
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the requests of a workload look like."""
+
+    agents: tuple[int, ...]
+    weights: tuple[float, ...]
+    tokens_in: Law
+    tokens_out: Law
+    max_tokens_out: int
+    priority: int = 1
+    stream: bool = False
+    deadline_s: float = inf
+    """From arrival."""
+    users: int = 1
+    tenants: int = 1
+    cacheable: Cacheable | None = None
+
+
+class Columns:
+    """Draws blocks of rows for one workload.
+
+    Parameters
+    ----------
+    name
+        Of the workload: names its streams.
+    shape
+        What requests look like.
+    traits
+        Of every agent, by number.
+    streams
+        Of this replication.
+    """
+
+    def __init__(self, name: str, shape: Shape, traits: Sequence[AgentTraits], streams: Streams) -> None:
+        self._name = name
+        self._shape = shape
+        self._traits = traits
+        self._streams = streams
+        self._made: dict[str, np.random.Generator] = {}
+        self._agents = np.array(shape.agents)
+        self._share = np.cumsum(shape.weights) / np.sum(shape.weights)
+        self._user_root = key_of("user", name)
+        self._cache_root = key_of("prompt", name)
+        self._prompts: tuple[npt.NDArray[np.float64], Tokens, Tokens] | None = None
+        if shape.cacheable is not None:
+            ranks = np.arange(1, shape.cacheable.keys + 1, dtype=float) ** -shape.cacheable.zipf
+            self._prompts = (
+                np.cumsum(ranks) / ranks.sum(),
+                self._tokens(shape.tokens_in, "prompt tokens in", shape.cacheable.keys),
+                self._tokens(shape.tokens_out, "prompt tokens out", shape.cacheable.keys),
+            )
+
+    def _uniform(self, column: str, n: int) -> npt.NDArray[np.float64]:
+        if column not in self._made:
+            self._made[column] = self._streams.generator("workload", self._name, column)
+        return self._made[column].random(n)
+
+    def _tokens(self, law: Law, column: str, n: int) -> Tokens:
+        u = self._uniform(column, n) if law.random else np.zeros(n)
+        return np.maximum(np.rint(law.ppf(u)), 0).astype(np.int64)
+
+    def rows(
+        self,
+        ids: Sequence[int],
+        arrivals_s: Sequence[float],
+        tokens: tuple[Tokens, Tokens] | None = None,
+        users: Sequence[int] | None = None,
+    ) -> tuple[list[Request], list[Truth]]:
+        """Return the next rows.
+
+        Parameters
+        ----------
+        ids
+            Request numbers, one a row.
+        arrivals_s
+            When they arrive; only deadlines need it.
+        tokens
+            (in, out) where a trace says so.
+        users
+            Index of each row's user, where the workload has users of its own.
+        """
+        n, shape = len(ids), self._shape
+        if len(shape.agents) == 1:
+            agents = np.full(n, shape.agents[0])
+        else:
+            agents = self._agents[np.searchsorted(self._share, self._uniform("agent", n), side="right")]
+        if tokens is None:
+            tokens_in = self._tokens(shape.tokens_in, "tokens in", n)
+            tokens_out = self._tokens(shape.tokens_out, "tokens out", n)
+        else:
+            tokens_in, tokens_out = tokens
+        cache_keys = [0] * n
+        if shape.cacheable is not None and self._prompts is not None:
+            popularity, prompt_in, prompt_out = self._prompts
+            repeats = self._uniform("repeats", n) < shape.cacheable.share
+            which = np.searchsorted(popularity, self._uniform("prompt", n), side="right")
+            tokens_in = np.where(repeats, prompt_in[which], tokens_in)
+            tokens_out = np.where(repeats, prompt_out[which], tokens_out)
+            cache_keys = [
+                mix(self._cache_root ^ prompt) if again else 0
+                for prompt, again in zip(which.tolist(), repeats.tolist(), strict=True)
+            ]
+        if users is None:
+            users = [0] * n if shape.users == 1 else (self._uniform("user", n) * shape.users).astype(int).tolist()
+        keys = [mix(self._user_root ^ user) for user in users]
+        used = self._traits if len(shape.agents) > 1 else [self._traits[shape.agents[0]]]
+        weight = np.empty(n)
+        draws = self._uniform("weight", n) if any(trait.service.law.random for trait in used) else np.zeros(n)
+        for agent in set(shape.agents):
+            mine = agents == agent
+            weight[mine] = self._traits[agent].service.law.ppf(draws[mine])
+        lucky = any(trait.lucky for trait in used)
+        invalid = self._uniform("invalid", n).tolist() if lucky else [1.0] * n
+        error = self._uniform("error", n).tolist() if lucky else [1.0] * n
+        deadline = [t_s + shape.deadline_s for t_s in arrivals_s] if shape.deadline_s < inf else [inf] * n
+        agent_list = agents.tolist()
+        requests = list(
+            map(
+                _request,
+                zip(
+                    ids, agent_list, tokens_in.tolist(), [shape.max_tokens_out] * n, [shape.priority] * n, [0] * n,
+                    [self._traits[agent].region for agent in agent_list], [shape.stream] * n, deadline, keys, keys,
+                    [1 + user % shape.tenants for user in users], cache_keys, [0] * n, [0] * n,
+                    strict=True,
+                ),
+            )
+        )  # fmt: skip
+        truths = list(map(_truth, zip(weight.tolist(), tokens_out.tolist(), invalid, error, strict=True)))
+        return requests, truths
+
+
+Tokens = npt.NDArray[np.int64]

@@ -1,0 +1,372 @@
+"""The simulated world: tells the control plane what happens, and does what it says.
+
+No process a request: arrivals, services and starts are callbacks at moments. The world keeps the truth
+about every request to itself and shows the control plane only what a gateway could see.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from math import inf
+from typing import Any
+
+import numpy as np
+from simpy.core import StopSimulation
+
+from glowsim.core.control_plane import ControlPlane
+from glowsim.core.journal import Journal
+from glowsim.core.streams import Streams, uniform_at
+from glowsim.core.types import (
+    Answer, Arrived, Ask, Cancel, Command, Dispatch, Effect, Event, Fail, Finished, FirstToken, InstanceChanged,
+    Outcome, Probe, Probed, Reject, Request, Scale, State, Usage, Woke,
+)  # fmt: skip
+from glowsim.sim.environment import Environment
+from glowsim.sim.laws import Constant, Law
+from glowsim.sim.serving.engine import Engine, Job
+from glowsim.sim.serving.fcfs import FcfsEngine
+from glowsim.sim.serving.shared import SharedEngine
+from glowsim.sim.service import Service, Truth, Variant, weight_again
+from glowsim.sim.workload.sources import Source
+
+__all__ = ["AgentWorld", "Replica", "World"]
+
+_new = tuple.__new__
+_OK, _ERROR, _INVALID = Outcome.OK, Outcome.ERROR, Outcome.INVALID
+_READY = State.READY
+_NEVER = float("nan")
+
+
+@dataclass(frozen=True)
+class AgentWorld:
+    """What the world knows of an agent."""
+
+    service: Service
+    concurrency: int
+    instances: int
+    slowdown: float = 0.0
+    """By how much each further request in service slows all; 0 for the first-come-first-served station."""
+    shared: bool = False
+    """Whether requests in service share the instance."""
+    startup: Law = field(default=Constant(0.0))
+    region: int = 0
+    invalid: float = 0.0
+    error: float = 0.0
+    variants: tuple[Variant, ...] = (Variant(),)
+
+
+class Replica:
+    """An instance in the world."""
+
+    __slots__ = ("agent", "engine", "number", "state")
+
+    def __init__(self, number: int, agent: int, engine: Engine) -> None:
+        self.number = number
+        self.agent = agent
+        self.engine = engine
+        self.state = State.STARTING
+
+
+class World:
+    """Runs one replication.
+
+    Parameters
+    ----------
+    plane
+        The control plane.
+    journal
+        Where everything is written down.
+    agents
+        What the world knows of each agent, by number.
+    sources
+        Who sends requests.
+    streams
+        Of this replication.
+    """
+
+    def __init__(
+        self, plane: ControlPlane, journal: Journal, agents: Sequence[AgentWorld], sources: Sequence[Source],
+        streams: Streams,
+    ) -> None:  # fmt: skip
+        self.environment = Environment()
+        self.agents = agents
+        self.replicas: dict[int, Replica] = {}
+        self.extra_error: dict[int, float] = {}
+        """Agent -> chance of an error on top of its own, while a fault lasts."""
+        self._plane = plane
+        self._handle = plane.handle
+        self._timers = plane.timers
+        self._journal = journal
+        self._record = journal.event
+        self._sources = sources
+        self._streams = streams
+        self._luck_key = streams.key("luck")
+        self._startup_key = streams.key("startup")
+        self._inside: dict[int, tuple[Request, Truth, int]] = {}
+        """Open requests: (request, truth, attempts that ended without an answer)."""
+        self._jobs: dict[int, Job] = {}
+        self._draining: set[int] = set()
+        self._waiting = any(source.waits for source in sources)
+        self._todo: deque[Event] = deque()
+        self._wake_at_s = inf
+        self._sources_left = len(sources)
+        self._started_instances = 0
+        self._do: dict[type, Callable[[Any], bool]] = {
+            Dispatch: self._dispatch,
+            Answer: self._close,
+            Reject: self._close,
+            Fail: self._close,
+            Cancel: self._cancel,
+            Scale: self._scale,
+            Probe: self._probe,
+            Ask: lambda ask: False,  # nobody else shares this world's limits: unanswered, the fallback holds
+        }
+
+    # --- running ------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Announce the instances and let the sources begin."""
+        for agent, spec in enumerate(self.agents):
+            for _ in range(spec.instances):
+                replica = self._make(agent)
+                replica.state = State.READY
+                self.tell(InstanceChanged(0.0, agent, replica.number, State.READY, spec.region))
+        for index, source in enumerate(self._sources):
+            source.start(self, index, len(self._sources))
+
+    def run(self, until_s: float, progress: Callable[[float], None] | None = None) -> None:
+        """Run until everything is answered, or until ``until_s``."""
+        steps = 100
+        for step in range(1, steps + 1):
+            going = self.environment.run_until(until_s * step / steps)
+            if progress is not None:
+                progress(self.environment.now)
+            if not going or self.stopped:
+                break
+        self._journal.close()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether nothing can happen any more that anybody waits for."""
+        return self._sources_left == 0 and not self._inside and not self._jobs
+
+    def source_ended(self) -> None:
+        """Hear from a source that it sends nothing any more."""
+        self._sources_left -= 1
+
+    def arrive(self, request: Request, truth: Truth) -> None:
+        """Let a request reach the gateway."""
+        self._inside[request[0]] = (request, truth, 0)
+        self.tell(_new(Arrived, (self.environment._now, request)))
+
+    def tell(self, event: Event) -> None:
+        """Tell the control plane what happened, and do what it says."""
+        self._record(event)
+        commands = self._handle(event)
+        if commands:
+            journal, do, now_s = self._journal, self._do, event[0]
+            first = journal.commands
+            journal.commands = first + len(commands)
+            record = self._record
+            for command in commands:
+                record(command)
+            refused = [
+                number
+                for number, command in enumerate(commands, first)
+                if (act := do.get(type(command))) is not None and not act(command)
+            ]
+            journal.effect(now_s, first, Effect.DONE, len(commands))
+            for number in refused:
+                journal.effect(now_s, number, Effect.REFUSED)
+        if self._timers.earliest_s < self._wake_at_s:
+            self._wake_at_s = self._timers.earliest_s
+            self.environment.call_at(self._wake_at_s, self._wake, self._wake_at_s)
+        while self._todo:
+            self.tell(self._todo.popleft())
+        if not self._sources_left and self.stopped:
+            raise StopSimulation
+
+    def _wake(self, due_s: float) -> None:
+        if due_s != self._wake_at_s:
+            return
+        self._wake_at_s = inf
+        next_s = self._plane.next_wake_s()
+        if next_s <= due_s:
+            self.tell(Woke(due_s))
+        elif next_s < inf:
+            self._wake_at_s = next_s
+            self.environment.call_at(next_s, self._wake, next_s)
+
+    # --- attempts -----------------------------------------------------------------------------------
+
+    def _dispatch(self, command: Dispatch) -> bool:
+        attempt, request_id, number, plan, _ = command
+        replica = self.replicas.get(number)
+        if replica is None or replica.state != _READY:
+            usage = Usage()
+            self._todo.append(Finished(self.environment.now, attempt, Outcome.UNREACHABLE, usage))
+            return False
+        request, truth, tries = self._inside[request_id]
+        spec = self.agents[replica.agent]
+        weight, _, luck_invalid, luck_error = truth
+        if tries:
+            luck_error = uniform_at(self._luck_key, request_id, tries)
+            if spec.service.law.random:
+                weight = weight_again(spec.service, self._luck_key ^ 1, request_id, tries)
+        work_s, prefill_s, tokens_out = spec.service.work(plan, truth, weight)
+        chance = spec.error
+        if plan.variant:
+            variant = spec.variants[plan.variant]
+            work_s, prefill_s, chance = work_s * variant.slowdown, prefill_s * variant.slowdown, chance + variant.error
+        if self.extra_error:
+            chance += self.extra_error.get(replica.agent, 0.0)
+        outcome = _OK
+        if luck_invalid < spec.invalid:  # the model reads the task and turns it down
+            outcome, work_s, tokens_out = _INVALID, prefill_s, 0
+        elif luck_error < chance:
+            outcome, tokens_out = _ERROR, 0
+        job = Job(attempt, request_id, number, work_s, prefill_s, plan.tokens_in, tokens_out, outcome, request.stream)
+        if request.stream:
+            job.first_token_s = -self.environment.now
+        self._jobs[attempt] = job
+        replica.engine.start(job)
+        return True
+
+    def _done(self, job: Job) -> None:
+        attempt, outcome = job.attempt, job.outcome
+        del self._jobs[attempt]
+        first_token_s = job.first_token_s if job.stream and job.first_token_s > 0.0 else _NEVER
+        usage = _new(Usage, (job.tokens_in, 0, job.tokens_out, first_token_s))
+        if outcome != _OK:
+            self._unanswered(job)
+        if self._draining:
+            self._leave_if_empty(job.number)
+        self.tell(_new(Finished, (self.environment._now, attempt, outcome, usage, 0.0)))
+
+    def _first_token(self, job: Job) -> None:
+        if job.outcome == _OK and job.attempt in self._jobs:
+            job.first_token_s += self.environment.now
+            self.tell(FirstToken(self.environment.now, job.attempt))
+
+    def _unanswered(self, job: Job) -> None:
+        inside = self._inside.get(job.request_id)
+        if inside is not None:
+            self._inside[job.request_id] = (inside[0], inside[1], inside[2] + 1)
+
+    def _end_early(self, job: Job, outcome: Outcome) -> Finished:
+        """Take a job off its instance; what it wrote so far is used up."""
+        replica = self.replicas[job.number]
+        job.progress = 0.0
+        replica.engine.cancel(job)
+        del self._jobs[job.attempt]
+        self._unanswered(job)
+        written = max(job.progress * job.work_s - job.prefill_s, 0.0) / max(job.work_s - job.prefill_s, 1e-12)
+        read = job.tokens_in if job.progress > 0.0 else 0
+        usage = Usage(read, 0, int(job.tokens_out * min(written, 1.0)))
+        if self._draining:
+            self._leave_if_empty(job.number)
+        return Finished(self.environment.now, job.attempt, outcome, usage)
+
+    def _cancel(self, command: Cancel) -> bool:
+        job = self._jobs.get(command.attempt)
+        if job is None:
+            return False
+        self._todo.append(self._end_early(job, Outcome.CANCELLED))
+        return True
+
+    def _close(self, command: Answer | Reject | Fail) -> bool:
+        request_id = command[0]
+        del self._inside[request_id]
+        if self._waiting:
+            sources = self._sources
+            sources[(request_id - 1) % len(sources)].closed(request_id)
+        return True
+
+    # --- instances ----------------------------------------------------------------------------------
+
+    def _make(self, agent: int) -> Replica:
+        spec, number = self.agents[agent], self._started_instances
+        self._started_instances += 1
+        engine: Engine
+        if spec.shared:
+            engine = SharedEngine(self.environment, spec.concurrency, spec.slowdown, self._done, self._first_token)
+        else:
+            engine = FcfsEngine(self.environment, spec.concurrency, self._done)
+        replica = self.replicas[number] = Replica(number, agent, engine)
+        return replica
+
+    def _alive(self, agent: int) -> list[Replica]:
+        there = (State.STARTING, State.READY)
+        return [replica for replica in self.replicas.values() if replica.agent == agent and replica.state in there]
+
+    def _scale(self, command: Scale) -> bool:
+        now_s = self.environment.now
+        for number in command.victims:
+            replica = self.replicas[number]
+            if replica.state == State.STARTING or not replica.engine.jobs():
+                self._leave(replica)
+            else:
+                replica.state = State.DRAINING
+                self._draining.add(number)
+                self._todo.append(InstanceChanged(now_s, replica.agent, number, State.DRAINING))
+        for _ in range(command.want - len(self._alive(command.agent))):
+            self._begin(self._make(command.agent))
+        return True
+
+    def _begin(self, replica: Replica) -> None:
+        """Have an instance start; it is ready after its own draw of the start-up time."""
+        now_s, spec = self.environment.now, self.agents[replica.agent]
+        draw = np.array([uniform_at(self._startup_key, replica.number)])
+        ready_s = now_s + float(spec.startup.ppf(draw)[0])
+        replica.state = State.STARTING
+        self._todo.append(
+            InstanceChanged(now_s, replica.agent, replica.number, State.STARTING, spec.region, ready_s)
+        )
+        self.environment.call_at(ready_s, self._ready, replica)
+
+    def _ready(self, replica: Replica) -> None:
+        if replica.state == State.STARTING:
+            replica.state = State.READY
+            spec = self.agents[replica.agent]
+            now_s = self.environment.now
+            self.tell(InstanceChanged(now_s, replica.agent, replica.number, State.READY, spec.region))
+
+    def _leave_if_empty(self, number: int) -> None:
+        replica = self.replicas.get(number)
+        if replica is not None and number in self._draining and not replica.engine.jobs():
+            self._leave(replica)
+
+    def _leave(self, replica: Replica) -> None:
+        replica.state = State.GONE
+        self._draining.discard(replica.number)
+        del self.replicas[replica.number]
+        self._todo.append(InstanceChanged(self.environment.now, replica.agent, replica.number, State.GONE))
+
+    def _probe(self, command: Probe) -> bool:
+        results = tuple((replica.number, True) for replica in self._alive(command.agent))
+        self._todo.append(Probed(self.environment.now, command.agent, results))
+        return True
+
+    # --- faults -------------------------------------------------------------------------------------
+
+    def victims(self, agent: int, count: int) -> list[Replica]:
+        """Return the first ``count`` ready instances of an agent, by number."""
+        ready = [replica for replica in self._alive(agent) if replica.state == State.READY]
+        return sorted(ready, key=lambda replica: replica.number)[:count]
+
+    def crash(self, replica: Replica) -> None:
+        """Have an instance fail now; what it was doing is lost."""
+        lost = [self._end_early(job, Outcome.LOST) for job in reversed(replica.engine.jobs())]
+        replica.state = State.FAILED
+        self._draining.discard(replica.number)
+        self.replicas.pop(replica.number, None)
+        self.tell(InstanceChanged(self.environment.now, replica.agent, replica.number, State.FAILED))
+        for finished in lost:
+            self.tell(finished)
+
+    def come_back(self, agent: int) -> None:
+        """Have a fresh instance start in the place of a crashed one."""
+        self._begin(self._make(agent))
+        while self._todo:
+            self.tell(self._todo.popleft())
