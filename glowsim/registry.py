@@ -101,6 +101,7 @@ class Parameter(NamedTuple):
         bound: bounds of a number, in base units.
         quantity: how a number is written, for the kind ``quantity``.
         choices: what may be written, for the kind ``choice``.
+        many: a list of such values is written, and becomes a tuple.
     """
 
     name: str
@@ -112,6 +113,7 @@ class Parameter(NamedTuple):
     bound: Bound = Bound()
     quantity: Quantity = NUMBER
     choices: tuple[Any, ...] = ()
+    many: bool = False
 
     def read(self, value: Any) -> Any:
         """Return the argument that a written value stands for.
@@ -121,6 +123,13 @@ class Parameter(NamedTuple):
         """
         if value is None and self.optional:
             return None
+        if not self.many:
+            return self._one(value)
+        if not isinstance(value, list):
+            raise QuantityError(f"must be a list, got {value!r}")
+        return tuple(self._one(item) for item in value)
+
+    def _one(self, value: Any) -> Any:
         match self.kind:
             case "quantity":
                 low, high, above = self.bound
@@ -153,15 +162,19 @@ class Parameter(NamedTuple):
 
     def json_schema(self) -> dict[str, Any]:
         """Return the JSON Schema of what may be written."""
-        found = self._value_schema()
+        found = {"type": "array", "items": self._item_schema()} if self.many else self._item_schema()
         if self.optional:
             found = {"anyOf": [found, {"type": "null"}]}
         if self.required or self.default in (float("inf"), float("-inf")):
             return found
-        is_number = self.kind == "quantity" and self.default is not None
-        return {**found, "default": self.quantity.write(self.default) if is_number else self.default}
+        return {**found, "default": self._written(self.default)}
 
-    def _value_schema(self) -> dict[str, Any]:
+    def _written(self, value: Any) -> Any:
+        if isinstance(value, tuple):
+            return [self._written(item) for item in value]
+        return self.quantity.write(value) if self.kind == "quantity" and value is not None else value
+
+    def _item_schema(self) -> dict[str, Any]:
         match self.kind:
             case "quantity":
                 low, high, above = self.bound
@@ -277,6 +290,8 @@ def parameters(controller: type) -> tuple[Parameter, ...]:
 def _parameter(controller: type, argument: inspect.Parameter, hint: Any) -> Parameter:
     required = argument.default is argument.empty
     bare, optional = _without_none(hint)
+    many = get_origin(bare) is tuple and get_args(bare)[1:] == (Ellipsis,)
+    bare = get_args(bare)[0] if many else bare
     bound = next((extra for extra in _extras(bare) if isinstance(extra, Bound)), Bound())
     bare = get_args(bare)[0] if get_origin(bare) is Annotated else bare
     suffix, quantity = next((pair for pair in _SUFFIXES if argument.name.endswith(pair[0])), ("", NUMBER))
@@ -287,7 +302,9 @@ def _parameter(controller: type, argument: inspect.Parameter, hint: Any) -> Para
     kind = "choice" if choices else kinds.get(bare)
     if kind is None:
         place = f"{controller.__name__}.{argument.name}"
-        raise RegistryError(f"{place}: annotate it with float, int, bool, str or Literal, not {hint!r}")
+        raise RegistryError(
+            f"{place}: annotate it with float, int, bool, str, Literal or tuple[.., ...], not {hint!r}"
+        )
     return Parameter(
         argument.name,
         argument.name.removesuffix(suffix) if kind == "quantity" else argument.name,
@@ -298,6 +315,7 @@ def _parameter(controller: type, argument: inspect.Parameter, hint: Any) -> Para
         bound,
         quantity,
         choices,
+        many,
     )
 
 
@@ -314,6 +332,9 @@ def _extras(hint: Any) -> tuple[Any, ...]:
 
 def check(controller: type, settings: Mapping[str, Any]) -> tuple[dict[str, Any], list[Finding]]:
     """Return the constructor's arguments that written settings stand for, and what is wrong with them.
+
+    Where each setting is right by itself, and nothing has to be handed in, one is made to see whether its
+    constructor accepts them together: it raises ``ValueError("argument: what is wrong")`` otherwise.
 
     Args:
         controller: a class that ``find`` returned.
@@ -335,7 +356,21 @@ def check(controller: type, settings: Mapping[str, Any]) -> tuple[dict[str, Any]
                 arguments[parameter.name] = parameter.read(settings[key])
             except QuantityError as error:
                 findings.append(Finding((key,), str(error)))
-    return arguments, findings
+    return arguments, findings or list(_refused(controller, arguments, known))
+
+
+def _refused(
+    controller: type, arguments: Mapping[str, Any], known: Mapping[str, Parameter]
+) -> Iterator[Finding]:
+    signature = inspect.signature(controller).parameters.values()
+    if any(one.kind is not one.KEYWORD_ONLY and one.default is one.empty for one in signature):
+        return
+    try:
+        controller(**arguments)
+    except ValueError as error:
+        first, _, rest = str(error).partition(": ")
+        keys = {parameter.name: parameter.key for parameter in known.values()}
+        yield Finding((keys[first],), rest) if first in keys else Finding((), str(error))
 
 
 def _missing_and_unknown(known: Mapping[str, Parameter], settings: Mapping[str, Any]) -> Iterator[Finding]:

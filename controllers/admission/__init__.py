@@ -1,1 +1,1 @@
-
+"""Whether a request is within its limits."""

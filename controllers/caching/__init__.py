@@ -1,1 +1,1 @@
-
+"""Which answers are kept, and for how long."""

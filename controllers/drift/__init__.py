@@ -1,1 +1,1 @@
-
+"""Whether a metric has moved."""

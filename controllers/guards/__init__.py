@@ -1,1 +1,1 @@
-
+"""Whether a request may come in at all."""

@@ -1,1 +1,1 @@
-
+"""Which variant a request gets, and when a variant gets more of them or none."""

@@ -1,1 +1,1 @@
-
+"""How many tokens go in and may come out."""

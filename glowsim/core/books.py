@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from glowsim.core.timers import Timers
-from glowsim.core.types import Plan, Request, Usage
+from glowsim.core.types import Plan, Request, State, Usage
 
 if TYPE_CHECKING:
     from glowsim.core.instance import Instance
@@ -26,8 +26,8 @@ class Open:
     """A request that is not answered yet, or whose last attempt still holds a slot."""
 
     __slots__ = (
-        "arrived_s", "attempt", "attempts", "cache_key", "committed", "deadline_s", "first_token_late", "followers",
-        "instance", "leader", "plan", "pool", "queued_s", "request", "state", "used", "variant",
+        "arrived_s", "attempt", "attempts", "cache_key", "committed", "deadline_s", "followers", "instance",
+        "late", "leader", "plan", "pool", "request", "since_s", "state", "used", "variant",
     )  # fmt: skip
 
     def __init__(
@@ -43,11 +43,13 @@ class Open:
         self.attempts = 0
         self.attempt = 0
         self.instance: Instance | None = None
-        self.queued_s = arrived_s
+        self.since_s = arrived_s
+        """When it was queued or dispatched last."""
         self.cache_key = 0
         self.committed = False
         self.used: Usage | None = None
-        self.first_token_late = False
+        self.late = False
+        """Whether its attempt was cancelled for taking too long, which is the instance's failure."""
         self.followers: list[Open] | None = None
         self.leader: Open | None = None
 
@@ -63,12 +65,12 @@ class Open:
             "state": self.state,
             "attempts": self.attempts,
             "attempt": self.attempt,
-            "instance": -1 if self.instance is None else self.instance.number,
-            "queued_s": self.queued_s,
+            "instance": None if (last := self.instance) is None else (last.number, last.state >= State.GONE),
+            "since_s": self.since_s,
             "cache_key": self.cache_key,
             "committed": self.committed,
             "used": self.used,
-            "first_token_late": self.first_token_late,
+            "late": self.late,
             "followers": [follower.request.request_id for follower in self.followers or ()],
         }
 

@@ -8,18 +8,19 @@ that the simulator fires on the dot decide alike.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import inf
+from math import inf, isnan, nan
 from typing import Any
 
 from glowsim.core import books as b
 from glowsim.core.books import Books, Open
-from glowsim.core.errors import ControllerError, GlowsimError, WorldError
+from glowsim.core.errors import ControllerError, WorldError
 from glowsim.core.instance import Instance
 from glowsim.core.pool import Controllers, Pool, PoolSpec
 from glowsim.core.snapshot import pack, unpack
 from glowsim.core.types import (
     Abandoned,
     Arrived,
+    Change,
     Changed,
     ChangeKind,
     Command,
@@ -109,17 +110,26 @@ class ControlPlane:
     def handle(self, event: Event) -> Sequence[Command]:
         """Take in what happened; return what is to be done, in order."""
         t_s = event[0]
-        if t_s < self._now_s:
+        if not t_s >= self._now_s:
+            self._usable()
             raise WorldError(f"time ran back from {self._now_s} s to {t_s} s at {event!r}")
         out: Out = []
         try:
             if t_s >= self.timers.earliest_s:
+                self._check(event)
                 self._fire(t_s, out)
             self._handlers[type(event)](event, out)
-        except GlowsimError as error:
+        except WorldError as error:
             error.add_note(f"at {event!r}")
             raise
+        except ControllerError as error:
+            error.add_note(f"at {event!r}")
+            self._now_s = nan
+            raise
         except Exception as error:
+            if type(event) not in self._handlers:
+                raise WorldError(f"{event!r} is none of the events") from None
+            self._now_s = nan
             raise ControllerError(f"{type(error).__name__}: {error} at {event!r}") from error
         self._now_s = t_s
         if self._notes:
@@ -133,14 +143,14 @@ class ControlPlane:
 
     def snapshot(self) -> dict[str, Any]:
         """Return everything that affects decisions, as plain JSON data."""
+        self._usable()
         books = self._books
-        opens = {opened.request.request_id: opened for opened in books.open.values()}
-        closing = {number: opened for number, opened in books.attempts.items() if opened.state == b.CLOSED}
+        closing = [opened for opened in books.attempts.values() if opened.state == b.CLOSED]
         packed: dict[str, Any] = pack(
             {
                 "now_s": self._now_s,
-                "open": [opened.snapshot() for opened in opens.values()],
-                "closing": [opened.snapshot() for opened in closing.values()],
+                "open": [opened.snapshot() for opened in books.open.values()],
+                "closing": [opened.snapshot() for opened in closing],
                 "last_attempt": books.last_attempt,
                 "last_ask": books.last_ask,
                 "attempts": list(books.attempts),
@@ -193,7 +203,7 @@ class ControlPlane:
             in_flight[opened.attempt] = opened
         books.attempts.update({number: in_flight[number] for number in saved["attempts"]})
         for pool, pool_saved in zip(self.pools, pools, strict=True):
-            pool.readopt(pool_saved["leaders"])
+            pool.readopt(pool_saved)
         books.timers.restore(saved["timers"])
 
     def _reopen(self, entry: dict[str, Any]) -> Open:
@@ -202,16 +212,55 @@ class ControlPlane:
             entry["request"], pool, entry["arrived_s"], entry["deadline_s"], entry["variant"], entry["plan"]
         )
         for name in (
-            "state", "attempts", "attempt", "queued_s", "cache_key", "committed", "used", "first_token_late",
+            "state", "attempts", "attempt", "since_s", "cache_key", "committed", "used", "late",
         ):  # fmt: skip
             setattr(opened, name, entry[name])
-        number = entry["instance"]
-        if number >= 0:
-            opened.instance = pool.instances.get(number)
-            if opened.instance is None:  # it went away with this attempt on it
+        if entry["instance"] is not None:
+            number, gone = entry["instance"]
+            if gone:  # with this attempt on it; another may have its number by now
                 opened.instance = Instance(number, 0, pool.spec.slots)
                 opened.instance.state = State.GONE
+            else:
+                opened.instance = pool.instances[number]
         return opened
+
+    def _usable(self) -> None:
+        if isnan(self._now_s):
+            raise ControllerError(
+                "a controller raised before: restore the last snapshot into a fresh control plane"
+            )
+
+    def _check(self, event: Event) -> None:
+        """Raise a `WorldError` if the event cannot be.
+
+        Asked before timers fire, so that a refused event has changed nothing, and by the handlers when an
+        event does not fit; without a timer due, the happy path pays nothing for it.
+        """
+        books = self._books
+        match event:
+            case Arrived(_, request):
+                self._pool(request.agent)
+                if request.request_id in books.open:
+                    raise WorldError(f"request {request.request_id} arrived twice")
+            case Finished(_, attempt) | FirstToken(_, attempt):
+                if attempt not in books.attempts and attempt not in books.expired:
+                    raise WorldError(f"attempt {attempt} is not open: never dispatched, or finished before")
+            case Told(_, ask_id):
+                if not 0 < ask_id <= books.last_ask:
+                    raise WorldError(f"told about ask {ask_id}, which was never asked")
+            case InstanceChanged(_, agent, instance, state):
+                if state >= State.GONE and instance not in self._pool(agent).instances:
+                    raise WorldError(
+                        f"instance {instance} of agent {agent} went away without having been there"
+                    )
+            case Reported(_, agent) | Probed(_, agent) | Observed(_, _, agent):
+                self._pool(agent)
+            case Changed(_, Change(kind, agent, value)):
+                self._pool(agent)
+                if kind == ChangeKind.SET_INSTANCES and not (value >= 0 and value == int(value)):
+                    raise WorldError(
+                        f"agent {agent} cannot have {value} instances: order a whole number from 0"
+                    )
 
     def _pool(self, agent: int) -> Pool:
         if not 0 <= agent < len(self.pools):
@@ -222,6 +271,8 @@ class ControlPlane:
 
     def _arrived(self, event: Arrived, out: Out) -> None:
         request = event.request
+        if request.request_id in self._books.open:
+            self._check(event)
         self._pool(request.agent).arrived(event.t_s, request, out)
 
     def _finished(self, event: Finished, out: Out) -> None:
@@ -229,20 +280,17 @@ class ControlPlane:
         books = self._books
         opened = books.attempts.pop(attempt, None)
         if opened is None:
-            if attempt in books.expired:
-                books.expired.remove(attempt)
-                return
-            raise WorldError(
-                f"attempt {attempt} finished, but it is not open: never dispatched, or finished before"
-            )
+            self._check(event)
+            books.expired.remove(attempt)
+            return
         opened.pool.finished(t_s, opened, attempt, outcome, usage, retry_after_s, out)
 
     def _first_token(self, event: FirstToken, out: Out) -> None:
         opened = self._books.attempts.get(event.attempt)
-        if opened is not None:
+        if opened is None:
+            self._check(event)
+        else:
             opened.pool.first_token(opened)
-        elif event.attempt not in self._books.expired:
-            raise WorldError(f"attempt {event.attempt} streams, but it is not open")
 
     def _abandoned(self, event: Abandoned, out: Out) -> None:
         opened = self._books.open.get(event.request_id)
@@ -250,13 +298,13 @@ class ControlPlane:
             opened.pool.abandoned(event.t_s, opened, out)
 
     def _told(self, event: Told, out: Out) -> None:
-        if event.ask_id > self._books.last_ask:
-            raise WorldError(f"told about ask {event.ask_id}, which was never asked")
+        self._check(event)
         pool = self._books.asked.pop(event.ask_id, None)
         if pool is not None:  # otherwise its time had run out and the fallback held
             pool.told(event.t_s, event, out)
 
     def _instance_changed(self, event: InstanceChanged, out: Out) -> None:
+        self._check(event)
         self._pool(event.agent).instance_changed(event.t_s, event, out)
 
     def _reported(self, event: Reported, out: Out) -> None:
@@ -269,14 +317,17 @@ class ControlPlane:
         self._pool(event.agent).observed(event, out)
 
     def _changed(self, event: Changed, out: Out) -> None:
+        self._check(event)
         change = event.change
-        pool = self._pool(change.agent)
+        pool = self.pools[change.agent]
         if change.kind == ChangeKind.SET_INSTANCES:
             pool.set_instances(int(change.value), out)
         elif change.kind == ChangeKind.ROLL_BACK:
             pool.roll_back(event.t_s, out)
+        elif change.kind == ChangeKind.PAUSE_SCALING:
+            pool.pause()
         else:
-            pool.pause(change.kind == ChangeKind.PAUSE_SCALING)
+            pool.resume(event.t_s, out)
 
     def _woke(self, event: Woke, out: Out) -> None:
         """Take in nothing: the timers have fired already."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 from glowsim.core.types import State
 
 __all__ = ["UNLIMITED", "Eligible", "Instance"]
@@ -17,13 +19,17 @@ class Instance:
     0.0
     """
 
-    __slots__ = ("cap", "gate_cap", "in_flight", "number", "place", "region", "slots", "state")
+    __slots__ = (
+        "cap", "gate_cap", "gate_until_s", "in_flight", "number", "place", "region", "slots", "state",
+    )  # fmt: skip
 
     def __init__(self, number: int, region: int, slots: int) -> None:
         self.number = number
         self.region = region
         self.slots = slots
         self.gate_cap = UNLIMITED
+        self.gate_until_s = inf
+        """When to ask the breaker again, or inf."""
         self.cap = slots
         """The smaller of ``slots`` and what the breaker allows."""
         self.in_flight = 0
@@ -36,9 +42,10 @@ class Instance:
         """Work in flight as a share of the slots."""
         return self.in_flight / self.slots
 
-    def set_gate(self, cap: int) -> None:
+    def set_gate(self, cap: int, until_s: float) -> None:
         """Take on a breaker's gate."""
         self.gate_cap = cap
+        self.gate_until_s = until_s
         self.cap = min(self.slots, cap)
 
 

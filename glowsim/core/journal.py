@@ -44,7 +44,10 @@ _NUMPY = {"d": "<f8", "q": "<i8", "Q": "<u8", "i": "<i4", "h": "<i2", "B": "u1",
 
 
 class Effected(NamedTuple):
-    """What the world did with commands ``first`` .. ``first + n - 1``, counted from 0 over the journal."""
+    """What the world did with commands ``first`` .. ``first + n - 1``, counted from 0 over the journal.
+
+    A row of commands that were done stands in one record: each was done at the time it was given.
+    """
 
     t_s: float
     first: int
@@ -189,7 +192,7 @@ class Journal:
         Where to write; without one the journal stays in memory (`recording`).
 
     >>> journal = Journal({"seed": 1})
-    >>> journal.event(Woke(1.5)); journal.effect(1.5, 0, Effect.DONE)
+    >>> journal.event(Woke(1.5))
     >>> [record for record in journal.recording().records()]
     [Woke(t_s=1.5)]
     """
@@ -201,36 +204,88 @@ class Journal:
         self._file: BinaryIO | None = None
         self.commands = 0
         """How many commands have been written down: the number of the next one."""
-        self.event = self._recorder()
-        """Write down an event."""
+        self.recorders = self._recorders()
+        """Type of event or command -> function that writes one down."""
+        self._settled = 0
         if path is not None:
             head = json.dumps(self.header, separators=(",", ":")).encode()
             self._file = path.open("xb")
             self._file.write(_MAGIC + _LENGTH.pack(len(head)) + head)
 
-    def _recorder(self) -> Callable[[Any], None]:
+    def _recorders(self) -> dict[type, Callable[[Any], None]]:
+        """Return, for every type, a function that appends a record to its block."""
         order = self._order.append
-        known = {kind: (code, self._blocks[code].extend, _PACKERS[kind]) for kind, code in _CODES.items()}
 
-        def record(this: Any) -> None:
-            code, extend, packed = known[type(this)]
-            order(code)
-            extend(packed(this))
+        def plainly(
+            code: int, extend: Callable[[bytes], None], packed: Callable[[Any], bytes]
+        ) -> Callable[[Any], None]:
+            def record(this: Any) -> None:
+                order(code)
+                extend(packed(this))
 
-        return record
+            return record
+
+        recorders = {
+            kind: plainly(code, self._blocks[code].extend, _PACKERS[kind]) for kind, code in _CODES.items()
+        }
+        # Every request has these four: the same, with two calls less.
+        arrive, finish, dispatch, answer = (
+            (self._blocks[_CODES[kind]].extend, _BY_CODE[_CODES[kind]].struct.pack)
+            for kind in (Arrived, Finished, Dispatch, Answer)
+        )
+
+        def arrived(r: Arrived, extend: Any = arrive[0], pack: Any = arrive[1]) -> None:
+            order(1)
+            extend(pack(r[0], *r[1]))
+
+        def finished(r: Finished, extend: Any = finish[0], pack: Any = finish[1]) -> None:
+            order(3)
+            t_s, attempt, outcome, usage, retry_after_s = r
+            extend(pack(t_s, attempt, outcome, *usage, retry_after_s))
+
+        def dispatched(r: Dispatch, extend: Any = dispatch[0], pack: Any = dispatch[1]) -> None:
+            order(20)
+            attempt, request_id, instance, plan, reason = r
+            extend(pack(attempt, request_id, instance, *plan, *reason))
+
+        def answered(r: Answer, extend: Any = answer[0], pack: Any = answer[1]) -> None:
+            order(22)
+            request_id, source, reason, keep = r
+            extend(pack(request_id, source, *reason, keep))
+
+        return recorders | {Arrived: arrived, Finished: finished, Dispatch: dispatched, Answer: answered}
+
+    def event(self, event: Event) -> None:
+        """Write down an event."""
+        self.recorders[type(event)](event)
 
     def command(self, command: Command) -> int:
         """Write down a command and return its number, by which its effect is told."""
-        self.event(command)
+        self.recorders[type(command)](command)
         self.commands += 1
         return self.commands - 1
 
-    def effect(self, t_s: float, first: int, status: Effect, n: int = 1) -> None:
-        """Write down what became of ``n`` commands from number ``first`` on."""
-        if self.commands:
-            self.event(Effected(t_s, first, n, status))
+    def effect(self, t_s: float, number: int, status: Effect) -> None:
+        """Write down what became of a command; those before it, unless deferred, were done at once."""
+        self.defer(t_s, number)
+        self.recorders[Effected](Effected(t_s, number, 1, status))
+
+    def defer(self, t_s: float, number: int) -> None:
+        """Say that a command's effect will be told later."""
+        if number >= self._settled:
+            self._settle(t_s, number)
+            self._settled = number + 1
+
+    def settle(self, t_s: float) -> None:
+        """Write down that every command so far, if nothing else was said of it, was done at once."""
+        self._settle(t_s, self.commands)
         if len(self._order) >= _SPILL_RECORDS and self._file is not None:
             self.flush()
+
+    def _settle(self, t_s: float, before: int) -> None:
+        if before > self._settled:
+            self.recorders[Effected](Effected(t_s, self._settled, before - self._settled, Effect.DONE))
+            self._settled = before
 
     def flush(self) -> None:
         """Write what has gathered as one frame of the file."""
@@ -258,7 +313,9 @@ class Journal:
 
     def recording(self) -> Recording:
         """Return what an unfiled journal holds."""
-        return Recording(self.header, bytes(self._order), {c: bytes(b) for c, b in self._blocks.items() if b}, False)
+        return Recording(
+            self.header, bytes(self._order), {c: bytes(b) for c, b in self._blocks.items() if b}, False
+        )
 
 
 class Recording:
@@ -355,7 +412,9 @@ def read(path: Path) -> Recording:
     at = len(_MAGIC) + _LENGTH.size
     header = json.loads(bytes(data[at : at + length]))
     if header["version"] != VERSION:
-        raise JournalError(f"{path} is of journal version {header['version']}; this glowsim reads version {VERSION}")
+        raise JournalError(
+            f"{path} is of journal version {header['version']}; this glowsim reads version {VERSION}"
+        )
     at += length
     orders: list[bytes] = []
     blocks: dict[int, list[bytes]] = {}
@@ -374,7 +433,9 @@ def read(path: Path) -> Recording:
         for code, size in sizes.items():
             blocks.setdefault(int(code), []).append(bytes(payload[cut : cut + size]))
             cut += size
-    return Recording(header, b"".join(orders), {code: b"".join(parts) for code, parts in blocks.items()}, torn)
+    return Recording(
+        header, b"".join(orders), {code: b"".join(parts) for code, parts in blocks.items()}, torn
+    )
 
 
 def _frame(data: memoryview, at: int) -> memoryview | None:

@@ -34,7 +34,7 @@ from glowsim.core.books import (
     Books,
     Open,
 )  # fmt: skip
-from glowsim.core.errors import ControllerError, WorldError
+from glowsim.core.errors import ControllerError
 from glowsim.core.instance import Eligible, Instance
 from glowsim.core.protocols import (
     Asker,
@@ -192,8 +192,10 @@ class Pool:
         self.eligible = Eligible()
         self._held: deque[int] = deque()
         self._leaders: dict[int, Open] = {}
-        self._memory: OrderedDict[int, tuple[int, int, int]] = OrderedDict()
-        """Idempotency key -> (payload, open leader or 0, source or 0)."""
+        self._owners: dict[int, Open] = {}
+        """Idempotency key -> the open request that came with it first."""
+        self._memory: OrderedDict[int, tuple[int, int]] = OrderedDict()
+        """Idempotency key -> (payload, source) of an answered request."""
         self._kept: dict[int, int] = {}
         """Source -> how many (cache, memory) still want its content."""
         self._waiting = 0
@@ -211,10 +213,11 @@ class Pool:
 
     def arrived(self, t_s: float, request: Request, out: Out) -> None:
         """Take a request in, or turn it away."""
-        if request.request_id in self._open:
-            raise WorldError(f"request {request.request_id} arrived twice")
         if not self._started:
             self._start(t_s, out)
+        if request.deadline_s <= t_s:
+            out.append(Reject(request.request_id, 0.0, Reason(Code.WAITED_TOO_LONG, Constraint.DEADLINE)))
+            return
         if self._guard is not None:
             reason = self._guard.check(t_s, request)
             if reason is not None:
@@ -225,11 +228,13 @@ class Pool:
             wait_s = limiter.admit(t_s, request)
             if self._asker is not None:
                 self._ask(t_s, out)
-            if wait_s > 0.0:
-                out.append(Reject(request.request_id, wait_s, Reason(Code.LIMITED)))
-                return
-            if wait_s < 0.0:
-                self._hold(t_s, request, out)
+            if wait_s != 0.0:
+                if wait_s > 0.0:
+                    out.append(Reject(request.request_id, wait_s, Reason(Code.LIMITED)))
+                elif wait_s < 0.0:
+                    self._hold(t_s, request, out)
+                else:
+                    raise ControllerError("the limiter answered nan: give 0, seconds to wait, or HOLD")
                 return
         self._enter(t_s, request, t_s, None, out)
 
@@ -240,11 +245,13 @@ class Pool:
         variant = 0 if splitter is None else splitter.assign(t_s, request)
         cache_key = 0
         if request.cache_key and self._cache is not None:
-            cache_key = request.cache_key if variant == 0 else mix(request.cache_key ^ variant)
+            cache_key = request.cache_key if variant == 0 else mix(request.cache_key) ^ variant
             source = self._cache.get(t_s, cache_key)
             if source:
                 self._admitted_for_nothing(t_s, request, held)
                 out.append(_new(Answer, (request.request_id, source, _CACHED, True)))
+                if request.idempotency_key:
+                    self._remember(request, source, out)
                 return
         plan = _new(Plan, (self.spec.models[variant], variant, request.tokens_in, request.max_tokens_out))
         if self._planner is not None:
@@ -255,7 +262,7 @@ class Pool:
             opened = held
             opened.variant, opened.plan = variant, plan
         if request.idempotency_key:
-            self._memory[request.idempotency_key] = (request.payload, request.request_id, 0)
+            self._owners[request.idempotency_key] = opened
         if cache_key:
             opened.cache_key = cache_key
             leader = self._leaders.get(cache_key)
@@ -291,25 +298,25 @@ class Pool:
         self._held.append(request.request_id)
 
     def _repeated(self, t_s: float, request: Request, held: Open | None, out: Out) -> bool:
-        known = self._memory.get(request.idempotency_key)
-        if known is None:
+        key = request.idempotency_key
+        owner = self._owners.get(key)
+        if owner is None and key not in self._memory:
             return False
-        payload, leader_id, source = known
-        if payload == request.payload and not source:
-            leader = self._open[leader_id]
+        payload, source = self._memory[key] if owner is None else (owner.request.payload, 0)
+        if payload != request.payload:
+            self._admitted_for_nothing(t_s, request, held)
+            out.append(Reject(request.request_id, 0.0, Reason(Code.KEY_REUSED)))
+        elif owner is None:
+            self._admitted_for_nothing(t_s, request, held)
+            out.append(Answer(request.request_id, source, _REPEATED, keep=True))
+        else:
+            leader = owner.leader or owner
             opened = held or self._opened(t_s, request, t_s, leader.variant, leader.plan)
-            opened.cache_key = leader.cache_key
+            opened.variant, opened.plan, opened.cache_key = leader.variant, leader.plan, leader.cache_key
             if not self._join(opened, leader):
                 self._admitted_for_nothing(t_s, request, opened)
-                out.append(
-                    Reject(request.request_id, 0.0, Reason(Code.QUEUE_FULL, a=self.spec.follower_limit))
-                )
-            return True
-        self._admitted_for_nothing(t_s, request, held)
-        if payload != request.payload:
-            out.append(Reject(request.request_id, 0.0, Reason(Code.KEY_REUSED)))
-        else:
-            out.append(Answer(request.request_id, source, _REPEATED, keep=True))
+                full = Reason(Code.QUEUE_FULL, Constraint.MAXIMUM, self.spec.follower_limit)
+                out.append(Reject(request.request_id, 0.0, full))
         return True
 
     def _join(self, opened: Open, leader: Open) -> bool:
@@ -324,27 +331,32 @@ class Pool:
 
     # --- waiting and dispatching --------------------------------------------------------------------
 
-    def _place(self, t_s: float, opened: Open, reason: Reason, out: Out) -> None:
-        if self.eligible and not self._waiting:
+    def _place(self, t_s: float, opened: Open, reason: Reason, out: Out) -> bool:
+        """Dispatch a request or let it wait; False if there was no room left."""
+        placed = True
+        eligible = self.eligible
+        if eligible and self._waiting:  # a slot has come free just now, and it is theirs who wait
+            self._drain(t_s, out)
+        if eligible:
             self._count(t_s, 1)
             self._dispatch(t_s, opened, reason, out)
-            if self._scaler_asleep:
-                self._look(t_s, out)
-            return
-        opened.queued_s = t_s
-        if self._queue.push(t_s, opened.request):
+        elif self._queue.push(t_s, opened.request):
+            opened.since_s = t_s
             opened.state = QUEUED
             self._waiting += 1
             self._count(t_s, 1)
-        elif opened.attempts:
-            self._settle(t_s, opened, _NOTHING)
-            self._fail(t_s, opened, Outcome.ERROR, Reason(Code.QUEUE_FULL, a=self._waiting), out)
         else:
-            self._admitted_for_nothing(t_s, opened.request, opened)
-            out.append(Reject(opened.request.request_id, 0.0, Reason(Code.QUEUE_FULL, a=self._waiting)))
-            self._promote(t_s, opened, out)
+            placed = False
+            full = Reason(Code.QUEUE_FULL, a=self._waiting)
+            if opened.attempts:
+                self._settle(t_s, opened, _NOTHING)
+                self._fail(t_s, opened, Outcome.ERROR, full, out)
+            else:
+                self._admitted_for_nothing(t_s, opened.request, opened)
+                out.append(Reject(opened.request.request_id, 0.0, full))
         if self._scaler_asleep:
             self._look(t_s, out)
+        return placed
 
     def _dispatch(self, t_s: float, opened: Open, reason: Reason, out: Out) -> None:
         allowed = self.eligible
@@ -379,12 +391,9 @@ class Pool:
         while self._waiting and eligible:
             opened = opens[queue.pop(t_s)]
             self._waiting -= 1
-            self._dispatch(
-                t_s,
-                opened,
-                _new(Reason, (Code.QUEUED, Constraint.NONE, t_s - opened.queued_s, 0.0, 0.0)),
-                out,
-            )
+            waited_s = t_s - opened.since_s
+            opened.since_s = t_s
+            self._dispatch(t_s, opened, _new(Reason, (Code.QUEUED, Constraint.NONE, waited_s, 0.0, 0.0)), out)
 
     def _count(self, t_s: float, change: int) -> None:
         self._area += self._in_system * (t_s - self._area_s)
@@ -410,10 +419,14 @@ class Pool:
         self._area += self._in_system * (t_s - self._area_s)
         self._area_s = t_s
         self._in_system -= 1
+        if outcome != _OK and opened.late:
+            opened.late = False
+            if outcome == _CANCELLED:
+                outcome = Outcome.TIMEOUT
         if self._breaker is not None and outcome != _CANCELLED and instance.state < _GONE:
             gate = self._breaker.record(t_s, instance.number, outcome)
             if gate is not None:
-                self._gate(instance, gate)
+                self._gate(t_s, instance, gate)
         if instance.place < 0 and instance.state is State.READY and instance.in_flight < instance.cap:
             self.eligible.add(instance)
         if opened.state == CLOSED:
@@ -430,23 +443,23 @@ class Pool:
         self._close(opened)
         if self._limiter is not None:
             self._settle(t_s, opened, usage)
-        keep = False
-        cache_key = opened.cache_key
-        if cache_key and self._cache is not None:
-            kept, evicted = self._cache.put(t_s, cache_key, attempt, usage)
-            if kept:
-                keep = True
-                self._keep(attempt)
-            for source in evicted:
-                self._release(source, out)
-        if request.idempotency_key:
-            keep = True
-            self._remember(request, attempt, out)
+        kept = False
+        evicted: tuple[int, ...] = ()
+        if opened.cache_key and self._cache is not None:
+            kept, evicted = self._cache.put(t_s, opened.cache_key, attempt, usage)
+        followers = opened.followers or ()
+        keyed = [each.request for each in (opened, *followers) if each.request.idempotency_key]
+        keep = kept or bool(keyed)
         out.append(_new(Answer, (request.request_id, attempt, _OWN, keep)))
-        if opened.followers is not None:
-            for follower in opened.followers:
-                self._admitted_for_nothing(t_s, follower.request, follower)
-                out.append(Answer(follower.request.request_id, attempt, _JOINED, keep))
+        for follower in followers:
+            self._admitted_for_nothing(t_s, follower.request, follower)
+            out.append(Answer(follower.request.request_id, attempt, _JOINED, keep))
+        if kept:
+            self._keep(attempt)
+        for source in evicted:
+            self._release(source, out)
+        for each in keyed:
+            self._remember(each, attempt, out)
         if self._retrier is not None:
             self._retrier.succeeded(t_s, request)
         self._note(t_s, opened, True, usage, out)
@@ -454,9 +467,6 @@ class Pool:
     def _failed(
         self, t_s: float, opened: Open, outcome: Outcome, usage: Usage, retry_after_s: float, out: Out
     ) -> None:
-        if opened.first_token_late:
-            outcome = Outcome.TIMEOUT
-            opened.first_token_late = False
         if opened.committed:
             reason = Reason(Code.BROKEN_STREAM)
         elif outcome not in _RETRYABLE:
@@ -465,6 +475,8 @@ class Pool:
             delay_s = inf
             if self._retrier is not None:
                 delay_s = self._retrier.after(t_s, opened.request, opened.attempts, outcome, retry_after_s)
+            if not delay_s >= 0.0:
+                raise ControllerError(f"the retrier waits {delay_s} s: give 0 or more, or inf to give up")
             if delay_s < inf and t_s + delay_s < opened.deadline_s:
                 opened.state = BACKING_OFF
                 opened.used = _sum(opened.used, usage)
@@ -488,20 +500,28 @@ class Pool:
         self._promote(t_s, opened, out)
 
     def _promote(self, t_s: float, gone: Open, out: Out) -> None:
-        followers = gone.followers
-        if not followers:
-            return
-        heir, *rest = followers
-        gone.followers = None
-        heir.leader = None
-        heir.followers = rest
-        for follower in rest:
-            follower.leader = heir
-        if heir.cache_key and heir.cache_key not in self._leaders:
-            self._leaders[heir.cache_key] = heir
-        if heir.request.idempotency_key:
-            self._memory[heir.request.idempotency_key] = (heir.request.payload, heir.request.request_id, 0)
-        self._place(t_s, heir, _PROMOTED, out)
+        """Have one follower take over from a leader, and one repeat keep the idempotency key."""
+        while followers := gone.followers if gone.leader is None else gone.leader.followers:
+            key = gone.request.idempotency_key
+            if key and key not in self._owners:
+                for follower in followers:
+                    if follower.request.idempotency_key == key:
+                        self._owners[key] = follower
+                        break
+            if gone.leader is not None:
+                return
+            gone.followers = None
+            heir, *rest = followers
+            heir.leader = None
+            heir.followers = rest
+            heir.since_s = t_s
+            for follower in rest:
+                follower.leader = heir
+            if heir.cache_key and heir.cache_key not in self._leaders:
+                self._leaders[heir.cache_key] = heir
+            if self._place(t_s, heir, _PROMOTED, out):
+                return
+            gone = heir
 
     def _close(self, opened: Open) -> None:
         request = opened.request
@@ -509,10 +529,8 @@ class Pool:
         del self._open[request.request_id]
         if opened.cache_key and self._leaders.get(opened.cache_key) is opened:
             del self._leaders[opened.cache_key]
-        if request.idempotency_key:
-            known = self._memory.get(request.idempotency_key)
-            if known is not None and known[1] == request.request_id:
-                del self._memory[request.idempotency_key]
+        if request.idempotency_key and self._owners.get(request.idempotency_key) is opened:
+            del self._owners[request.idempotency_key]
 
     def _note(self, t_s: float, opened: Open, ok: bool, usage: Usage, out: Out) -> None:
         if self._splitter is not None:
@@ -541,25 +559,23 @@ class Pool:
         self._kept[source] = self._kept.get(source, 0) + 1
 
     def _release(self, source: int, out: Out) -> None:
-        left = self._kept.get(source, 0) - 1
-        if left > 0:
+        left = self._kept.pop(source, 0) - 1
+        if left < 0:
+            raise ControllerError(f"the cache let go of source {source}, which it does not hold")
+        if left:
             self._kept[source] = left
-        elif left == 0:
-            del self._kept[source]
+        else:
             out.append(Forget(source))
 
     def _remember(self, request: Request, source: int, out: Out) -> None:
+        key = request.idempotency_key
+        if key in self._memory:  # a repeat that was answered together with the first
+            return
         self._keep(source)
-        self._memory[request.idempotency_key] = (request.payload, 0, source)
-        self._memory.move_to_end(request.idempotency_key)
-        while len(self._memory) > self.spec.memory:
-            for key, (_, _, old) in self._memory.items():
-                if old:
-                    del self._memory[key]
-                    self._release(old, out)
-                    break
-            else:
-                break
+        self._memory[key] = (request.payload, source)
+        if len(self._memory) > self.spec.memory:
+            _, (_, oldest) = self._memory.popitem(last=False)
+            self._release(oldest, out)
 
     # --- clients, streams, timers -----------------------------------------------------------------------
 
@@ -579,7 +595,8 @@ class Pool:
             self._waiting -= 1
             self._count(t_s, -1)
         elif state == IN_FLIGHT:
-            self._cancel(t_s, opened, reason, out)
+            if not opened.late:
+                self._cancel(t_s, opened, reason, out)
         elif state == JOINED:
             assert opened.leader is not None
             assert opened.leader.followers is not None
@@ -596,21 +613,26 @@ class Pool:
 
     def timed_out(self, t_s: float, opened: Open, out: Out) -> None:
         """Fail a request whose time is up, wherever it stands."""
-        waited_s = t_s - opened.arrived_s
-        dispatched = opened.state == IN_FLIGHT or opened.attempts > 0
-        reason = Reason(Code.TIMED_OUT if dispatched else Code.WAITED_TOO_LONG, a=waited_s)
+        state = opened.state
+        code = Code.TIMED_OUT if opened.attempts else Code.WAITED_TOO_LONG
+        bound = Constraint.DEADLINE if opened.deadline_s == opened.request.deadline_s else Constraint.NONE
+        reason = Reason(code, bound, t_s - opened.arrived_s)
         self._let_go(t_s, opened, reason, out)
+        if state == IN_FLIGHT and t_s >= opened.since_s + self.spec.timeout_s:
+            opened.late = True  # the instance had the whole time, none of it went by in a queue
         out.append(Fail(opened.request.request_id, Outcome.TIMEOUT, reason))
-        self._note(t_s, opened, False, _NOTHING, out)
+        if state not in (HELD, JOINED):
+            self._note(t_s, opened, False, _NOTHING, out)
         self._promote(t_s, opened, out)
 
     def first_token_late(self, t_s: float, opened: Open, out: Out) -> None:
         """Cancel an attempt that has not begun to stream in time; it is retried once it ended."""
-        opened.first_token_late = True
         self._cancel(t_s, opened, Reason(Code.FIRST_TOKEN_LATE, a=self.spec.first_token_timeout_s), out)
+        opened.late = True
 
     def backed_off(self, t_s: float, opened: Open, out: Out) -> None:
         """Try again."""
+        opened.since_s = t_s
         self._place(t_s, opened, Reason(Code.RETRIED, a=opened.attempts + 1), out)
 
     # --- limits that are shared with others -------------------------------------------------------------
@@ -620,6 +642,8 @@ class Pool:
         books = self._books
         ask = self._asker.to_ask(t_s, books.last_ask + 1)
         if ask is not None:
+            if ask.ask_id != books.last_ask + 1:
+                raise ControllerError(f"the limiter asks as {ask.ask_id}; it was given {books.last_ask + 1}")
             books.last_ask += 1
             books.asked[ask.ask_id] = self
             self._timers.after(t_s, ask.timeout_s, ASK, ask.ask_id)
@@ -641,6 +665,7 @@ class Pool:
                 code = Code.LIMIT_UNKNOWN if told.status == Status.UNKNOWN else Code.LIMITED
                 out.append(Reject(held.request.request_id, wait_s, Reason(code)))
             else:
+                held.since_s = t_s
                 self._enter(t_s, held.request, held.arrived_s, held, out)
         self._ask(t_s, out)
 
@@ -651,10 +676,7 @@ class Pool:
         number, state = event.instance, event.state
         instance = self.instances.get(number)
         if state in (State.GONE, State.FAILED):
-            if instance is None:
-                raise WorldError(
-                    f"instance {number} of agent {event.agent} went away without having been there"
-                )
+            assert instance is not None
             instance.state = state
             self.eligible.discard(instance)
             del self.instances[number]
@@ -671,8 +693,10 @@ class Pool:
         self.eligible.refresh(instance)
         self._drain(t_s, out)
 
-    def _gate(self, instance: Instance, gate: Gate) -> None:
-        instance.set_gate(gate.cap)
+    def _gate(self, t_s: float, instance: Instance, gate: Gate) -> None:
+        if not gate.until_s > t_s:
+            raise ControllerError(f"the breaker wants to be woken at {gate.until_s} s, but it is {t_s} s")
+        instance.set_gate(gate.cap, gate.until_s)
         self.eligible.refresh(instance)
         if isfinite(gate.until_s):
             self._timers.at(gate.until_s, GATE, instance.number)
@@ -680,11 +704,12 @@ class Pool:
     def gate_due(self, t_s: float, number: int, out: Out) -> None:
         """Ask the breaker again about an instance."""
         instance = self.instances.get(number)
-        if instance is None or self._breaker is None:
-            return
+        if instance is None or self._breaker is None or t_s < instance.gate_until_s:
+            return  # it went away, or its gate has changed since this timer was set
+        instance.gate_until_s = inf
         gate = self._breaker.wake(t_s, number)
         if gate is not None:
-            self._gate(instance, gate)
+            self._gate(t_s, instance, gate)
             self._drain(t_s, out)
 
     def reported(self, event: Reported) -> None:
@@ -706,7 +731,7 @@ class Pool:
                 continue
             gate = self._breaker.record(event.t_s, number, _OK if healthy else Outcome.UNREACHABLE)
             if gate is not None:
-                self._gate(instance, gate)
+                self._gate(event.t_s, instance, gate)
         self._drain(event.t_s, out)
 
     # --- scaling and rollouts -----------------------------------------------------------------------------
@@ -715,7 +740,10 @@ class Pool:
         self._started = True
         self._area_s = self._area_since_s = t_s
         if self._splitter is not None:
-            self._arm_splitter()
+            if self._splitter.wake_s() <= t_s:
+                self._wake_splitter(t_s, out)
+            else:
+                self._arm_splitter(t_s)
         if isfinite(self.spec.probe_every_s):
             self._timers.after(t_s, self.spec.probe_every_s, PROBE, self.spec.agent)
 
@@ -759,6 +787,8 @@ class Pool:
             self._scale(wanted.instances, wanted.reason, out)
 
     def _scale(self, want: int, reason: Reason, out: Out) -> None:
+        if want < 0:
+            raise ControllerError(f"the scaler wants {want} instances: give 0 or more")
         staying = [
             instance
             for instance in self.instances.values()
@@ -777,9 +807,15 @@ class Pool:
                 self.eligible.discard(instance)
         out.append(Scale(self.spec.agent, 0, 0, want, victims, reason))
 
-    def pause(self, paused: bool) -> None:
-        """Obey an operator: scalers go on deciding, and nothing is done about it."""
-        self._paused = paused
+    def pause(self) -> None:
+        """Obey an operator: the scaler goes on deciding, and nothing is done about it."""
+        self._paused = True
+
+    def resume(self, t_s: float, out: Out) -> None:
+        """Obey an operator: do as the scaler says again, from now on."""
+        self._paused = False
+        if self._started:
+            self._look(t_s, out)
 
     def set_instances(self, want: int, out: Out) -> None:
         """Obey an operator."""
@@ -794,13 +830,17 @@ class Pool:
 
     def splitter_due(self, t_s: float, out: Out) -> None:
         """Tell the rollout that its time has come."""
-        if self._splitter is not None and t_s >= self._splitter_due_s:
+        if t_s >= self._splitter_due_s:
             self._splitter_due_s = inf
-            advance = self._splitter.wake(t_s)
-            if advance is not None:
-                self._advance(t_s, advance, out)
-            else:
-                self._arm_splitter()
+            self._wake_splitter(t_s, out)
+
+    def _wake_splitter(self, t_s: float, out: Out) -> None:
+        assert self._splitter is not None
+        advance = self._splitter.wake(t_s)
+        if advance is not None:
+            self._advance(t_s, advance, out)
+        else:
+            self._arm_splitter(t_s)
 
     def observed(self, event: Observed, out: Out) -> None:
         """Pass a late label on to the rollout and to the detectors of its metric."""
@@ -816,11 +856,13 @@ class Pool:
 
     def _advance(self, t_s: float, advance: Advance, out: Out) -> None:
         out.append(advance._replace(agent=self.spec.agent))
-        self._arm_splitter()
+        self._arm_splitter(t_s)
 
-    def _arm_splitter(self) -> None:
+    def _arm_splitter(self, t_s: float) -> None:
         assert self._splitter is not None
         due_s = self._splitter.wake_s()
+        if not due_s > t_s:
+            raise ControllerError(f"the splitter wants to be woken at {due_s} s, but it is {t_s} s")
         if isfinite(due_s) and due_s != self._splitter_due_s:
             self._splitter_due_s = due_s
             self._timers.at(due_s, SPLITTER, self.spec.agent)
@@ -828,8 +870,8 @@ class Pool:
     # --- state ---------------------------------------------------------------------------------------------
 
     _PLAIN = (
-        "_held", "_memory", "_kept", "_waiting", "_in_system", "_area", "_area_since_s", "_area_s", "_scaler_asleep",
-        "_scaler_due_s", "_paused", "_splitter_due_s", "_started",
+        "_held", "_memory", "_kept", "_waiting", "_in_system", "_area", "_area_since_s", "_area_s",
+        "_scaler_asleep", "_scaler_due_s", "_paused", "_splitter_due_s", "_started",
     )  # fmt: skip
 
     def snapshot(self) -> dict[str, Any]:
@@ -837,11 +879,12 @@ class Pool:
         return {
             "plain": {name: getattr(self, name) for name in self._PLAIN},
             "instances": [
-                (each.number, each.region, int(each.state), each.gate_cap, each.in_flight)
+                (each.number, each.region, int(each.state), each.gate_cap, each.gate_until_s, each.in_flight)
                 for each in self.instances.values()
             ],
             "eligible": [each.number for each in self.eligible],
             "leaders": {key: leader.request.request_id for key, leader in self._leaders.items()},
+            "owners": {key: owner.request.request_id for key, owner in self._owners.items()},
             "controllers": {name: each.snapshot() for name, each in self.controllers.named().items()},
         }
 
@@ -850,17 +893,18 @@ class Pool:
         for name, value in saved["plain"].items():
             setattr(self, name, value)
         self.instances = {}
-        for number, region, state, gate_cap, in_flight in saved["instances"]:
+        for number, region, state, gate_cap, gate_until_s, in_flight in saved["instances"]:
             instance = self.instances[number] = Instance(number, region, self.spec.slots)
             instance.state = State(state)
             instance.in_flight = in_flight
-            instance.set_gate(gate_cap)
+            instance.set_gate(gate_cap, gate_until_s)
         self.eligible = Eligible()
         for number in saved["eligible"]:
             self.eligible.add(self.instances[number])
         for name, controller in self.controllers.named().items():
             controller.restore(saved["controllers"][name])
 
-    def readopt(self, leaders: dict[int, int]) -> None:
-        """Find the leaders among the restored open requests."""
-        self._leaders = {key: self._open[number] for key, number in leaders.items()}
+    def readopt(self, saved: dict[str, Any]) -> None:
+        """Find leaders and owners of keys among the restored open requests."""
+        self._leaders = {key: self._open[number] for key, number in saved["leaders"].items()}
+        self._owners = {key: self._open[number] for key, number in saved["owners"].items()}

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from glowsim.core.instance import Instance
 
 __all__ = [
-    "HOLD", "Asker", "Balancer", "Breaker", "Cache", "Controller", "Detector", "Gate", "Guard", "Limiter", "Load",
-    "Planner", "Queue", "Retrier", "Scaler", "Splitter", "Stored", "Wanted",
+    "HOLD", "Asker", "Balancer", "Breaker", "Cache", "Controller", "Detector", "Gate", "Guard", "Limiter",
+    "Load", "Planner", "Queue", "Retrier", "Scaler", "Splitter", "Stored", "Wanted",
 ]  # fmt: skip
 
 HOLD = -1.0
@@ -92,7 +92,11 @@ class Splitter(Controller, Protocol):
         """Take in that time has come to `wake_s`; return a change of stage, if any."""
 
     def wake_s(self) -> float:
-        """Return when to be woken next, or inf."""
+        """Return when to be woken next, or inf.
+
+        Asked at the first arrival, after `wake` and after a change of stage; then it lies in the future,
+        but at the first arrival it may have passed, and `wake` follows at once.
+        """
 
     def roll_back(self, t_s: float) -> Advance | None:
         """Obey an operator's order to go back to the baseline."""
@@ -109,10 +113,16 @@ class Cache(Controller, Protocol):
     """Decides which answers are kept and for how long; it holds sources, never contents."""
 
     def get(self, t_s: float, key: int) -> int:
-        """Return the source (an attempt's number) of a fresh answer, or 0."""
+        """Return the source (an attempt's number) of a fresh answer, or 0.
+
+        It lets go of nothing: an answer that has gone stale stays until a `put` reports it evicted.
+        """
 
     def put(self, t_s: float, key: int, source: int, usage: Usage) -> Stored:
-        """Take in an answer that could be kept; return what became of it."""
+        """Take in an answer that could be kept; return what became of it.
+
+        Every source that was kept is evicted once: one that this answer replaces under its key, too.
+        """
 
 
 class Planner(Controller, Protocol):

@@ -12,7 +12,6 @@ from enum import IntEnum
 from typing import Any
 
 from glowsim.core import reasons, types
-from glowsim.core.streams import Stream
 
 __all__ = ["Stateful", "pack", "unpack"]
 
@@ -95,8 +94,9 @@ def _enum(named: Any, field: str, item: Any) -> Any:
 class Stateful:
     """Base of everything whose state outlives a restart.
 
-    A subclass names in ``state`` the attributes that change after construction; streams among them are
-    saved by position. Restoring and going on must equal never having stopped.
+    A subclass names in ``state`` the attributes that change after construction; those that have a
+    ``snapshot`` of their own, such as streams, are saved by it. Restoring and going on must equal never
+    having stopped.
     """
 
     state: tuple[str, ...] = ()
@@ -106,14 +106,14 @@ class Stateful:
         saved: dict[str, Any] = {}
         for name in self.state:
             value = getattr(self, name)
-            saved[name] = value.snapshot() if isinstance(value, Stream | Stateful) else pack(value)
+            saved[name] = value.snapshot() if hasattr(value, "snapshot") else pack(value)
         return saved
 
     def restore(self, saved: dict[str, Any]) -> None:
         """Take on a state that `snapshot` returned."""
         for name in self.state:
             value = getattr(self, name)
-            if isinstance(value, Stream | Stateful):
+            if hasattr(value, "restore"):
                 value.restore(saved[name])
             else:
                 setattr(self, name, unpack(saved[name]))

@@ -18,10 +18,11 @@ from typing import NamedTuple, TypeAlias
 from glowsim.core.reasons import Code, Constraint, Reason
 
 __all__ = [
-    "Abandoned", "Advance", "Alert", "Answer", "Arrived", "Ask", "Cancel", "Change", "ChangeKind", "Changed",
-    "Code", "Command", "Constraint", "Dispatch", "Effect", "Event", "Fail", "Finished", "FirstToken", "Forget",
-    "InstanceChanged", "Observed", "Outcome", "Plan", "Probe", "Probed", "Raise", "Reason", "Reject",
-    "Reported", "Request", "Scale", "Severity", "Shadowed", "State", "Status", "Told", "Usage", "Woke",
+    "Abandoned", "Advance", "Alert", "Answer", "Arrived", "Ask", "Cancel", "Change", "ChangeKind",
+    "Changed", "Code", "Command", "Constraint", "Dispatch", "Effect", "Event", "Fail", "Finished",
+    "FirstToken", "Forget", "InstanceChanged", "Observed", "Outcome", "Plan", "Probe", "Probed", "Raise",
+    "Reason", "Reject", "Reported", "Request", "Scale", "Severity", "Shadowed", "State", "Status",
+    "Told", "Usage", "Woke",
 ]  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from glowsim.scenario.fleet import member_names
 from glowsim.scenario.paths import Missing, resolve
 from glowsim.scenario.problems import Finding, did_you_mean
-from glowsim.scenario.quantities import DURATION, QuantityError, format_duration
+from glowsim.scenario.quantities import DURATION, QuantityError
 from glowsim.scenario.workload import ALL
 
 __all__ = ["cross_checks"]
@@ -118,21 +118,19 @@ def _seconds(data: dict[str, Any], key: str, default: float | None = None) -> fl
 
 
 def _times(data: dict[str, Any]) -> Iterator[Finding]:
-    duration_s, drain_s, warmup_s = (
-        _seconds(data, "duration"),
-        _seconds(data, "drain", 300.0),
-        _seconds(data, "warmup"),
-    )
+    duration_s = _seconds(data, "duration")
     if duration_s is None:
         return
+    warmup_s = _seconds(data, "warmup")
     if warmup_s is not None and warmup_s >= duration_s:
-        message = f"must be shorter than the duration ({format_duration(duration_s)}), or no request counts"
+        message = f"must be shorter than the duration ({DURATION.write(duration_s)}), or no request counts"
         yield Finding(("warmup",), message)
+    drain_s = _seconds(data, "drain", 300.0)
     for i, fault in _mappings(data, "faults"):
         at_s = _seconds(fault, "at")
         if at_s is not None and drain_s is not None and at_s >= duration_s + drain_s:
             message = (
-                f"begins after the end of the run ({format_duration(duration_s + drain_s)} with the drain)"
+                f"begins after the end of the run ({DURATION.write(duration_s + drain_s)} with the drain)"
             )
             yield Finding(("faults", i, "at"), message)
 

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from glowsim import registry
 from glowsim.scenario.checks import cross_checks
-from glowsim.scenario.model import Scenario
+from glowsim.scenario.model import CROSS_CHECKED, Scenario
 from glowsim.scenario.overrides import apply
 from glowsim.scenario.paths import join
 from glowsim.scenario.problems import REQUIRED, UNKNOWN_KEY, Finding, Problem, ScenarioError
@@ -31,10 +31,14 @@ def load(source: Path | str, overrides: Sequence[str] = (), *, allow_plugins: bo
     Raises:
         ScenarioError: everything that is wrong, each with file, line, column, path and what is allowed.
 
-    >>> load("title: a line\nsed: 1\n")  # doctest: +ELLIPSIS
-    Traceback (most recent call last):
-    ...
-    glowsim.scenario.problems.ScenarioError: <text>:1:1: question: this key is required ...
+    >>> try:
+    ...     load("title: a line\nsed: 1\n")
+    ... except ScenarioError as error:
+    ...     print(error.problems[-1].render())  # doctest: +ELLIPSIS
+    <text>:2:1: sed: unknown key; did you mean 'seed'?
+       2 | sed: 1
+         | ^^^
+       allowed here: controllers, description, ...
     """
     is_text = isinstance(source, str) and "\n" in source
     root = read_text(str(source)) if is_text else read_file(Path(source))
@@ -45,7 +49,7 @@ def load(source: Path | str, overrides: Sequence[str] = (), *, allow_plugins: bo
     findings: list[Finding] = []
     scenario = None
     try:
-        scenario = Scenario.model_validate(data)
+        scenario = Scenario.model_validate(data, context=CROSS_CHECKED)
     except ValidationError as error:
         findings += translate(error, Scenario, data)
     if isinstance(data, dict):

@@ -41,7 +41,7 @@ def key_at(keys: Mapping[str, Any], parts: Sequence[str]) -> tuple[str, int]:
     return parts[0], 1
 
 
-def index_of(part: str, names: Sequence[str | None]) -> int:
+def index_of(part: str, names: Sequence[object]) -> int:
     """Return the index in a list that a part of a path means: a number, or the name of an agent.
 
     Raises:
@@ -55,7 +55,7 @@ def index_of(part: str, names: Sequence[str | None]) -> int:
     if part.isdecimal() and int(part[:9]) < len(names):
         return int(part)
     numbers = f"0 to {len(names) - 1}" if names else "none: the list is empty"
-    raise Missing(f"{part!r} is not in the list", (numbers, *(x for x in names if x)), part)
+    raise Missing(f"{part!r} is not in the list", (numbers, *(x for x in names if isinstance(x, str))), part)
 
 
 def resolve(data: Any, path: str) -> Any:

@@ -105,5 +105,5 @@ def did_you_mean(word: str, allowed: Iterable[str]) -> str | None:
     >>> did_you_mean("concurency", ["count", "concurrency"])
     'concurrency'
     """
-    near = get_close_matches(word, list(allowed), n=1, cutoff=0.6)
+    near = get_close_matches(word, list(allowed), n=1, cutoff=0.7)
     return near[0] if near else None

@@ -119,11 +119,11 @@ class Quantity:
     def write(self, value: float) -> str | int | float:
         """Return a short spelling that reads back as exactly ``value`` (a plain number where bare)."""
         if self.bare == "any":
-            return int(value) if value.is_integer() and abs(value) < 1e15 else value
+            return int(value) if float(value).is_integer() and abs(value) < 1e15 else value
         if value == 0:
             return f"{self.prefix}0{next(iter(self.units))}"
         spellings = self._spellings(value)
-        longest = min(map(_clumsiness, spellings)) + 2
+        longest = min(map(_clumsiness, spellings)) + 1
         return next(text for text in spellings if _clumsiness(text) <= longest)
 
     def _spellings(self, value: float) -> list[str]:

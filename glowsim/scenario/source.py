@@ -50,7 +50,7 @@ MAX_ALIASES: Final = 64
 """Most aliases."""
 
 _TaggedEvent = ScalarEvent | SequenceStartEvent | MappingStartEvent
-_UNSAFE = re.compile("[\0\ud800-\udfff]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _INTEGER = re.compile(r"[-+]?[0-9]{1,400}\Z")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?\Z")
 _WORDS: Final[dict[str, Any]] = {
@@ -276,18 +276,30 @@ class _Composer:
     def _scalar(self, event: ScalarEvent) -> None:
         mark = self._mark(event)
         self._check_node(event, mark)
-        if _UNSAFE.search(event.value):
-            self._stop(mark, "holds a NUL character or half a surrogate pair: write plain text")
+        text = self._whole_text(event.value, mark)
         is_plain = event.style is None and event.implicit[0]
-        node = Node(_resolve(event.value) if is_plain else event.value, mark)
+        node = Node(_resolve(text) if is_plain else text, mark)
         if event.anchor is not None:
             self._anchors[event.anchor] = node
         top = self._open[-1] if self._open else None
         if top is not None and top.is_mapping and top.key is None:
-            self._key(top, event.value, mark)
+            self._key(top, text, mark)
         else:
             self._count(1, mark)
             self._take(node, mark)
+
+    def _whole_text(self, text: str, mark: Mark) -> str:
+        r"""Join the surrogate pairs that JSON's escapes may leave (``"\ud83d\ude00"``)."""
+        try:
+            joined = (
+                text.encode("utf-16", "surrogatepass").decode("utf-16") if _SURROGATE.search(text) else text
+            )
+        except UnicodeDecodeError:
+            self._stop(mark, "holds half a surrogate pair: write the character itself")
+            raise
+        if "\0" in joined:
+            self._stop(mark, "holds a NUL character")
+        return joined
 
     def _key(self, top: _Open, key: str, mark: Mark) -> None:
         if key in top.keys:

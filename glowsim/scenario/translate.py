@@ -57,6 +57,8 @@ def _findings(detail: ErrorDetails, model: type[BaseModel], data: Any) -> Iterat
     loc = tuple(part for part in detail["loc"] if part != "[key]")
     path = _without_tags(loc, data)
     value = _shown(_at(data, path))
+    if kind == "too_short" and len(_at(data, path)) >= context["min_length"]:
+        return  # pydantic counts only the valid items, and each of the others has an error of its own
     if kind == "findings":
         yield from (f._replace(path=path + f.path) for f in context["findings"])
     elif kind == "extra_forbidden":

@@ -14,6 +14,7 @@ from glowsim.scenario.base import AgentName, ChosenBy, Items, Model, findings_er
 from glowsim.scenario.laws import LawOfTime, LawOfTokens
 from glowsim.scenario.problems import Finding
 from glowsim.scenario.quantities import (
+    DURATION,
     NUMBER,
     Duration,
     Number,
@@ -105,9 +106,11 @@ class _Source(Model):
         default=1, description="How many tenants share it."
     )
     stream: bool = Field(default=False, description="Answers are streamed.")
-    deadline_s: Annotated[PositiveDuration | None, BeforeValidator(_none_or)] = Field(
-        default=None, alias="deadline", description="The user gives up after this; none: never."
-    )
+    deadline_s: Annotated[
+        PositiveDuration | None,
+        BeforeValidator(_none_or),
+        WithJsonSchema({"anyOf": [DURATION.json_schema(0, 0), {"enum": ["none", None]}]}),
+    ] = Field(default=None, alias="deadline", description="The user gives up after this; none: never.")
     cacheable: Cacheable | None = Field(default=None, description="How prompts repeat; default: they do not.")
     tasks: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = Field(
         default=None, description="Stop after so many; default: only at the end of the duration."

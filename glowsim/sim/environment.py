@@ -17,7 +17,7 @@ import simpy
 from simpy.core import EmptySchedule, StopSimulation
 from simpy.events import NORMAL
 
-__all__ = ["Environment"]
+__all__ = ["NORMAL", "Environment"]
 
 
 class Environment(simpy.Environment):

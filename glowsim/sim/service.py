@@ -29,12 +29,13 @@ class Truth(NamedTuple):
     luck_error: float
 
 
-@dataclass(frozen=True)
-class Variant:
-    """How a variant differs from the baseline: slower by a factor, failing more often."""
+class Variant(NamedTuple):
+    """How a variant differs from the baseline."""
 
-    slowdown: float = 1.0
-    error: float = 0.0
+    slowdown: float
+    """Factor on the time of service."""
+    error: float
+    """Share of its attempts that fail."""
 
 
 class Service(Protocol):

@@ -19,10 +19,11 @@ from glowsim.core.control_plane import ControlPlane
 from glowsim.core.journal import Journal
 from glowsim.core.streams import Streams, uniform_at
 from glowsim.core.types import (
-    Answer, Arrived, Ask, Cancel, Command, Dispatch, Effect, Event, Fail, Finished, FirstToken, InstanceChanged,
-    Outcome, Probe, Probed, Reject, Request, Scale, State, Usage, Woke,
+    Advance, Answer, Arrived, Ask, Cancel, Dispatch, Effect, Event, Fail, Finished, FirstToken, Forget,
+    InstanceChanged, Outcome, Probe, Probed, Raise, Reject, Request, Scale, Shadowed, State, Usage, Woke,
 )  # fmt: skip
 from glowsim.sim.environment import Environment
+from glowsim.sim.faults import Fault
 from glowsim.sim.laws import Constant, Law
 from glowsim.sim.serving.engine import Engine, Job
 from glowsim.sim.serving.fcfs import FcfsEngine
@@ -53,7 +54,8 @@ class AgentWorld:
     region: int = 0
     invalid: float = 0.0
     error: float = 0.0
-    variants: tuple[Variant, ...] = (Variant(),)
+    variants: tuple[Variant, ...] = ()
+    """Those beside the baseline."""
 
 
 class Replica:
@@ -83,11 +85,13 @@ class World:
         Who sends requests.
     streams
         Of this replication.
+    faults
+        What goes wrong.
     """
 
     def __init__(
         self, plane: ControlPlane, journal: Journal, agents: Sequence[AgentWorld], sources: Sequence[Source],
-        streams: Streams,
+        streams: Streams, faults: Sequence[Fault] = (),
     ) -> None:  # fmt: skip
         self.environment = Environment()
         self.agents = agents
@@ -98,8 +102,9 @@ class World:
         self._handle = plane.handle
         self._timers = plane.timers
         self._journal = journal
-        self._record = journal.event
+        self._recorders = journal.recorders
         self._sources = sources
+        self._faults = faults
         self._streams = streams
         self._luck_key = streams.key("luck")
         self._startup_key = streams.key("startup")
@@ -121,6 +126,10 @@ class World:
             Scale: self._scale,
             Probe: self._probe,
             Ask: lambda ask: False,  # nobody else shares this world's limits: unanswered, the fallback holds
+            Forget: lambda forget: True,
+            Raise: lambda alert: True,
+            Advance: lambda advance: True,
+            Shadowed: lambda shadowed: True,
         }
 
     # --- running ------------------------------------------------------------------------------------
@@ -132,6 +141,8 @@ class World:
                 replica = self._make(agent)
                 replica.state = State.READY
                 self.tell(InstanceChanged(0.0, agent, replica.number, State.READY, spec.region))
+        for fault in self._faults:
+            self.environment.process(fault.script(self))
         for index, source in enumerate(self._sources):
             source.start(self, index, len(self._sources))
 
@@ -140,6 +151,7 @@ class World:
         steps = 100
         for step in range(1, steps + 1):
             going = self.environment.run_until(until_s * step / steps)
+            self._journal.settle(self.environment.now)
             if progress is not None:
                 progress(self.environment.now)
             if not going or self.stopped:
@@ -162,23 +174,19 @@ class World:
 
     def tell(self, event: Event) -> None:
         """Tell the control plane what happened, and do what it says."""
-        self._record(event)
+        recorders = self._recorders
+        recorders[type(event)](event)
         commands = self._handle(event)
         if commands:
-            journal, do, now_s = self._journal, self._do, event[0]
-            first = journal.commands
-            journal.commands = first + len(commands)
-            record = self._record
+            journal, do = self._journal, self._do
+            number = journal.commands
+            journal.commands = number + len(commands)
             for command in commands:
-                record(command)
-            refused = [
-                number
-                for number, command in enumerate(commands, first)
-                if (act := do.get(type(command))) is not None and not act(command)
-            ]
-            journal.effect(now_s, first, Effect.DONE, len(commands))
-            for number in refused:
-                journal.effect(now_s, number, Effect.REFUSED)
+                kind = type(command)
+                recorders[kind](command)
+                if not do[kind](command):
+                    journal.effect(event[0], number, Effect.REFUSED)
+                number += 1
         if self._timers.earliest_s < self._wake_at_s:
             self._wake_at_s = self._timers.earliest_s
             self.environment.call_at(self._wake_at_s, self._wake, self._wake_at_s)
@@ -218,7 +226,11 @@ class World:
         chance = spec.error
         if plan.variant:
             variant = spec.variants[plan.variant]
-            work_s, prefill_s, chance = work_s * variant.slowdown, prefill_s * variant.slowdown, chance + variant.error
+            work_s, prefill_s, chance = (
+                work_s * variant.slowdown,
+                prefill_s * variant.slowdown,
+                chance + variant.error,
+            )
         if self.extra_error:
             chance += self.extra_error.get(replica.agent, 0.0)
         outcome = _OK
@@ -226,7 +238,17 @@ class World:
             outcome, work_s, tokens_out = _INVALID, prefill_s, 0
         elif luck_error < chance:
             outcome, tokens_out = _ERROR, 0
-        job = Job(attempt, request_id, number, work_s, prefill_s, plan.tokens_in, tokens_out, outcome, request.stream)
+        job = Job(
+            attempt,
+            request_id,
+            number,
+            work_s,
+            prefill_s,
+            plan.tokens_in,
+            tokens_out,
+            outcome,
+            request.stream,
+        )
         if request.stream:
             job.first_token_s = -self.environment.now
         self._jobs[attempt] = job
@@ -290,7 +312,9 @@ class World:
         self._started_instances += 1
         engine: Engine
         if spec.shared:
-            engine = SharedEngine(self.environment, spec.concurrency, spec.slowdown, self._done, self._first_token)
+            engine = SharedEngine(
+                self.environment, spec.concurrency, spec.slowdown, self._done, self._first_token
+            )
         else:
             engine = FcfsEngine(self.environment, spec.concurrency, self._done)
         replica = self.replicas[number] = Replica(number, agent, engine)
@@ -298,13 +322,15 @@ class World:
 
     def _alive(self, agent: int) -> list[Replica]:
         there = (State.STARTING, State.READY)
-        return [replica for replica in self.replicas.values() if replica.agent == agent and replica.state in there]
+        return [
+            replica for replica in self.replicas.values() if replica.agent == agent and replica.state in there
+        ]
 
     def _scale(self, command: Scale) -> bool:
         now_s = self.environment.now
         for number in command.victims:
             replica = self.replicas[number]
-            if replica.state == State.STARTING or not replica.engine.jobs():
+            if replica.state == State.STARTING or not len(replica.engine):
                 self._leave(replica)
             else:
                 replica.state = State.DRAINING
@@ -334,7 +360,7 @@ class World:
 
     def _leave_if_empty(self, number: int) -> None:
         replica = self.replicas.get(number)
-        if replica is not None and number in self._draining and not replica.engine.jobs():
+        if replica is not None and number in self._draining and not len(replica.engine):
             self._leave(replica)
 
     def _leave(self, replica: Replica) -> None:
@@ -355,9 +381,13 @@ class World:
         ready = [replica for replica in self._alive(agent) if replica.state == State.READY]
         return sorted(ready, key=lambda replica: replica.number)[:count]
 
+    def jobs(self, replica: Replica) -> list[Job]:
+        """Return the jobs inside an instance, in the order in which they came."""
+        return [job for job in self._jobs.values() if job.number == replica.number]
+
     def crash(self, replica: Replica) -> None:
         """Have an instance fail now; what it was doing is lost."""
-        lost = [self._end_early(job, Outcome.LOST) for job in reversed(replica.engine.jobs())]
+        lost = [self._end_early(job, Outcome.LOST) for job in reversed(self.jobs(replica))]
         replica.state = State.FAILED
         self._draining.discard(replica.number)
         self.replicas.pop(replica.number, None)

@@ -21,7 +21,7 @@ class Job:
     """
 
     __slots__ = (
-        "attempt", "first_token_s", "number", "outcome", "prefill_s", "progress", "request_id", "stream",
+        "attempt", "begun_s", "end_s", "first_token_s", "number", "outcome", "prefill_s", "progress", "request_id", "stream",
         "tokens_in", "tokens_out", "work_s",
     )  # fmt: skip
 
@@ -29,6 +29,9 @@ class Job:
     """From dispatch; set when a streaming job begins to stream."""
     progress: float
     """Share of the work done; set when the job is cancelled."""
+    begun_s: float
+    end_s: float
+    """When it got its server and when it ends, where an engine knows that ahead."""
 
     def __init__(
         self, attempt: int, request_id: int, number: int, work_s: float, prefill_s: float, tokens_in: int,
@@ -57,8 +60,8 @@ class Engine(Protocol):
     def cancel(self, job: Job) -> None:
         """Drop a job; its progress is set, and ``done`` is not called for it."""
 
-    def set_speed(self, speed: float) -> None:
-        """Work at a share of the usual speed from now on."""
+    def set_speed(self, speed: float, jobs: list[Job]) -> None:
+        """Work at a share of the usual speed from now on; ``jobs`` are those inside."""
 
-    def jobs(self) -> list[Job]:
-        """Return the jobs inside, in the order in which they came."""
+    def __len__(self) -> int:
+        """Return how many jobs are inside."""

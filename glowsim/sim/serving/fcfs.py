@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from heapq import heappush
+from typing import Any
 
-from glowsim.sim.environment import Environment
+from glowsim.sim.environment import NORMAL, Environment
 from glowsim.sim.serving.engine import Done, Job
 
 __all__ = ["FcfsEngine"]
+
+_WAITING, _CANCELLED = -1.0, -2.0
 
 
 class FcfsEngine:
@@ -32,66 +35,59 @@ class FcfsEngine:
     [(1, 2.0), (2, 4.0)]
     """
 
-    __slots__ = ("_backlog", "_busy", "_call_at", "_concurrency", "_done", "_environment", "_serving", "_speed")
+    __slots__ = ("_backlog", "_busy", "_concurrency", "_done", "_environment", "_number", "_queue", "_speed")
 
     def __init__(self, environment: Environment, concurrency: int, done: Done) -> None:
         self._environment = environment
-        self._call_at: Callable[[float, Callable[[Job], None], Job], None] = environment.call_at
+        self._queue: list[Any] = environment._queue
+        self._number = environment._number
         self._concurrency = concurrency
         self._done = done
         self._busy = 0
         self._backlog: deque[Job] = deque()
-        self._serving: dict[int, tuple[Job, float, float]] = {}
-        """Attempt -> (job, when it got its server, when it ends)."""
         self._speed = 1.0
 
     def start(self, job: Job) -> None:
         """Give the job a server, or a place in the backlog."""
         if self._busy < self._concurrency:
             self._busy += 1
-            self._serve(job)
+            now_s = self._environment._now
+            job.begun_s = now_s
+            job.end_s = end_s = now_s + job.work_s / self._speed
+            heappush(self._queue, (end_s, NORMAL, self._number(), self._end, job))
         else:
+            job.end_s = _WAITING
             self._backlog.append(job)
 
-    def _serve(self, job: Job) -> None:
-        now_s = self._environment._now
-        end_s = now_s + job.work_s / self._speed
-        self._serving[job.attempt] = (job, now_s, end_s)
-        self._call_at(end_s, self._end, job)
-
     def _end(self, job: Job) -> None:
-        serving = self._serving.get(job.attempt)
-        if serving is None or serving[2] > self._environment._now:
+        if job.end_s != self._environment._now:
             return  # cancelled meanwhile, or slowed down: another moment was set
-        del self._serving[job.attempt]
-        self._free()
+        self._busy -= 1
+        if self._backlog:
+            self.start(self._backlog.popleft())
         self._done(job)
 
-    def _free(self) -> None:
-        if self._backlog:
-            self._serve(self._backlog.popleft())
-        else:
-            self._busy -= 1
-
     def cancel(self, job: Job) -> None:
-        """Drop a job from its server or from the backlog."""
-        serving = self._serving.pop(job.attempt, None)
-        if serving is None:
+        """Drop a job from its server or from the backlog; its progress is set."""
+        if job.end_s == _WAITING:
+            job.progress = 0.0
             self._backlog.remove(job)
             return
-        _, begun_s, end_s = serving
-        job.progress = (self._environment.now - begun_s) / max(end_s - begun_s, 1e-12)
-        self._free()
+        job.progress = (self._environment._now - job.begun_s) / max(job.end_s - job.begun_s, 1e-12)
+        job.end_s = _CANCELLED
+        self._busy -= 1
+        if self._backlog:
+            self.start(self._backlog.popleft())
 
-    def set_speed(self, speed: float) -> None:
+    def set_speed(self, speed: float, jobs: list[Job]) -> None:
         """Stretch or shrink what is left of the jobs being served, and serve later ones at the new speed."""
-        now_s = self._environment.now
-        for attempt, (job, begun_s, end_s) in list(self._serving.items()):
-            new_end_s = now_s + (end_s - now_s) * self._speed / speed
-            self._serving[attempt] = (job, begun_s, new_end_s)
-            self._call_at(new_end_s, self._end, job)
+        now_s = self._environment._now
+        for job in jobs:
+            if job.end_s > now_s:
+                job.end_s = now_s + (job.end_s - now_s) * self._speed / speed
+                heappush(self._queue, (job.end_s, NORMAL, self._number(), self._end, job))
         self._speed = speed
 
-    def jobs(self) -> list[Job]:
-        """Return the jobs inside."""
-        return [job for job, _, _ in self._serving.values()] + list(self._backlog)
+    def __len__(self) -> int:
+        """Return how many jobs are inside."""
+        return self._busy + len(self._backlog)

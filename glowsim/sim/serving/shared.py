@@ -149,12 +149,12 @@ class SharedEngine:
             self._admit(self._backlog.popleft())
         self._plan()
 
-    def set_speed(self, speed: float) -> None:
+    def set_speed(self, speed: float, jobs: list[Job]) -> None:  # noqa: ARG002
         """Work at another speed from now on."""
         self._advance()
         self._speed = speed
         self._plan()
 
-    def jobs(self) -> list[Job]:
-        """Return the jobs inside."""
-        return [*self._inside.values(), *self._backlog]
+    def __len__(self) -> int:
+        """Return how many jobs are inside."""
+        return len(self._inside) + len(self._backlog)

@@ -53,7 +53,8 @@ class Shape:
     stream: bool = False
     deadline_s: float = inf
     """From arrival."""
-    users: int = 1
+    users: int | None = None
+    """How many different ones send requests; None: each request is somebody else's."""
     tenants: int = 1
     cacheable: Cacheable | None = None
 
@@ -143,7 +144,9 @@ class Columns:
                 for prompt, again in zip(which.tolist(), repeats.tolist(), strict=True)
             ]
         if users is None:
-            users = [0] * n if shape.users == 1 else (self._uniform("user", n) * shape.users).astype(int).tolist()
+            users = (
+                [0] * n if shape.users == 1 else (self._uniform("user", n) * shape.users).astype(int).tolist()
+            )
         keys = [mix(self._user_root ^ user) for user in users]
         used = self._traits if len(shape.agents) > 1 else [self._traits[shape.agents[0]]]
         weight = np.empty(n)

@@ -87,7 +87,9 @@ class OpenSource:
             return
         self._left = 0 if n < len(times) else self._left - n
         self._times = times[:n].tolist()
-        ids = range(self._sent * self._count + self._index + 1, (self._sent + n) * self._count + 1, self._count)
+        ids = range(
+            self._sent * self._count + self._index + 1, (self._sent + n) * self._count + 1, self._count
+        )
         if tokens is not None:
             tokens = (tokens[0][:n], tokens[1][:n])
         self._requests, self._truths = self._columns.rows(ids, self._times, tokens)
@@ -128,7 +130,14 @@ class ClosedSource:
     waits = True
 
     def __init__(
-        self, name: str, columns: Columns, users: int, think: Law, streams: Streams, until_s: float, tasks: float = inf
+        self,
+        name: str,
+        columns: Columns,
+        users: int,
+        think: Law,
+        streams: Streams,
+        until_s: float,
+        tasks: float = inf,
     ) -> None:
         self._columns = columns
         self._users = users

@@ -1,0 +1,58 @@
+"""Least connections."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from glowsim.core.instance import Instance
+from glowsim.core.snapshot import Stateful
+from glowsim.core.types import Reported, Request
+
+__all__ = ["LeastConnections"]
+
+_REMEMBERED = 10_000
+"""Instances whose last pick is remembered; one forgotten counts as never picked."""
+
+
+class LeastConnections(Stateful):
+    """Decides for the instance with the least work in flight; among equals, for the least recently picked.
+
+    Equals that were never picked go by number, so the order of the list decides nothing.
+
+    >>> a, b, c = (Instance(number, 0, 4) for number in range(3))
+    >>> c.in_flight = 1
+    >>> balancer = LeastConnections()
+    >>> [balancer.pick(0.0, Request(i, 0, 900, 100), [c, b, a]).number for i in range(3)]
+    [0, 1, 0]
+    """
+
+    state = ("_picked", "_picks")
+
+    def __init__(self) -> None:
+        self._picked: OrderedDict[int, int] = OrderedDict()
+        """Instance -> ordinal of its last pick, in that order."""
+        self._picks = 0
+
+    def pick(self, t_s: float, request: Request, allowed: Sequence[Instance]) -> Instance:
+        """Return the instance with the least work."""
+        picked = self._picked
+        chosen = allowed[0]
+        least, rank = chosen.in_flight, (picked.get(chosen.number, 0), chosen.number)
+        for each in allowed:
+            in_flight = each.in_flight
+            if in_flight > least:
+                continue
+            number = each.number
+            its_rank = (picked.get(number, 0), number)
+            if in_flight < least or its_rank < rank:
+                chosen, least, rank = each, in_flight, its_rank
+        self._picks += 1
+        picked[chosen.number] = self._picks
+        picked.move_to_end(chosen.number)
+        if len(picked) > _REMEMBERED:
+            picked.popitem(last=False)
+        return chosen
+
+    def reported(self, t_s: float, reported: Reported) -> None:
+        """Take in a measurement, which counts for nothing here: what is in flight is known."""

@@ -1,0 +1,162 @@
+"""How fast the simulator is, as ratios to a bare heap loop of the same queue in the same process.
+
+Single figures in requests per second say little on a shared machine; ratios of runs that alternate survive
+it. Three ways of simulating the same M/M/10 at 80 % load, each drawing its random numbers in blocks:
+
+``bare_loop``: one heap, one FIFO deque, the waits kept; what a person writes in ten minutes.
+``mmc_world``: the simulator's own environment and station, without a control plane.
+``full_stack``: ten instances behind the control plane with every family of controller, the journal on.
+``full_stack_50``: the same traffic spread over fifty agents with two instances each.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections import deque
+from collections.abc import Callable
+from heapq import heappop, heappush
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from glowsim.core.streams import Streams
+from glowsim.sim.environment import Environment
+from glowsim.sim.serving.fcfs import FcfsEngine
+
+__all__ = ["bare_loop", "bench", "full_stack", "mmc_world"]
+
+_ARRIVAL_PER_S, _SERVERS = 8.0, 10
+
+
+def bare_loop(requests: int, seed: int = 1) -> float:
+    """Simulate M/M/10 by a heap and a deque; return the mean wait in queue.
+
+    >>> 0.1 < bare_loop(20_000) < 0.4
+    True
+    """
+    generator = np.random.default_rng(seed)
+    arrivals = np.cumsum(generator.standard_exponential(requests) / _ARRIVAL_PER_S).tolist()
+    services = generator.standard_exponential(requests).tolist()
+    waits = [0.0] * requests
+    heap = [(arrivals[0], 0, 0)]
+    queue: deque[int] = deque()
+    busy = 0
+    while heap:
+        t_s, kind, i = heappop(heap)
+        if kind == 0:
+            if i + 1 < requests:
+                heappush(heap, (arrivals[i + 1], 0, i + 1))
+            if busy < _SERVERS:
+                busy += 1
+                heappush(heap, (t_s + services[i], 1, i))
+            else:
+                queue.append(i)
+        elif queue:
+            following = queue.popleft()
+            waits[following] = t_s - arrivals[following]
+            heappush(heap, (t_s + services[following], 1, following))
+        else:
+            busy -= 1
+    return float(np.mean(waits))
+
+
+class _Customer:
+    """What the station needs to know of a job, and no more."""
+
+    __slots__ = ("begun_s", "end_s", "number", "progress", "work_s")
+
+    begun_s: float
+    end_s: float
+    progress: float
+
+    def __init__(self, number: int, work_s: float) -> None:
+        self.number = number
+        self.work_s = work_s
+
+
+def mmc_world(
+    requests: int, seed: int = 1, servers: int = _SERVERS, arrival_per_s: float = _ARRIVAL_PER_S
+) -> float:
+    """Simulate M/M/c by the simulator's environment and station; return the mean wait in queue.
+
+    >>> 0.1 < mmc_world(20_000) < 0.4
+    True
+    """
+    generator = np.random.default_rng(seed)
+    arrivals = np.cumsum(generator.standard_exponential(requests) / arrival_per_s).tolist()
+    services = generator.standard_exponential(requests).tolist()
+    waits = [0.0] * requests
+    environment = Environment()
+
+    def done(customer: _Customer) -> None:
+        number = customer.number
+        waits[number] = customer.begun_s - arrivals[number]
+
+    engine = FcfsEngine(environment, servers, done)
+    call_at, start = environment.call_at, engine.start
+
+    def arrive(i: int) -> None:
+        following = i + 1
+        if following < requests:
+            call_at(arrivals[following], arrive, following)
+        start(_Customer(i, services[i]))
+
+    call_at(arrivals[0], arrive, 0)
+    environment.run()
+    return float(np.mean(waits))
+
+
+def full_stack(requests: int, seed: int = 1, agents: int = 1) -> float:
+    """Simulate the same traffic through the whole control plane; return the mean wait at the gateway."""
+    from glowsim.build import stack_world
+
+    per_agent = _SERVERS // agents if agents <= _SERVERS else 2
+    world, journal = stack_world(requests, _ARRIVAL_PER_S, agents, per_agent, Streams(seed))
+    world.start()
+    world.run(float("inf"))
+    from glowsim.core.types import Arrived, Dispatch
+
+    recording = journal.recording()
+    arrived, dispatched = recording.table(Arrived), recording.table(Dispatch)
+    when = recording.times()[recording.positions(Dispatch)]
+    order = np.argsort(arrived["request_id"])
+    at = np.searchsorted(arrived["request_id"][order], dispatched["request_id"])
+    return float(np.mean(when - arrived["t_s"][order][at]))
+
+
+def bench(requests: int = 100_000, rounds: int = 5) -> dict[str, Any]:
+    """Time the three alternately; return requests per CPU-second (medians) and the median ratios to the loop."""
+    timed: dict[str, Callable[[int], float]] = {
+        "bare_loop": bare_loop,
+        "mmc_world": mmc_world,
+        "full_stack": full_stack,
+        "full_stack_50": lambda n: full_stack(n, agents=50),
+    }
+    rates: dict[str, list[float]] = {name: [] for name in timed}
+    threshold = gc.get_threshold()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 50)
+    try:
+        for _ in range(rounds):
+            for name, run in timed.items():
+                begun_s = time.process_time()
+                run(requests)
+                rates[name].append(requests / (time.process_time() - begun_s))
+                gc.collect()
+    finally:
+        gc.set_threshold(*threshold)
+        gc.unfreeze()
+    loops = rates["bare_loop"]
+    return {
+        **{name: round(median(values)) for name, values in rates.items()},
+        "ratios": {
+            name: round(median(value / loop for value, loop in zip(values, loops, strict=True)), 4)
+            for name, values in rates.items()
+            if name != "bare_loop"
+        },
+        "requests": requests,
+        "rounds": rounds,
+    }

@@ -1,0 +1,361 @@
+"""From a scenario to a control plane and a world: the only place where names become objects."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from math import inf
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import glowsim
+from glowsim import registry
+from glowsim.core.control_plane import ControlPlane, Notes
+from glowsim.core.errors import GlowsimError
+from glowsim.core.journal import Journal
+from glowsim.core.pool import Controllers, PoolSpec
+from glowsim.core.streams import Streams
+from glowsim.core.wrappers import fallback, shadow
+from glowsim.scenario import Scenario, digest
+from glowsim.scenario import fleet as written
+from glowsim.scenario import laws as written_laws
+from glowsim.scenario import workload as written_workload
+from glowsim.scenario.controllers import Controller
+from glowsim.sim import faults, laws
+from glowsim.sim.service import Service, TimeService, TokenService, Variant
+from glowsim.sim.workload import arrivals, traces
+from glowsim.sim.workload.columns import AgentTraits, Cacheable, Columns, Shape
+from glowsim.sim.workload.sources import ClosedSource, OpenSource, Source
+from glowsim.sim.world import AgentWorld, World
+
+__all__ = ["BuildError", "Replication", "control_plane", "header", "replication", "stack_world"]
+
+_DEFAULT_QUEUE = Controller(use="fifo")
+_DEFAULT_BALANCER = Controller(use="round_robin")
+_CANCEL_GRACE_S = 30.0
+_HOLD_LIMIT = 10_000
+_FOLLOWER_LIMIT = 10_000
+_MEMORY = 10_000
+_QUEUE_LIMIT = 10_000
+
+
+class BuildError(GlowsimError):
+    """A scenario is well-formed but its parts do not go together."""
+
+
+class Replication(NamedTuple):
+    """One replication, ready to run."""
+
+    world: World
+    journal: Journal
+    streams: Streams
+    agents: list[AgentWorld]
+
+    @property
+    def random(self) -> bool:
+        """Whether another replication could come out differently; to be asked after the run."""
+        return self.streams.random or any(agent.startup.random for agent in self.agents)
+
+
+# --- the control plane --------------------------------------------------------------------------------
+
+
+def header(scenario: Scenario, replication: int) -> dict[str, Any]:
+    """Return what a journal of this scenario begins with: names, prices, versions."""
+    names = list(scenario.agents())
+    return {
+        "glowsim": glowsim.__version__,
+        "numpy": np.__version__,
+        "scenario": scenario.title,
+        "digest": digest(scenario),
+        "seed": scenario.seed,
+        "replication": replication,
+        "on_error": "stop",
+        "agents": names,
+        "models": list(scenario.models),
+        "regions": list(scenario.regions),
+        "variants": [["baseline", *agent.variants] for agent in scenario.agents().values()],
+    }
+
+
+def control_plane(
+    scenario: Scenario, streams: Streams, *, allow_plugins: bool = False, fall_back: bool = False
+) -> ControlPlane:
+    """Return a fresh control plane for a scenario's fleet.
+
+    Parameters
+    ----------
+    scenario
+        The fleet and its controllers.
+    streams
+        Hand out randomness to the controllers, by agent and family.
+    allow_plugins
+        Whether controllers may be code beside the scenario.
+    fall_back
+        Live: a controller that raises is replaced by its family's fallback for that decision.
+    """
+    notes = Notes()
+    models = {name: number for number, name in enumerate(scenario.models)}
+    pools = []
+    for number, (name, agent) in enumerate(scenario.agents().items()):
+        chosen = scenario.controllers_of(agent)
+        if "splitter" in chosen and not agent.variants:
+            raise BuildError(f"{name} has a splitter but no variants to split between: give it 'variants'")
+        made = _controllers(name, number, chosen, streams, notes, allow_plugins, fall_back)
+        spec = PoolSpec(
+            agent=number,
+            slots=agent.slots,
+            concurrency=agent.concurrency,
+            models=(models[agent.model],) * (1 + len(agent.variants)),
+            timeout_s=agent.timeout_s,
+            first_token_timeout_s=inf if agent.first_token_timeout_s is None else agent.first_token_timeout_s,
+            cancel_grace_s=_CANCEL_GRACE_S,
+            hold_limit=_HOLD_LIMIT,
+            follower_limit=_FOLLOWER_LIMIT,
+            memory=_MEMORY,
+        )
+        pools.append((spec, made))
+    return ControlPlane(pools, notes)
+
+
+def _controllers(
+    name: str, number: int, chosen: dict[str, tuple[Controller, ...]], streams: Streams, notes: Notes,
+    allow_plugins: bool, fall_back: bool,
+) -> Controllers:  # fmt: skip
+    chosen = {"queue": (_DEFAULT_QUEUE,), "balancer": (_DEFAULT_BALANCER,)} | chosen
+
+    def make(family: str, place: str, controller: Controller) -> Any:
+        kind = registry.find(family, controller.use, allow_plugins=allow_plugins)
+        arguments, findings = registry.check(kind, controller.settings)
+        if findings:
+            raise BuildError(f"{name}: {place}: {findings[0].message}")
+        hands = {"stream": streams.stream("controller", name, place)}
+        asked = [
+            parameter.name
+            for parameter in inspect.signature(kind).parameters.values()
+            if parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+        ]
+        unknown = [each for each in asked if each not in hands]
+        if unknown:
+            raise BuildError(f"{name}: {place}: {controller.use} asks for {unknown[0]!r}, which nobody hands in")
+        made = kind(*(hands[each] for each in asked), **arguments)
+        if controller.shadow is not None:
+            made = shadow(family, made, make(family, place + ".shadow", controller.shadow), number, notes)
+        return fallback(family, made, number, notes, queue_limit=_QUEUE_LIMIT) if fall_back else made
+
+    singles = {family: make(family, family, ones[0]) for family, ones in chosen.items() if family != "detector"}
+    detectors = tuple(
+        make("detector", f"detector.{i}", each) for i, each in enumerate(chosen.get("detector", ()))
+    )
+    return Controllers(detectors=detectors, **singles)
+
+
+# --- the world ------------------------------------------------------------------------------------------
+
+
+def replication(
+    scenario: Scenario, number: int, *, journal_path: Path | None = None, data: Path | None = None,
+    allow_plugins: bool = False,
+) -> Replication:  # fmt: skip
+    """Return one replication of a scenario, ready to run.
+
+    Parameters
+    ----------
+    scenario
+        What to run.
+    number
+        Which replication, from 0: names its random streams, together with the seed.
+    journal_path
+        Where to write the journal; without one it stays in memory.
+    data
+        The folder of recorded traces.
+    allow_plugins
+        Whether controllers may be code beside the scenario.
+    """
+    streams = Streams(scenario.seed, number)
+    plane = control_plane(scenario, streams, allow_plugins=allow_plugins)
+    agents = [_agent(scenario, agent) for agent in scenario.agents().values()]
+    traits = [
+        AgentTraits(agent.service, agent.region, _lucky(scenario, agent)) for agent in agents
+    ]
+    sources = [
+        _source(scenario, index, workload, traits, streams, data) for index, workload in enumerate(scenario.workload)
+    ]
+    scripts = [fault for each in scenario.faults for fault in _faults(scenario, each)]
+    journal = Journal(header(scenario, number), journal_path)
+    return Replication(World(plane, journal, agents, sources, streams, scripts), journal, streams, agents)
+
+
+def _lucky(scenario: Scenario, agent: AgentWorld) -> bool:
+    errors = [agent.invalid, agent.error, *(variant.error for variant in agent.variants)]
+    return any(errors) or any(isinstance(fault, written.Errors) for fault in scenario.faults)
+
+
+def _agent(scenario: Scenario, agent: written.Agent) -> AgentWorld:
+    shared = isinstance(agent.service, written_laws.TokenService)
+    return AgentWorld(
+        service=_service(agent.service),
+        concurrency=agent.concurrency,
+        instances=agent.instances,
+        slowdown=agent.service.slowdown if isinstance(agent.service, written_laws.TokenService) else 0.0,
+        shared=shared,
+        startup=_law(agent.startup_s),
+        region=scenario.regions.index(agent.region),
+        invalid=agent.failures.invalid,
+        error=agent.failures.error,
+        variants=tuple(
+            Variant(variant.slowdown, agent.failures.error if variant.error is None else variant.error)
+            for variant in agent.variants.values()
+        ),
+    )
+
+
+def _service(service: written_laws.Service) -> Service:
+    if isinstance(service, written_laws.TimeService):
+        return TimeService(_law(service.time_s))
+    noise = laws.Constant(1.0) if service.noise is None else _law(service.noise)
+    return TokenService(service.base_s, service.input_s_per_token, service.output_s_per_token, noise)
+
+
+def _law(law: Any) -> laws.Law:
+    made: laws.Law
+    match law:
+        case written_laws.Constant():
+            return laws.Constant(float(law.value))
+        case written_laws.Exponential():
+            made = laws.Exponential(law.mean)
+        case written_laws.Lognormal():
+            made = laws.LogNormal(law.median, law.sigma)
+        case written_laws.Gamma():
+            made = laws.Gamma(law.mean, law.cv)
+        case written_laws.Uniform():
+            made = laws.Uniform(law.low, law.high)
+        case _:
+            made = laws.Quantiles(law.p, law.x)
+    if law.minimum is None and law.maximum is None:
+        return made
+    return laws.Clipped(made, law.minimum or 0.0, inf if law.maximum is None else law.maximum)
+
+
+def _source(
+    scenario: Scenario, index: int, workload: written_workload.Workload, traits: list[AgentTraits], streams: Streams,
+    data: Path | None,
+) -> Source:  # fmt: skip
+    name = f"{index}"
+    shares = scenario.shares(workload)
+    numbers = {agent: number for number, agent in enumerate(scenario.agents())}
+    sized = not isinstance(workload, written_workload.Trace)
+    shape = Shape(
+        agents=tuple(numbers[agent] for agent in shares),
+        weights=tuple(shares.values()),
+        tokens_in=_law(workload.tokens_in) if sized else laws.Constant(0.0),
+        tokens_out=_law(workload.tokens_out) if sized else laws.Constant(0.0),
+        max_tokens_out=workload.max_tokens_out,
+        priority=workload.priority,
+        stream=workload.stream,
+        deadline_s=inf if workload.deadline_s is None else workload.deadline_s,
+        users=workload.users,
+        tenants=workload.tenants,
+        cacheable=None if workload.cacheable is None else Cacheable(
+            workload.cacheable.share, workload.cacheable.keys, workload.cacheable.zipf
+        ),
+    )  # fmt: skip
+    columns = Columns(name, shape, traits, streams)
+    tasks = inf if workload.tasks is None else workload.tasks
+    until_s = scenario.duration_s
+    if isinstance(workload, written_workload.Closed):
+        return ClosedSource(name, columns, workload.users, _law(workload.think_s), streams, until_s, tasks)
+    if isinstance(workload, written_workload.Trace):
+        path = traces.find_trace(workload.file, data)
+        layout = workload.columns
+        names = traces.AZURE_COLUMNS if layout is None else (layout.time, layout.tokens_in, layout.tokens_out)
+        return OpenSource(columns, traces.blocks(traces.read_csv(path, names), workload.speed), until_s, tasks)
+    return OpenSource(columns, _moments(workload, until_s, streams.generator("workload", name, "arrivals")), until_s, tasks)
+
+
+def _moments(workload: Any, until_s: float, generator: np.random.Generator) -> Iterator[laws.Array]:
+    match workload:
+        case written_workload.Poisson():
+            return arrivals.poisson(workload.rate_per_s, generator)
+        case written_workload.Piecewise():
+            steps = [(step.at_s, step.rate_per_s) for step in workload.steps]
+        case written_workload.Bursts():
+            steps = arrivals.bursts(
+                workload.base_per_s, workload.burst_per_s, workload.every_s, workload.lasts_s, until_s
+            )
+        case _:
+            curve = arrivals.diurnal(
+                workload.mean_per_s, workload.amplitude, workload.period_s, workload.peak_at_s, until_s
+            )
+            return arrivals.inhomogeneous(*curve, generator)
+    return arrivals.inhomogeneous(*arrivals.piecewise(steps, until_s), generator)
+
+
+def _faults(scenario: Scenario, fault: written.Fault) -> Iterator[faults.Fault]:
+    numbers = {agent: number for number, agent in enumerate(scenario.agents())}
+    for member in scenario.members(fault.agent):
+        number = numbers[member]
+        match fault:
+            case written.Crash():
+                yield faults.CrashFault(number, fault.at_s, fault.lasts_s, fault.instances)
+            case written.Slow():
+                yield faults.SlowFault(number, fault.at_s, fault.lasts_s, fault.instances, fault.factor)
+            case written.Errors():
+                yield faults.ErrorFault(number, fault.at_s, fault.lasts_s, fault.error)
+
+
+# --- the bench --------------------------------------------------------------------------------------------
+
+
+def stack_world(
+    requests: int, arrival_per_s: float, agents: int, instances: int, streams: Streams
+) -> tuple[World, Journal]:
+    """Return the bench's world: exponential service of one second, every family of controller, the journal on."""
+    names = ["only"] if agents == 1 else [f"agent-{i:03}" for i in range(1, agents + 1)]
+    data: dict[str, Any] = {
+        "title": "bench",
+        "question": "How much does the whole control plane cost?",
+        "seed": 1,
+        "duration": "100000d",
+        "models": {"m": {"input": "$0.15/1M", "output": "$0.60/1M"}},
+        "fleet": [
+            {
+                "agent": name, "model": "m", "instances": instances, "concurrency": 1, "timeout": "1000s",
+                "service": {"law": "time", "time": {"law": "exponential", "mean": "1s"}}, "variants": {"next": {}},
+            }
+            for name in names
+        ],
+        "workload": [
+            {
+                "kind": "poisson", "rate": f"{arrival_per_s}/s", "tokens_in": {"law": "exponential", "mean": 900},
+                "tokens_out": {"law": "exponential", "mean": 120}, "tasks": requests, "users": 1000,
+                "cacheable": {"share": "10%", "keys": 1_000_000, "zipf": 0.5},
+            }
+        ],
+        "controllers": {
+            "guard": {"use": "size"},
+            "limiter": {"use": "token_bucket", "rate": "1000/s", "burst": 10_000},
+            "splitter": {"use": "canary", "weight": "5%"},
+            "cache": {"use": "lru", "entries": 10_000, "ttl": "1h"},
+            "planner": {"use": "cap", "max_tokens_out": 1024},
+            "queue": {"use": "priority", "limit": 100_000},
+            "balancer": {"use": "least_connections"},
+            "breaker": {"use": "consecutive"},
+            "retrier": {"use": "backoff"},
+            "scaler": {
+                "use": "threshold", "min_instances": instances, "max_instances": instances, "look": "15s",
+            },
+            "detector": [{"use": "page_hinkley", "metric": "latency_s", "threshold": 1e9, "delta": 0.1}],
+        },
+    }  # fmt: skip
+    scenario = Scenario.model_validate(data)
+    plane = control_plane(scenario, streams)
+    specs = [_agent(scenario, agent) for agent in scenario.agents().values()]
+    traits = [AgentTraits(spec.service, 0, False) for spec in specs]
+    sources = [_source(scenario, 0, scenario.workload[0], traits, streams, None)]
+    journal = Journal(header(scenario, 0))
+    return World(plane, journal, specs, sources, streams), journal
+
+

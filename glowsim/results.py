@@ -1,0 +1,499 @@
+"""Results: tables made from a journal, all at once, and the figures drawn from them.
+
+The journal is the only record of a run; everything here is a fold of it, vectorised. `fold` gives five
+tables as columns: requests, attempts, instances, samples, decisions. `figures` gives the numbers of a
+summary. `load` gives a saved run back as pandas tables.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from glowsim.core.errors import GlowsimError
+from glowsim.core.journal import Recording
+from glowsim.core.reasons import Code, Reason, sentence
+from glowsim.core.types import (
+    Abandoned, Advance, Answer, Arrived, Dispatch, Fail, Finished, FirstToken, InstanceChanged, Outcome, Raise, Reject,
+    Scale, Shadowed, State,
+)  # fmt: skip
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from glowsim.scenario import Scenario
+
+__all__ = ["Run", "RunError", "Tables", "digests", "figures", "fold", "load", "little"]
+
+Column = npt.NDArray[Any]
+Table = dict[str, Column]
+_SAMPLES = 600
+ENDINGS = ("open", "answered", "rejected", "failed", "abandoned")
+_ANSWERED = {Code.OWN: "own", Code.CACHED: "cached", Code.JOINED: "joined", Code.REPEATED: "repeated"}
+
+
+class RunError(GlowsimError):
+    """A folder is not a run, or an unfinished one."""
+
+
+class Tables(NamedTuple):
+    """The tables of one replication: name of a column -> its values."""
+
+    requests: Table
+    """One row a request: when, for whom, how it ended, tokens and cost."""
+    attempts: Table
+    """One row an attempt: where it went, how it ended, what it used."""
+    instances: Table
+    """One row a change of state of an instance."""
+    samples: Table
+    """The fleet over time, on a grid: agent, open, waiting, in flight, ready, starting, wanted."""
+    decisions: Table
+    """One row a decision that is not about one request: scaling, alerts, rollouts, shadows."""
+
+
+# --- the fold ------------------------------------------------------------------------------------------
+
+
+def fold(recording: Recording, scenario: Scenario) -> Tables:
+    """Return the tables of a journal.
+
+    Parameters
+    ----------
+    recording
+        A journal that was read.
+    scenario
+        Whose prices and names to use.
+    """
+    times = recording.times()
+    attempts = _attempts(recording, times, scenario)
+    requests = _requests(recording, times, attempts)
+    instances = _instances(recording, scenario)
+    decisions = _decisions(recording, times)
+    end_s = float(times[-1]) if len(times) else 0.0
+    samples = _samples(requests, attempts, instances, decisions, len(scenario.agents()), end_s)
+    return Tables(requests, attempts, instances, samples, decisions)
+
+
+def _attempts(recording: Recording, times: Column, scenario: Scenario) -> Table:
+    dispatched = recording.table(Dispatch)
+    finished = recording.table(Finished)
+    began = times[recording.positions(Dispatch)]
+    row = finished["attempt"] - 1  # attempts are numbered from 1 in the order of their dispatch
+    n = len(dispatched)
+
+    def of_finished(name: str, missing: Any, dtype: Any) -> Column:
+        column = np.full(n, missing, dtype=dtype)
+        column[row] = finished[name]
+        return column
+
+    first_s = np.full(n, np.nan)
+    first_s[row] = began[row] + finished["first_token_s"]
+    table: Table = {
+        "attempt": dispatched["attempt"].copy(),
+        "request_id": dispatched["request_id"].copy(),
+        "instance": dispatched["instance"].copy(),
+        "model": dispatched["model"].copy(),
+        "variant": dispatched["variant"].copy(),
+        "reason": dispatched["code"].copy(),
+        "t_dispatch_s": began,
+        "t_first_token_s": first_s,
+        "t_finish_s": of_finished("t_s", np.nan, np.float64),
+        "outcome": of_finished("outcome", 255, np.uint8),
+        "tokens_in": of_finished("tokens_in", 0, np.int32),
+        "tokens_cached": of_finished("tokens_cached", 0, np.int32),
+        "tokens_out": of_finished("tokens_out", 0, np.int32),
+    }
+    prices = np.array(
+        [
+            (price.input_usd_per_token, price.cached_input_usd_per_token, price.output_usd_per_token)
+            for price in scenario.models.values()
+        ]
+    )[table["model"]]
+    fresh = table["tokens_in"] - table["tokens_cached"]
+    table["cost_usd"] = prices[:, 0] * fresh + prices[:, 1] * table["tokens_cached"] + prices[:, 2] * table["tokens_out"]
+    return table
+
+
+def _requests(recording: Recording, times: Column, attempts: Table) -> Table:
+    arrived = recording.table(Arrived)
+    order = np.argsort(arrived["request_id"], kind="stable")
+    ids = arrived["request_id"][order]
+    n = len(ids)
+
+    def rows(request_ids: Column) -> Column:
+        return order[np.searchsorted(ids, request_ids)]
+
+    ending = np.zeros(n, dtype=np.uint8)
+    how = np.zeros(n, dtype=np.uint8)
+    outcome = np.full(n, 255, dtype=np.uint8)
+    t_end_s = np.full(n, np.nan)
+    source = np.zeros(n, dtype=np.int64)
+    for number, kind in enumerate((Answer, Reject, Fail), 1):
+        table = recording.table(kind)
+        at = rows(table["request_id"])
+        ending[at] = number
+        how[at] = table["code"]
+        t_end_s[at] = times[recording.positions(kind)]
+        if kind is Answer:
+            source[at] = table["source"]
+            outcome[at] = Outcome.OK
+        elif kind is Fail:
+            outcome[at] = table["outcome"]
+    gone = recording.table(Abandoned)
+    at = rows(gone["request_id"])
+    still = ending[at] == 0
+    ending[at[still]] = 4
+    t_end_s[at[still]] = gone["t_s"][still]
+
+    mine = rows(attempts["request_id"])
+    first_dispatch_s = np.full(n, np.nan)
+    first_dispatch_s[mine[::-1]] = attempts["t_dispatch_s"][::-1]
+    last = np.full(n, -1, dtype=np.int64)
+    last[mine] = np.arange(len(mine))
+    answered_by = np.where(source > 0, source - 1, last)
+    owned = last >= 0
+
+    def of_last(name: str, missing: Any) -> Column:
+        column = np.full(n, missing, dtype=attempts[name].dtype)
+        column[owned] = attempts[name][last[owned]]
+        return column
+
+    first_token_s = np.full(n, np.nan)
+    commits = recording.table(FirstToken)
+    first_token_s[mine[commits["attempt"] - 1]] = commits["t_s"]
+    tokens_out = np.zeros(n, dtype=np.int32)
+    has = answered_by >= 0
+    tokens_out[has] = attempts["tokens_out"][answered_by[has]]
+    return {
+        "request_id": arrived["request_id"].copy(),
+        "agent": arrived["agent"].copy(),
+        "variant": of_last("variant", 0),
+        "instance": of_last("instance", -1),
+        "priority": arrived["priority"].copy(),
+        "user": arrived["user"].copy(),
+        "tenant": arrived["tenant"].copy(),
+        "t_arrive_s": arrived["t_s"].copy(),
+        "t_dispatch_s": first_dispatch_s,
+        "t_first_token_s": first_token_s,
+        "t_end_s": t_end_s,
+        "wait_s": np.where(np.isnan(first_dispatch_s), t_end_s, first_dispatch_s) - arrived["t_s"],
+        "latency_s": t_end_s - arrived["t_s"],
+        "ending": ending,
+        "how": how,
+        "outcome": outcome,
+        "attempts": np.bincount(mine, minlength=n).astype(np.int16),
+        "tokens_in": arrived["tokens_in"].copy(),
+        "tokens_out": tokens_out,
+        "cost_usd": np.bincount(mine, weights=attempts["cost_usd"], minlength=n),
+    }
+
+
+def _instances(recording: Recording, scenario: Scenario) -> Table:
+    changes = recording.table(InstanceChanged)
+    table: Table = {name: changes[name].copy() for name in ("t_s", "agent", "instance", "state", "region", "eta_s")}
+    prices = np.array([agent.instance_usd_per_hour for agent in scenario.agents().values()])
+    table["usd_per_hour"] = prices[table["agent"]] if len(table["agent"]) else np.zeros(0)
+    return table
+
+
+def _decisions(recording: Recording, times: Column) -> Table:
+    rows: list[tuple[float, int, str, str, float, float, Reason]] = []
+    for kind in (Scale, Raise, Shadowed):
+        for t_s, record in zip(times[recording.positions(kind)], recording.loose(kind), strict=True):
+            match record:
+                case Scale():
+                    rows.append((t_s, record.agent, "scale", "instances", record.want, math.nan, record.reason))
+                case Raise():
+                    alert = record.alert
+                    rows.append((t_s, alert.agent, "alert", alert.subject, alert.severity, math.nan, alert.reason))
+                case Shadowed():
+                    reason = Reason(Code.STARTED)
+                    rows.append(
+                        (t_s, record.agent, "shadow", record.family, record.live, record.candidate, reason)
+                    )
+    stages = recording.table(Advance)
+    for t_s, record in zip(times[recording.positions(Advance)], stages, strict=True):
+        reason = Reason(record["code"], record["bound"], record["a"], record["b"], record["c"])
+        rows.append((t_s, record["agent"], "rollout", "stage", record["stage"], record["weight"], reason))
+    rows.sort(key=lambda row: row[:4])
+    return {
+        "t_s": np.array([row[0] for row in rows], dtype=np.float64),
+        "agent": np.array([row[1] for row in rows], dtype=np.int32),
+        "kind": np.array([row[2] for row in rows], dtype=object),
+        "subject": np.array([row[3] for row in rows], dtype=object),
+        "value": np.array([row[4] for row in rows], dtype=np.float64),
+        "other": np.array([row[5] for row in rows], dtype=np.float64),
+        "why": np.array(["" if row[2] == "shadow" else sentence(row[6]) for row in rows], dtype=object),
+    }
+
+
+def _samples(
+    requests: Table, attempts: Table, instances: Table, decisions: Table, agents: int, end_s: float
+) -> Table:
+    """Return the state of every agent at moments on a grid: what began by then less what ended by then."""
+    grid = np.linspace(0.0, end_s, _SAMPLES + 1 if agents <= 100 else 101)
+
+    def level(starts: Column, ends: Column) -> Column:
+        begun = np.searchsorted(np.sort(starts), grid, side="right")
+        return begun - np.searchsorted(np.sort(ends[~np.isnan(ends)]), grid, side="right")
+
+    agent_of_attempt = requests["agent"][_rows_of(requests["request_id"], attempts["request_id"])]
+    dispatch_or_end = np.fmin(requests["t_dispatch_s"], requests["t_end_s"])
+    columns: dict[str, list[Column]] = {
+        name: [] for name in ("t_s", "agent", "open", "waiting", "in_flight", "ready", "starting", "wanted")
+    }
+    for agent in range(agents):
+        mine = requests["agent"] == agent
+        tries = agent_of_attempt == agent
+        scales = (decisions["agent"] == agent) & (decisions["kind"] == "scale")
+        ready, starting = _instance_levels(instances, agent, grid)
+        wanted = _held(decisions["t_s"][scales], decisions["value"][scales], grid)
+        columns["t_s"].append(grid)
+        columns["agent"].append(np.full(len(grid), agent, dtype=np.int32))
+        columns["open"].append(level(requests["t_arrive_s"][mine], requests["t_end_s"][mine]))
+        columns["waiting"].append(level(requests["t_arrive_s"][mine], dispatch_or_end[mine]))
+        columns["in_flight"].append(level(attempts["t_dispatch_s"][tries], attempts["t_finish_s"][tries]))
+        columns["ready"].append(ready)
+        columns["starting"].append(starting)
+        columns["wanted"].append(np.where(np.isnan(wanted), ready + starting, wanted))
+    return {name: np.concatenate(parts) for name, parts in columns.items()}
+
+
+def _rows_of(ids: Column, wanted: Column) -> Column:
+    order = np.argsort(ids, kind="stable")
+    rows: Column = order[np.searchsorted(ids[order], wanted)]
+    return rows
+
+
+def _instance_levels(instances: Table, agent: int, grid: Column) -> tuple[Column, Column]:
+    levels = {State.READY: np.zeros(len(grid), dtype=np.int64), State.STARTING: np.zeros(len(grid), dtype=np.int64)}
+    now: dict[int, int] = {}
+    mine = np.flatnonzero(instances["agent"] == agent)
+    for row in mine:
+        number, state = int(instances["instance"][row]), int(instances["state"][row])
+        from_here = np.searchsorted(grid, instances["t_s"][row])
+        before = now.get(number)
+        if before in levels:
+            levels[State(before)][from_here:] -= 1
+        if state in levels:
+            levels[State(state)][from_here:] += 1
+        now[number] = state
+    return levels[State.READY], levels[State.STARTING]
+
+
+def _held(moments: Column, values: Column, grid: Column) -> Column:
+    """Return the last value at or before each moment of the grid, nan before the first."""
+    at = np.searchsorted(moments, grid, side="right") - 1
+    held: Column = np.where(at >= 0, values[np.maximum(at, 0)] if len(values) else np.nan, np.nan)
+    return held
+
+
+# --- the figures ---------------------------------------------------------------------------------------
+
+
+def figures(tables: Tables, warmup_s: float = 0.0, agents: Sequence[int] | None = None) -> dict[str, float]:
+    """Return the figures of a replication by the names that service levels use; nan where there is none.
+
+    Parameters
+    ----------
+    tables
+        Of one replication.
+    warmup_s
+        Requests that arrived before it are left out.
+    agents
+        Only these; default: the whole fleet.
+    """
+    requests = tables.requests
+    counted = requests["t_arrive_s"] >= warmup_s
+    if agents is not None:
+        counted &= np.isin(requests["agent"], list(agents))
+    part = {name: column[counted] for name, column in requests.items()}
+    launched = int(counted.sum())
+    answered = part["ending"] == 1
+    completed = int(answered.sum())
+    latency = part["latency_s"][answered]
+    first = (part["t_first_token_s"] - part["t_arrive_s"])[answered]
+    first = first[~np.isnan(first)]
+    wait = part["wait_s"][answered]
+    token_usd = math.fsum(part["cost_usd"])
+    instance_usd = _instance_usd(tables, warmup_s, agents)
+    arrivals = part["t_arrive_s"]
+    span_s = float(arrivals.max()) - warmup_s if launched else math.nan
+    cached = np.isin(part["how"][answered], (Code.CACHED, Code.JOINED, Code.REPEATED))
+    found = {
+        "launched": launched,
+        "completed": completed,
+        "success_rate": completed / launched if launched else math.nan,
+        "error_rate": float(((part["ending"] == 2) | (part["ending"] == 3)).sum()) / launched if launched else math.nan,
+        "request_rate_per_s": launched / span_s if launched and span_s > 0 else math.nan,
+        "tokens_in": float(part["tokens_in"][answered].sum()),
+        "tokens_out": float(part["tokens_out"][answered].sum()),
+        "cost_tokens_usd": token_usd,
+        "cost_instances_usd": instance_usd,
+        "cost_usd": token_usd + instance_usd,
+        "cost_usd_per_task": (token_usd + instance_usd) / completed if completed else math.nan,
+        "cache_hit_rate": float(cached.mean()) if completed else math.nan,
+        "retries": float(np.maximum(part["attempts"].astype(int) - 1, 0).sum()),
+        "rejected": float((part["ending"] == 2).sum()),
+        "failed": float((part["ending"] == 3).sum()),
+        "abandoned": float((part["ending"] == 4).sum()),
+        "open": float((part["ending"] == 0).sum()),
+    }
+    found |= _spread("latency_s", latency, ("min", "mean", "p50", "p95", "p99", "max"))
+    found |= _spread("first_token_s", first, ("p50", "p95", "p99"))
+    found |= _spread("wait_s", wait, ("mean", "p95"))
+    return found
+
+
+def _spread(name: str, values: Column, which: Sequence[str]) -> dict[str, float]:
+    found = {}
+    for each in which:
+        if not len(values):
+            value = math.nan
+        elif each in ("min", "mean", "max"):
+            value = float(getattr(values, each)())
+        else:
+            value = float(np.quantile(values, int(each[1:]) / 100))
+        found[f"{name}_{each}"] = value
+    return found
+
+
+def _instance_usd(tables: Tables, warmup_s: float, agents: Sequence[int] | None) -> float:
+    """Return what the instances cost from the warm-up on: from their start to their end, ready or not."""
+    table = tables.instances
+    end_s = float(tables.samples["t_s"][-1]) if len(tables.samples["t_s"]) else 0.0
+    begun: dict[int, tuple[float, float]] = {}
+    costs = []
+    for t_s, agent, number, state, usd in zip(
+        *(table[name].tolist() for name in ("t_s", "agent", "instance", "state", "usd_per_hour")), strict=True
+    ):
+        if agents is not None and agent not in agents:
+            continue
+        if state in (State.STARTING, State.READY):
+            begun.setdefault(number, (t_s, usd))
+        elif state in (State.GONE, State.FAILED) and number in begun:
+            since_s, usd = begun.pop(number)
+            costs.append(max(t_s - max(since_s, warmup_s), 0.0) / 3600 * usd)
+    costs += [max(end_s - max(since_s, warmup_s), 0.0) / 3600 * usd for since_s, usd in begun.values()]
+    return math.fsum(costs)
+
+
+def little(tables: Tables) -> tuple[float, float]:
+    """Return (mean number of open requests, rate times mean time): Little's law says that they are equal.
+
+    The first counts arrivals and ends in the order of the journal; the second joins each request's own
+    times. They agree only if every request was opened and closed once, at the right moments.
+    """
+    requests = tables.requests
+    closed = ~np.isnan(requests["t_end_s"])
+    starts, ends = np.sort(requests["t_arrive_s"][closed]), np.sort(requests["t_end_s"][closed])
+    if not len(ends):
+        return 0.0, 0.0
+    horizon_s = float(ends[-1])
+    moments = np.concatenate([starts, ends])
+    order = np.argsort(moments, kind="stable")
+    steps = np.concatenate([np.ones(len(starts)), -np.ones(len(ends))])[order]
+    level = np.cumsum(steps)[:-1]
+    mean_open = float(np.dot(level, np.diff(moments[order]))) / horizon_s
+    return mean_open, len(ends) / horizon_s * float(requests["latency_s"][closed].mean())
+
+
+def digests(tables: Tables) -> dict[str, str]:
+    """Return, for every column of every table, a digest that is equal for equal values."""
+    found = {}
+    for name, table in zip(Tables._fields, tables, strict=True):
+        for column, values in table.items():
+            data = json.dumps(values.tolist()).encode() if values.dtype == object else values.tobytes()
+            found[f"{name}.{column}"] = blake2b(data, digest_size=8).hexdigest()
+    return found
+
+
+# --- saved runs ----------------------------------------------------------------------------------------
+
+
+class Run(NamedTuple):
+    """A saved run."""
+
+    folder: Path
+    manifest: dict[str, Any]
+    summary: dict[str, Any]
+    requests: pd.DataFrame
+    attempts: pd.DataFrame
+    instances: pd.DataFrame
+    samples: pd.DataFrame
+    decisions: pd.DataFrame
+
+
+def load(folder: Path | str) -> Run:
+    """Return a saved run, its tables as pandas frames with names instead of numbers.
+
+    Raises
+    ------
+    RunError
+        Not a run, or one that was interrupted.
+    """
+    import pandas as pd
+
+    folder = Path(folder)
+    manifest, summary = read_manifest(folder), json.loads((folder / "summary.json").read_text())
+    frames = [pd.read_parquet(folder / f"{name}.parquet") for name in Tables._fields]
+    return Run(folder, manifest, summary, *frames)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Return the manifest of a finished run.
+
+    Raises
+    ------
+    RunError
+        Not a run, or one that was interrupted.
+    """
+    if folder.name.endswith(".partial"):
+        raise RunError(f"{folder} is a run that was interrupted: it holds no result; run it again")
+    path = folder / "manifest.json"
+    if not path.is_file():
+        raise RunError(f"{folder} is not a run: it has no manifest.json")
+    manifest: dict[str, Any] = json.loads(path.read_text())
+    return manifest
+
+
+def arrow_table(name: str, table: Table, replication: int, names: Mapping[str, Sequence[str]]) -> Any:
+    """Return a table as Arrow, with a column for the replication and names in place of numbers."""
+    import pyarrow as pa
+
+    columns: dict[str, Any] = {"replication": pa.array(np.full(len(next(iter(table.values()))), replication, np.int32))}
+    for column, values in table.items():
+        words = names.get(column)
+        if name == "attempts" and column == "reason":
+            words = [code.name.lower() if (code := _code(i)) else "" for i in range(256)]
+        if words is None:
+            columns[column] = pa.array(values.tolist() if values.dtype == object else values)
+        else:
+            safe = np.where(values < len(words), values, len(words) - 1).astype(np.int32)
+            columns[column] = pa.DictionaryArray.from_arrays(pa.array(safe), pa.array(list(words)))
+    return pa.table(columns)
+
+
+def _code(number: int) -> Code | None:
+    return Code(number) if number in Code._value2member_map_ else None
+
+
+def naming(header: Mapping[str, Any]) -> dict[str, Sequence[str]]:
+    """Return column -> the names that stand for its numbers."""
+    codes = [code.name.lower() if (code := _code(i)) else "" for i in range(256)]
+    return {
+        "agent": header["agents"],
+        "model": header["models"],
+        "region": header["regions"],
+        "ending": ENDINGS,
+        "how": [_ANSWERED.get(Code(i), name) if name else "" for i, name in enumerate(codes)],
+        "state": [state.name.lower() for state in State],
+        "outcome": [*(outcome.name.lower() for outcome in Outcome), "none"],
+    }
