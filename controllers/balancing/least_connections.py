@@ -37,16 +37,15 @@ class LeastConnections(Stateful):
     def pick(self, t_s: float, request: Request, allowed: Sequence[Instance]) -> Instance:
         """Return the instance with the least work."""
         picked = self._picked
-        chosen = allowed[0]
-        least, rank = chosen.in_flight, (picked.get(chosen.number, 0), chosen.number)
+        chosen, least, since = allowed[0], 1 << 62, 0
         for each in allowed:
             in_flight = each.in_flight
             if in_flight > least:
                 continue
-            number = each.number
-            its_rank = (picked.get(number, 0), number)
-            if in_flight < least or its_rank < rank:
-                chosen, least, rank = each, in_flight, its_rank
+            last = picked.get(each.number, 0)
+            tied = in_flight == least
+            if not tied or last < since or (last == since and each.number < chosen.number):
+                chosen, least, since = each, in_flight, last
         self._picks += 1
         picked[chosen.number] = self._picks
         picked.move_to_end(chosen.number)

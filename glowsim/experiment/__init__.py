@@ -1,0 +1,1 @@
+"""Running scenarios: replications with common random numbers, verdicts, runs on disk."""

@@ -1,0 +1,3 @@
+"""Reports."""
+def write_reports(folder, scenario, summary, manifest):
+    """Write."""

@@ -52,7 +52,7 @@ def index_of(part: str, names: Sequence[object]) -> int:
     """
     if part in names:
         return names.index(part)
-    if part.isdecimal() and int(part[:9]) < len(names):
+    if part.isdecimal() and len(part) < 10 and int(part) < len(names):
         return int(part)
     numbers = f"0 to {len(names) - 1}" if names else "none: the list is empty"
     raise Missing(f"{part!r} is not in the list", (numbers, *(x for x in names if isinstance(x, str))), part)

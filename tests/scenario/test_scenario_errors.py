@@ -220,7 +220,7 @@ PLAIN = read_file(EXAMPLE).plain()
 PLACES = list(places(PLAIN))[1:]
 
 
-@settings(max_examples=3000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(changes=st.lists(st.tuples(st.sampled_from(PLACES), JUNK, st.booleans()), min_size=1, max_size=3))
 def test_whatever_stands_anywhere_is_a_scenario_or_a_list_of_problems(changes):
     data = json.loads(json.dumps(PLAIN))

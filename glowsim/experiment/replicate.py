@@ -1,0 +1,109 @@
+"""One replication from scenario to figures: run, read the journal, fold it, write its tables."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from glowsim import build, results
+from glowsim.core import journal
+from glowsim.scenario import Scenario
+
+__all__ = ["Replicated", "journal_path", "part_path", "replicate"]
+
+Progress = Callable[[float], None]
+"""Told the simulated time, in seconds."""
+
+
+class Replicated(NamedTuple):
+    """What is kept of a replication in memory; its tables lie on disk."""
+
+    number: int
+    figures: dict[str, float]
+    by_group: dict[str, dict[str, float]]
+    """Agent or group that a service level names -> its own figures."""
+    random: bool
+    little: tuple[float, float]
+    digests: dict[str, str]
+    cpu_s: float
+
+
+def journal_path(folder: Path, number: int) -> Path:
+    """Return where the journal of a replication lies in a run's folder."""
+    return folder / f"journal-{number}.glow"
+
+
+def part_path(folder: Path, table: str, number: int) -> Path:
+    """Return where a replication's part of a table lies until the parts are put together."""
+    return folder / "parts" / f"{table}-{number}.parquet"
+
+
+@contextmanager
+def _rare_collections() -> Iterator[None]:
+    """Have the garbage collector look rarely: a simulation makes many objects and hardly any cycles."""
+    threshold = gc.get_threshold()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 50)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*threshold)
+        gc.unfreeze()
+
+
+def replicate(
+    scenario: Scenario, number: int, folder: Path, *, data: Path | None = None, allow_plugins: bool = False,
+    progress: Progress | None = None,
+) -> Replicated:  # fmt: skip
+    """Run one replication; write its journal and its part of every table into ``folder``.
+
+    Parameters
+    ----------
+    scenario
+        What to run.
+    number
+        Which replication, from 0.
+    folder
+        The run's folder; it must exist.
+    data
+        The folder of recorded traces.
+    allow_plugins
+        Whether controllers may be code beside the scenario.
+    progress
+        Told the simulated time now and then.
+    """
+    import pyarrow.parquet as pq
+
+    begun_s = time.process_time()
+    path = journal_path(folder, number)
+    built = build.replication(scenario, number, journal_path=path, data=data, allow_plugins=allow_plugins)
+    with _rare_collections():
+        built.world.start()
+        built.world.run(scenario.duration_s + scenario.drain_s, progress)
+    recording = journal.read(path)
+    tables = results.fold(recording, scenario)
+    names = results.naming(recording.header)
+    (folder / "parts").mkdir(exist_ok=True)
+    for name, table in zip(results.Tables._fields, tables, strict=True):
+        arrow = results.arrow_table(name, table, number, names)
+        pq.write_table(arrow, part_path(folder, name, number), compression="zstd")
+    numbers = {agent: at for at, agent in enumerate(scenario.agents())}
+    groups = {slo.agent for slo in scenario.slos if slo.agent is not None} | set(numbers)
+    by_group = {
+        group: results.figures(tables, scenario.warmup_s, [numbers[member] for member in scenario.members(group)])
+        for group in sorted(groups)
+    }
+    return Replicated(
+        number,
+        results.figures(tables, scenario.warmup_s),
+        by_group,
+        built.random,
+        results.little(tables),
+        results.digests(tables),
+        time.process_time() - begun_s,
+    )

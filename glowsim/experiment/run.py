@@ -1,0 +1,209 @@
+"""Running a scenario to a folder on disk: replications, verdicts, tables, report; whole or not at all.
+
+Everything is written into ``RUN.partial`` and the folder is renamed at the end, so an interrupted run
+leaves nothing that loads as a result.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import platform
+import resource
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import glowsim
+from glowsim.core.errors import GlowsimError, WorldError
+from glowsim.experiment.judgement import summarise
+from glowsim.experiment.replicate import Replicated, part_path, replicate
+from glowsim.results import Tables
+from glowsim.scenario import Scenario, digest
+from glowsim.scenario import laws as law_models
+from glowsim.scenario import workload as kinds
+
+__all__ = ["Finished", "expected_requests", "run"]
+
+_SHORT_RUN_REQUESTS = 200_000
+_SHORT_RUN_REPLICATIONS = 5
+_LITTLE_TOLERANCE = 1e-6
+_PACKAGES = ("numpy", "scipy", "simpy", "pandas", "pyarrow", "pydantic", "matplotlib", "typst")
+
+Progress = Callable[[int, int, float], None]
+"""Told the replication, how many there are, and the simulated time in seconds."""
+
+
+class Finished(NamedTuple):
+    """A run that is on disk."""
+
+    folder: Path
+    summary: dict[str, Any]
+    wall_s: float
+    cpu_s: float
+
+
+def expected_requests(scenario: Scenario) -> float:
+    """Return about how many requests a replication has; for a trace, what its duration would hold at 10/s."""
+    total = 0.0
+    for workload in scenario.workload:
+        match workload:
+            case kinds.Poisson():
+                rate = workload.rate_per_s
+            case kinds.Piecewise():
+                rate = max(step.rate_per_s for step in workload.steps)
+            case kinds.Diurnal():
+                rate = workload.mean_per_s
+            case kinds.Bursts():
+                share = workload.lasts_s / workload.every_s
+                rate = workload.base_per_s * (1 - share) + workload.burst_per_s * share
+            case kinds.Closed():
+                rate = workload.users / max(law_models.mean(workload.think_s), 0.1)
+            case _:
+                rate = 10.0
+        expected = rate * scenario.duration_s
+        total += expected if workload.tasks is None else min(expected, workload.tasks)
+    return total
+
+
+def run(
+    scenario: Scenario, name: str, folder: Path, *, replications: int | None = None, jobs: int = 1,
+    data: Path | None = None, allow_plugins: bool = False, command: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> Finished:  # fmt: skip
+    """Run a scenario into a folder that does not exist yet.
+
+    Parameters
+    ----------
+    scenario
+        What to run.
+    name
+        What it is called: its file's name.
+    folder
+        Where the run goes; written as ``folder.partial`` first.
+    replications
+        How many; default: the scenario's, else 5 where a run is short and 1 where it is long. A scenario in
+        which nothing is random is run once.
+    jobs
+        Processes to spread the replications over.
+    data
+        The folder of recorded traces.
+    allow_plugins
+        Whether controllers may be code beside the scenario.
+    command
+        How to do it again, for the manifest.
+    progress
+        Told how far it is.
+
+    Raises
+    ------
+    GlowsimError
+        The folder exists, or the scenario cannot be built.
+    """
+    partial = folder.with_name(folder.name + ".partial")
+    for taken in (folder, partial):
+        if taken.exists():
+            raise GlowsimError(f"{taken} exists: name another folder with --out, or remove it")
+    begun_s = time.monotonic()
+    wanted = replications or scenario.replications
+    if wanted is None:
+        wanted = _SHORT_RUN_REPLICATIONS if expected_requests(scenario) <= _SHORT_RUN_REQUESTS else 1
+    partial.mkdir(parents=True)
+    done = _replicated(scenario, wanted, partial, jobs, data, allow_plugins, progress)
+    for each in done:
+        mean_open, rate_times_time = each.little
+        if abs(mean_open - rate_times_time) > _LITTLE_TOLERANCE * max(mean_open, 1.0):
+            raise WorldError(f"Little's law fails in replication {each.number}: {mean_open} against {rate_times_time}")
+    deterministic = not done[0].random
+    summary = summarise(name, scenario, done, deterministic=deterministic)
+    _merge_parts(partial, len(done))
+    manifest = {
+        "glowsim": glowsim.__version__,
+        "name": name,
+        "scenario": scenario.title,
+        "digest": digest(scenario),
+        "seed": scenario.seed,
+        "replications": len(done),
+        "deterministic": deterministic,
+        "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "packages": {package: version(package) for package in _PACKAGES},
+        "command": list(command),
+        "column_digests": [each.digests for each in done],
+        "tables": list(Tables._fields),
+    }
+    cpu_s = _cpu_s()
+    summary |= {"wall_s": time.monotonic() - begun_s, "cpu_s": cpu_s}
+    _write_json(partial / "scenario.json", scenario.dump())
+    _write_json(partial / "summary.json", summary)
+    _write_json(partial / "manifest.json", manifest)
+    from glowsim.report import write_reports
+
+    write_reports(partial, scenario, summary, manifest)
+    _sync(partial)
+    partial.rename(folder)
+    return Finished(folder, summary, time.monotonic() - begun_s, cpu_s)
+
+
+def _replicated(
+    scenario: Scenario, wanted: int, folder: Path, jobs: int, data: Path | None, allow_plugins: bool,
+    progress: Progress | None,
+) -> list[Replicated]:  # fmt: skip
+    def here(number: int) -> Replicated:
+        told = None if progress is None else (lambda t_s: progress(number, wanted, t_s))
+        return replicate(scenario, number, folder, data=data, allow_plugins=allow_plugins, progress=told)
+
+    done = [here(0)]
+    if wanted == 1 or not done[0].random:
+        return done
+    if jobs == 1:
+        return done + [here(number) for number in range(1, wanted)]
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(jobs, wanted - 1), mp_context=context) as pool:
+        futures = [
+            pool.submit(replicate, scenario, number, folder, data=data, allow_plugins=allow_plugins)
+            for number in range(1, wanted)
+        ]
+        for number, future in enumerate(futures, 1):
+            done.append(future.result())
+            if progress is not None:
+                progress(number, wanted, scenario.duration_s)
+    return done
+
+
+def _merge_parts(folder: Path, replications: int) -> None:
+    """Put the replications' parts of each table into one file, a row group each."""
+    import pyarrow.parquet as pq
+
+    for table in Tables._fields:
+        first = pq.read_table(part_path(folder, table, 0))
+        with pq.ParquetWriter(folder / f"{table}.parquet", first.schema, compression="zstd") as writer:
+            writer.write_table(first)
+            for number in range(1, replications):
+                writer.write_table(pq.read_table(part_path(folder, table, number)))
+    shutil.rmtree(folder / "parts")
+
+
+def _write_json(path: Path, data: dict[str, Any]) -> None:
+    path.write_text(json.dumps(data, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _sync(folder: Path) -> None:
+    for path in [*folder.iterdir(), folder]:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _cpu_s() -> float:
+    """Return the CPU seconds of this process and its ended children."""
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
