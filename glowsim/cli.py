@@ -1,5 +1,327 @@
-"""The command line."""
+"""The command line: thin; what is heavy is imported inside the commands."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from glowsim.scenario import Scenario
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    help="Try the operating policies of a fleet of AI agents in simulation, then run the very same controllers live.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+BAD_INPUT = 2
+
+ScenarioArgument = Annotated[str, typer.Argument(metavar="SCENARIO", help="A YAML file, or a bundled name (see list).")]
+SetOption = Annotated[
+    list[str], typer.Option("--set", "-s", metavar="KEY.PATH=VALUE", help="Override a value; may be given often.")
+]
+DataOption = Annotated[
+    Path | None,
+    typer.Option("--data", envvar="GLOWSIM_DATA", help="Folder of recorded traces (or GLOWSIM_DATA)."),
+]
+PluginsOption = Annotated[
+    bool, typer.Option("--allow-plugins", help="Trust controllers that are code beside the scenario (module:Class).")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
 
 def main() -> None:
     """Run the command line."""
+    from glowsim.core.errors import GlowsimError
+
+    try:
+        app()
+    except GlowsimError as error:
+        _stop(str(error))
+    except KeyboardInterrupt:
+        typer.echo("interrupted: nothing was kept", err=True)
+        sys.exit(130)
+
+
+def _stop(message: str) -> NoReturn:
+    typer.echo(message, err=True)
+    sys.exit(BAD_INPUT)
+
+
+def _scenario_file(scenario: str) -> Path:
+    """Return the file of a path or of a bundled name."""
+    path = Path(scenario)
+    if path.suffix in (".yaml", ".yml") or path.exists():
+        if not path.is_file():
+            _stop(f"there is no file {path}")
+        return path
+    from glowsim.resources import resource
+
+    bundled = {each.stem: each for each in sorted(resource("scenarios").glob("*.yaml"))}
+    if scenario not in bundled:
+        from glowsim.scenario.problems import did_you_mean
+
+        meant = did_you_mean(scenario, tuple(bundled))
+        hint = f"; did you mean {meant!r}?" if meant else ""
+        _stop(f"there is no file and no bundled scenario {scenario!r}{hint}\nbundled: {', '.join(bundled)}")
+    return bundled[scenario]
+
+
+def _load(scenario: str, overrides: list[str], *, allow_plugins: bool) -> tuple[Path, Scenario]:
+    from glowsim.scenario import load
+
+    path = _scenario_file(scenario)
+    return path, load(path, overrides, allow_plugins=allow_plugins)
+
+
+@app.command()
+def run(
+    scenario: ScenarioArgument,
+    overrides: SetOption = [],  # noqa: B006
+    replications: Annotated[
+        int | None, typer.Option(min=1, max=10_000, help="Independent runs; default: 5 where a run is short, else 1.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Instead of the scenario's seed.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run; default: a new one under runs/.")] = None,
+    data: DataOption = None,
+    jobs: Annotated[int, typer.Option(min=1, max=256, help="Processes to spread the replications over.")] = 1,
+    allow_plugins: PluginsOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a scenario; exit 0 if every service level is met, 1 if one is not, 3 if undecided, 2 on bad input."""
+    from glowsim.experiment.judgement import EXIT_CODES
+    from glowsim.experiment.run import run as run_scenario
+
+    seeded = overrides if seed is None else [*overrides, f"seed={seed}"]
+    path, loaded = _load(scenario, seeded, allow_plugins=allow_plugins)
+    command = ["glowsim", *sys.argv[1:]]
+    with _progress(loaded.duration_s, quiet=as_json) as progress:
+        finished = run_scenario(
+            loaded, path.stem, out or _fresh(path.stem), replications=replications, jobs=jobs, data=data,
+            allow_plugins=allow_plugins, command=command, progress=progress,
+        )  # fmt: skip
+    if as_json:
+        typer.echo(json.dumps(_as_json(finished.summary, finished.folder, finished.wall_s, finished.cpu_s)))
+    else:
+        from glowsim.summary import render
+
+        typer.echo(render(finished.summary, finished.folder, finished.wall_s))
+    sys.exit(EXIT_CODES[finished.summary["verdict"]])
+
+
+def _fresh(name: str) -> Path:
+    """Return the first folder runs/NAME-N that is free."""
+    for number in range(1, 1_000_000):
+        folder = Path("runs") / f"{name}-{number}"
+        if not folder.exists() and not folder.with_name(folder.name + ".partial").exists():
+            return folder
+    _stop("runs/ is full: name a folder with --out")
+
+
+class _progress:  # noqa: N801
+    """A line on the terminal with simulated time and speed; nothing where nobody looks."""
+
+    def __init__(self, duration_s: float, *, quiet: bool) -> None:
+        self._duration_s = duration_s
+        self._shown = not quiet and sys.stderr.isatty()
+        self._bar: Any = None
+
+    def __enter__(self) -> Any:
+        if not self._shown:
+            return None
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+        self._bar = Progress(
+            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[speed]}"), TimeElapsedColumn(),
+            console=Console(stderr=True), transient=True,
+        )  # fmt: skip
+        self._bar.start()
+        self._task = self._bar.add_task("starting", total=1.0, speed="")
+        return self._tell
+
+    def _tell(self, number: int, count: int, t_s: float) -> None:
+        import time
+
+        from glowsim.scenario import format_duration
+
+        now = time.monotonic()
+        begun, told_s = getattr(self, "_since", (now, 0.0)) if t_s >= getattr(self, "_t_s", 0.0) else (now, 0.0)
+        self._since, self._t_s = (begun, told_s), t_s
+        speed = t_s / (now - begun) if now > begun else 0.0
+        self._bar.update(
+            self._task,
+            completed=(number + min(t_s / self._duration_s, 1.0)) / count,
+            description=f"replication {number + 1} of {count}: {format_duration(round(t_s))} simulated",
+            speed=f"{speed:,.0f}x real time" if speed else "",
+        )
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+
+def _as_json(summary: dict[str, Any], folder: Path, wall_s: float, cpu_s: float) -> dict[str, Any]:
+    """Return the summary in the documented shape: means over the replications."""
+    value = {metric: figure["value"] for metric, figure in summary["metrics"].items()}
+    spread = ("min", "mean", "p50", "p95", "p99", "max")
+    return {
+        **{key: summary[key] for key in ("name", "scenario", "question", "seed", "replications", "verdict")},
+        **{key: value[key] for key in ("launched", "completed", "success_rate", "error_rate", "request_rate_per_s")},
+        "latency_s": {each: value[f"latency_s_{each}"] for each in spread},
+        "first_token_s": {each: value[f"first_token_s_{each}"] for each in ("p50", "p95", "p99")},
+        **{key: value[key] for key in ("tokens_in", "tokens_out", "cost_usd", "cost_usd_per_task", "cache_hit_rate")},
+        "retries": value["retries"],
+        "slos": summary["slos"],
+        "expectations": summary["expectations"],
+        "wall_s": round(wall_s, 3),
+        "cpu_s": round(cpu_s, 3),
+        "run_dir": str(folder),
+    }
+
+
+@app.command()
+def validate(
+    scenarios: Annotated[list[str], typer.Argument(metavar="SCENARIO...", help="YAML files, or bundled names.")],
+    overrides: SetOption = [],  # noqa: B006
+    allow_plugins: PluginsOption = False,
+) -> None:
+    """Check scenarios without running them; exit 2 with every problem of every file."""
+    from glowsim.scenario import ScenarioError
+
+    broken = False
+    for scenario in scenarios:
+        try:
+            path, loaded = _load(scenario, overrides, allow_plugins=allow_plugins)
+        except ScenarioError as error:
+            broken = True
+            typer.echo(str(error), err=True)
+        else:
+            typer.echo(f"{path}: {loaded.title}: {len(loaded.agents())} agents, {len(loaded.slos)} service levels: good")
+    if broken:
+        sys.exit(BAD_INPUT)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of scenarios, for editors that complete."""
+    from glowsim.scenario import schema as json_schema
+
+    typer.echo(json.dumps(json_schema(), indent=1))
+
+
+@app.command("list")
+def list_scenarios() -> None:
+    """List the bundled scenarios and the questions that they answer."""
+    from glowsim.resources import resource
+    from glowsim.scenario import load
+
+    for path in sorted(resource("scenarios").glob("*.yaml")):
+        loaded = load(path)
+        typer.echo(f"{path.stem}\n    {loaded.title}\n    {loaded.question}")
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="Where to put scenarios, their schema and the notebooks.")],
+) -> None:
+    """Copy out what a user edits; nothing that is there is overwritten."""
+    from glowsim.resources import resource
+
+    files = {
+        **{folder / "scenarios" / each.name: each for each in sorted(resource("scenarios").glob("*")) if each.is_file()},
+        **{folder / "notebooks" / each.name: each for each in sorted(resource("notebooks").glob("*.ipynb"))},
+    }
+    taken = [target for target in files if target.exists()]
+    if taken:
+        _stop(f"{taken[0]} exists; nothing was written: name another folder, or remove it")
+    for target, source in files.items():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(source.read_bytes())
+        typer.echo(str(target))
+
+
+@app.command()
+def replay(
+    source: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run, or a journal.")],
+    scenario: Annotated[
+        str | None, typer.Option(help="For a journal by itself: the scenario that it was made with.")
+    ] = None,
+    allow_plugins: PluginsOption = False,
+) -> None:
+    """Feed recorded events to fresh controllers; exit 0 if every command is equal, 1 with the first difference."""
+    from glowsim.experiment.replaying import replay as replay_all
+
+    if scenario is not None:
+        path, loaded = _load(scenario, [], allow_plugins=allow_plugins)
+        results = replay_all(source, loaded, allow_plugins=allow_plugins)
+    else:
+        results = replay_all(source, None, allow_plugins=allow_plugins)
+    different = False
+    for result in results:
+        typer.echo(result.text)
+        different |= result.different
+    sys.exit(1 if different else 0)
+
+
+@app.command()
+def bench(
+    as_json: JsonOption = False,
+    requests: Annotated[int, typer.Option(min=1000, help="Requests in each timed run.")] = 100_000,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds; the figures are medians over them.")] = 5,
+) -> None:
+    """Time the simulator against a bare heap loop of the same queue in the same process."""
+    from glowsim.bench import bench as run_bench
+
+    figures = run_bench(requests, rounds)
+    if as_json:
+        typer.echo(json.dumps(figures))
+        return
+    typer.echo(f"M/M/10 at 80 % load, {requests:,} requests, median of {rounds} rounds, requests per CPU-second:")
+    for name in ("bare_loop", "mmc_world", "full_stack", "full_stack_50"):
+        ratio = figures["ratios"].get(name)
+        typer.echo(f"  {name:14}{figures[name]:>12,}" + ("" if ratio is None else f"   {ratio:.3f} of the bare loop"))
+
+
+@app.command()
+def serve(
+    scenario: ScenarioArgument,
+    overrides: SetOption = [],  # noqa: B006
+    upstream: Annotated[
+        list[str], typer.Option(metavar="AGENT=URL", help="A real agent; given often, several instances.")
+    ] = [],  # noqa: B006
+    host: Annotated[str, typer.Option(help="Address; other than loopback only with keys.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the gateway; 0: any.")] = 8080,
+    admin_port: Annotated[int, typer.Option(min=0, max=65535, help="Port of metrics and state; 0: any.")] = 8081,
+    journal: Annotated[Path | None, typer.Option(help="Where to write the journal; default: serve.glow.")] = None,
+    grace: Annotated[float, typer.Option(min=0, help="Seconds in which open requests may finish at the end.")] = 30.0,
+    allow_plugins: PluginsOption = False,
+) -> None:
+    """Run a scenario's controllers live, in front of real agents; those without an upstream are emulated."""
+    from glowsim.live.daemon import run_daemon
+
+    _, loaded = _load(scenario, overrides, allow_plugins=allow_plugins)
+    upstreams: dict[str, list[str]] = {}
+    for each in upstream:
+        agent, equals, url = each.partition("=")
+        if not equals or not url:
+            _stop(f"--upstream {each!r}: write AGENT=URL")
+        upstreams.setdefault(agent, []).append(url)
+    sys.exit(
+        run_daemon(
+            loaded, host=host, port=port, admin_port=admin_port, upstreams=upstreams,
+            journal_path=journal or Path("serve.glow"), grace_s=grace,
+        )  # fmt: skip
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -134,7 +134,7 @@ def test_late_timers_fire_in_their_order_each_at_its_moment(talk_to, tiny):
         "cancel 2, TIMED_OUT",
         "fail 2 TIMEOUT, TIMED_OUT",
     ]
-    assert talk.commands[2].reason.a == 35.0 - 28.0
+    assert talk.commands[3].reason.a == 35.0 - 28.0
 
 
 def test_waking_early_does_nothing_and_the_timer_stays(talk_to):

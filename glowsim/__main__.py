@@ -1,0 +1,5 @@
+"""python -m glowsim."""
+
+from glowsim.cli import main
+
+main()
