@@ -131,7 +131,7 @@ def _controllers(
         arguments, findings = registry.check(kind, controller.settings)
         if findings:
             raise BuildError(f"{name}: {place}: {findings[0].message}")
-        hands = {"stream": streams.stream("controller", name, place)}
+        hands: dict[str, Any] = {"stream": streams.stream("controller", name, place), "agent": number}
         asked = [
             parameter.name
             for parameter in inspect.signature(kind).parameters.values()

@@ -22,7 +22,8 @@ class ThresholdScaler(Stateful):
     Utilisation is the work in the system (in flight and queued, averaged since the last look) over what the
     instances, starting ones included, serve at once. Above ``scale_up`` or below ``scale_down`` it wants
     ceil(work / (concurrency * target)) instances, within the limits. A change for load waits until the
-    cooldown of its direction has passed since the last such change. Two things wait for no cooldown: coming
+    cooldown of its direction has passed since the last such change, and since the first look before the
+    first way down: the first request of a fleet finds it idle. Two things wait for no cooldown: coming
     back within the limits, and the first instance for work that finds none.
 
     The reason carries the utilisation, the threshold and the number that the load calls for. It sleeps once
@@ -58,7 +59,7 @@ class ThresholdScaler(Stateful):
     (4, 'LOAD_HIGH', 15.0)
     """
 
-    state = ("_changed_s",)
+    state = ("_changed_s", "_first_look_s")
 
     def __init__(
         self,
@@ -89,10 +90,12 @@ class ThresholdScaler(Stateful):
         self._cooldown_down_s = cooldown_down_s
         self._look_s = look_s
         self._changed_s = -inf
+        self._first_look_s = inf
 
     def decide(self, t_s: float, load: Load) -> Wanted:
         """Return how many instances to have, why, and when to look again."""
         have = load.ready + load.starting
+        self._first_look_s = min(self._first_look_s, t_s)
         busy = load.in_flight + load.queued > 0
         work = load.mean_in_system / load.concurrency
         called_for = max(ceil(work / self._target - _ROUNDING), int(busy))
@@ -105,9 +108,13 @@ class ThresholdScaler(Stateful):
             want, reason = self._within(t_s, have, utilisation, called_for)
             if want != have:
                 self._changed_s = t_s
-        cooled = t_s - self._changed_s >= max(self._cooldown_up_s, self._cooldown_down_s)
+        cooled = t_s - self._settled_s() >= max(self._cooldown_up_s, self._cooldown_down_s)
         asleep = not busy and want == have == self._min and cooled
         return Wanted(want, reason, inf if asleep else t_s + self._look_s)
+
+    def _settled_s(self) -> float:
+        """Return since when nothing has changed: a fleet is given its cooldown before its first way down."""
+        return max(self._changed_s, self._first_look_s)
 
     def _within(self, t_s: float, have: int, utilisation: float, called_for: int) -> tuple[int, Reason]:
         if utilisation > self._scale_up:
@@ -120,6 +127,7 @@ class ThresholdScaler(Stateful):
             bound = Constraint.MINIMUM if want > called_for else Constraint.NONE
         else:
             return have, Reason(Code.HELD, Constraint.NONE, utilisation, 0.0, have)
-        if want != have and t_s - self._changed_s < cooldown_s:
+        since_s = self._settled_s() if want < have else self._changed_s
+        if want != have and t_s - since_s < cooldown_s:
             want, bound = have, Constraint.COOLDOWN
         return want, Reason(code, bound, utilisation, threshold, called_for)

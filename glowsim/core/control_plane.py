@@ -128,7 +128,7 @@ class ControlPlane:
             raise
         except Exception as error:
             if type(event) not in self._handlers:
-                raise WorldError(f"{event!r} is none of the events") from None
+                raise self._unknown(event) from None
             self._now_s = nan
             raise ControllerError(f"{type(error).__name__}: {error} at {event!r}") from error
         self._now_s = t_s
@@ -230,6 +230,10 @@ class ControlPlane:
                 "a controller raised before: restore the last snapshot into a fresh control plane"
             )
 
+    @staticmethod
+    def _unknown(event: object) -> WorldError:
+        return WorldError(f"{event!r} is none of the events of glowsim.core.types")
+
     def _check(self, event: Event) -> None:
         """Raise a `WorldError` if the event cannot be.
 
@@ -237,6 +241,8 @@ class ControlPlane:
         event does not fit; without a timer due, the happy path pays nothing for it.
         """
         books = self._books
+        if type(event) not in self._handlers:
+            raise self._unknown(event)
         match event:
             case Arrived(_, request):
                 self._pool(request.agent)

@@ -396,7 +396,9 @@ class _Shadow(Stateful):
         """Ask the candidate too and note both answers; return the candidate's, None if it failed."""
         numbers = FAMILIES[self._family][name].numbers
         try:  # a list is the pool's own, so the candidate gets a copy
-            other = getattr(self._candidate, name)(*(tuple(a) if type(a) is list else a for a in arguments))
+            other = getattr(self._candidate, name)(
+                *(tuple(a) if isinstance(a, list) else a for a in arguments)
+            )
             read = {label: number(other) for label, number in numbers.items()}
         except Exception as error:  # noqa: BLE001  a candidate that fails is a finding, not a failure
             self._alarm.failed(f"shadow {self._family}.{name}", error, _moment(name, arguments))
@@ -444,8 +446,8 @@ class _ShadowSplitter(_Shadow):
 
     def wake(self, t_s: float) -> Advance | None:
         advance: Advance | None = self._live.wake(t_s)
-        if not self._wake_candidate(t_s, advance):
-            self._note_stage(advance)
+        if not self._wake_candidate(t_s, advance) and advance is not None:
+            self._notes.append(Shadowed(self._agent, "splitter.stage", _stage(advance), -1.0))
         return advance
 
     def _compare(self, name: str, answer: Any, *arguments: Any) -> Any:
@@ -458,14 +460,10 @@ class _ShadowSplitter(_Shadow):
             due = bool(self._candidate.wake_s() <= t_s)
         except Exception as error:  # noqa: BLE001
             self._alarm.failed("shadow splitter.wake_s", error, t_s)
-            due = False
+            due = True
         if due:
-            super()._compare("wake", advance, t_s)
+            self._compare("wake", advance, t_s)
         return due
-
-    def _note_stage(self, advance: Advance | None) -> None:
-        if advance is not None:
-            self._notes.append(Shadowed(self._agent, "splitter.stage", _stage(advance), -1.0))
 
 
 class _ShadowBreaker(_Shadow):

@@ -236,8 +236,9 @@ class World:
         outcome = _OK
         if luck_invalid < spec.invalid:  # the model reads the task and turns it down
             outcome, work_s, tokens_out = _INVALID, prefill_s, 0
-        elif luck_error < chance:
-            outcome, tokens_out = _ERROR, 0
+        elif luck_error < chance:  # somewhere along the way, everywhere alike
+            outcome, work_s, tokens_out = _ERROR, work_s * luck_error / chance, 0
+            prefill_s = min(prefill_s, work_s)
         job = Job(
             attempt,
             request_id,

@@ -43,7 +43,9 @@ def load(mean: float, ready: int, starting: int = 0, now: int | None = None) -> 
     ],
 )
 def test_the_rule(mean: float, ready: int, starting: int, want: int, code: Code, bound: Constraint) -> None:
-    wanted = ThresholdScaler().decide(0.0, load(mean, ready, starting))
+    scaler = ThresholdScaler()
+    assert scaler.decide(-300.0, load(20.0, 4)).reason.code == Code.HELD
+    wanted = scaler.decide(0.0, load(mean, ready, starting))
     assert (wanted.instances, wanted.reason.code, wanted.reason.bound, wanted.look_s) == (
         want,
         code,
@@ -72,6 +74,7 @@ def test_coming_back_within_the_limits_neither_waits_nor_delays() -> None:
 
 def test_it_scales_to_zero_and_back_without_waiting() -> None:
     scaler = ThresholdScaler(min_instances=0)
+    assert scaler.decide(-300.0, load(0.0, 2)).reason.bound == COOLDOWN
     assert scaler.decide(0.0, load(0.0, 2)).instances == 0
     assert scaler.decide(1.0, load(0.0, 0, now=1)).instances == 1
     assert scaler.decide(400.0, load(0.01, 1)).instances == 1, (
@@ -79,8 +82,16 @@ def test_it_scales_to_zero_and_back_without_waiting() -> None:
     )
 
 
+def test_a_fresh_scaler_does_not_shrink_a_fleet_that_has_just_begun() -> None:
+    scaler = ThresholdScaler(cooldown_down_s=300)
+    assert scaler.decide(7.0, load(0.1, 9)).instances == 9, "the first request finds nothing in the system"
+    assert scaler.decide(306.0, load(0.1, 9)).reason.bound == COOLDOWN
+    assert scaler.decide(307.0, load(0.1, 9)).instances == 2
+
+
 def test_it_sleeps_only_when_nothing_can_change() -> None:
     scaler = ThresholdScaler(cooldown_down_s=100, cooldown_up_s=50)
+    assert scaler.decide(-100.0, load(0.0, 3)).instances == 3
     assert scaler.decide(0.0, load(0.0, 3)).instances == 2
     assert scaler.decide(50.0, load(0.0, 2)).look_s == 65.0, "a cooldown is pending"
     assert scaler.decide(100.0, load(0.0, 2)).look_s == inf

@@ -116,6 +116,7 @@ class Leased(Stateful):
         pass
 
     def to_ask(self, t_s, ask_id):
+        self.refused = -1.0
         if not self.wanted or self.asking:
             return None
         self.asking = True
@@ -364,17 +365,18 @@ class Witness:
             case Finished(_, attempt):
                 self.attempts.pop(attempt, None)
                 self.crossed = attempt
+            case InstanceChanged(_, agent, instance, State.READY):
+                self.ready[agent, instance] = (agent, instance) not in self.victims
+        for command in commands:
+            self._obey(command)
+        match event:  # timers that were due before may still have sent work, or ended the request
             case Abandoned(_, request_id) if request_id in self.open:
-                # unless a timer that was due before has ended it, which the commands below tell
-                if not any(type(c) in (Answer, Fail, Reject) and c.request_id == request_id for c in commands):
-                    self._end(request_id, "abandoned")
-            case InstanceChanged(_, agent, instance, state):
+                self._end(request_id, "abandoned")
+            case InstanceChanged(_, agent, instance, state) if state != State.READY:
+                self.ready[agent, instance] = False
                 if state >= State.GONE:
                     self.victims.discard((agent, instance))
                     self.lives[agent, instance] += 1
-                self.ready[agent, instance] = state == State.READY and (agent, instance) not in self.victims
-        for command in commands:
-            self._obey(command)
         self._check()
 
     def _obey(self, command):

@@ -15,8 +15,8 @@ from glowsim.core.types import (
     Abandoned,
     Arrived,
     Change,
-    ChangeKind,
     Changed,
+    ChangeKind,
     Code,
     Finished,
     FirstToken,
@@ -42,14 +42,20 @@ IMPOSSIBLE = {
     "an attempt that never was": (Finished(40.0, 7, Outcome.OK, Usage()), "attempt 7 is not open"),
     "a stream that never was": (FirstToken(40.0, 7), "attempt 7 is not open"),
     "an answer to no question": (Told(40.0, 1, Status.GRANTED), "ask 1, which was never asked"),
-    "an instance that never was": (InstanceChanged(40.0, 0, 8, State.GONE), "instance 8 of agent 0 went away"),
+    "an instance that never was": (
+        InstanceChanged(40.0, 0, 8, State.GONE),
+        "instance 8 of agent 0 went away",
+    ),
     "a report on nobody": (Reported(40.0, 3, 0, 1, 0.5, 1.0), "there is no agent 3"),
     "probes of nobody": (Probed(40.0, 3, ()), "there is no agent 3"),
     "half an instance": (
         Changed(40.0, Change(ChangeKind.SET_INSTANCES, 0, 1.5)),
         "cannot have 1.5 instances: order a whole number",
     ),
-    "less than none": (Changed(40.0, Change(ChangeKind.SET_INSTANCES, 0, -1.0)), "cannot have -1.0 instances"),
+    "less than none": (
+        Changed(40.0, Change(ChangeKind.SET_INSTANCES, 0, -1.0)),
+        "cannot have -1.0 instances",
+    ),
     "no event": ((40.0, "hello"), "none of the events"),
 }
 

@@ -121,7 +121,9 @@ def test_a_held_request_may_turn_out_to_be_in_the_cache_or_a_repeat(talk_to, tin
 
 
 def test_a_reservation_is_returned_however_the_request_ends(talk_to, tiny):
-    talk = talk_to(limiter=lambda: tiny.Counted(most=20), cache=tiny.Keeper, queue=lambda: tiny.Urgent(limit=2))
+    talk = talk_to(
+        limiter=lambda: tiny.Counted(most=20), cache=tiny.Keeper, queue=lambda: tiny.Urgent(limit=2)
+    )
     limiter = talk.plane.pools[0].controllers.limiter
     talk.ready(0.0, 0)
     talk.arrives(0.0, 1, cache_key=5)

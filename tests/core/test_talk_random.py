@@ -12,8 +12,8 @@ from glowsim.core.types import (
     Arrived,
     Ask,
     Change,
-    ChangeKind,
     Changed,
+    ChangeKind,
     Dispatch,
     Finished,
     FirstToken,
@@ -30,12 +30,14 @@ from glowsim.core.types import (
     Woke,
 )
 
-GAPS_S = (0.0, 0.0, 0.1, 1.0, 3.0, 12.0)
+GAPS_S = (0.0, 0.0, 0.0, 0.1, 0.1, 0.5, 1.0, 3.0, 9.0)
 KINDS = (
-    "arrive", "arrive", "arrive", "arrive", "finish", "finish", "finish", "fail", "stream", "leave", "tell",
-    "instance", "crash", "observe", "order", "wake", "probe",
+    *6 * ("arrive",), *4 * ("finish",), *2 * ("fail",), "stream", *2 * ("leave",), *3 * ("tell",),
+    *3 * ("instance",), "crash", "observe", "order", "wake", "probe",
 )  # fmt: skip
-STEPS = st.lists(st.tuples(st.sampled_from(GAPS_S), st.sampled_from(KINDS), st.integers(0, 999)), max_size=60)
+TWO_READY = [(0.0, "instance", number) for number in (0, 0, 1, 1)]
+STEP = st.tuples(st.sampled_from(GAPS_S), st.sampled_from(KINDS), st.integers(0, 999))
+STEPS = st.lists(STEP, min_size=40, max_size=90).map(lambda steps: TWO_READY + steps)
 FAILURES = (Outcome.ERROR, Outcome.UNREACHABLE, Outcome.THROTTLED, Outcome.INVALID, Outcome.LOST)
 
 
@@ -88,7 +90,9 @@ class World:
             case "leave" if self.requests:
                 return Abandoned(t_s, 1 + pick % self.requests)
             case "tell" if self.asked:
-                return Told(t_s, self.asked.pop(pick % len(self.asked)), Status(pick % 2), 1.0 + pick % 3)
+                return Told(
+                    t_s, self.asked.pop(pick % len(self.asked)), Status(int(pick % 8 == 0)), 2.0 + pick % 5
+                )
             case "instance":
                 number = pick % 4
                 state = self.instances.get(number)
@@ -97,9 +101,9 @@ class World:
             case "crash" if self.instances:
                 return self._changed(sorted(self.instances)[pick % len(self.instances)], State.FAILED)
             case "observe":
-                return Observed(t_s, 1, 0, pick % 2, 1, 0.5, "thumb", 1.0 - pick % 3)
+                return Observed(t_s, 1, 0, pick % 2, 1, 0.5, "thumb", 1.0 - (pick % 9 == 0) * 2.0)
             case "order":
-                return Changed(t_s, Change(ChangeKind(pick % 4), 0, float(pick % 3)))
+                return Changed(t_s, Change(ChangeKind(pick % 4), 0, 1.0 + pick % 3))
             case "probe":
                 return Probed(t_s, 0, tuple((number, pick % 2 == 0) for number in range(3)))
         return Woke(t_s)
@@ -118,7 +122,8 @@ class World:
                 self.asked.append(command.ask_id)
             elif type(command) is Scale:
                 for victim in command.victims:
-                    self.instances[victim] = State.DRAINING
+                    if victim in self.instances:  # else it went away just as the order was given
+                        self.instances[victim] = State.DRAINING
 
 
 def everything(tiny):
@@ -134,13 +139,13 @@ def everything(tiny):
         "probe_every_s": 50.0,
         "queue": lambda: tiny.Urgent(limit=4),
         "guard": tiny.Sized,
-        "limiter": lambda: tiny.Leased(amount=3.0),
+        "limiter": lambda: tiny.Leased(amount=3.0, timeout_s=4.0, admit_unknown=True),
         "splitter": lambda: tiny.Halves(first_s=5.0),
         "cache": tiny.Keeper,
         "planner": tiny.Capped,
         "breaker": tiny.Fuse,
         "retrier": tiny.Again,
-        "scaler": tiny.Sizing,
+        "scaler": lambda: tiny.Sizing(least=2),
         "detectors": [lambda: tiny.Above("latency_s", 5.0), lambda: tiny.Above("thumb", 0.5)],
     }
 

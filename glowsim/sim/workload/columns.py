@@ -144,9 +144,7 @@ class Columns:
                 for prompt, again in zip(which.tolist(), repeats.tolist(), strict=True)
             ]
         if users is None:
-            users = (
-                [0] * n if shape.users == 1 else (self._uniform("user", n) * shape.users).astype(int).tolist()
-            )
+            users = ids if shape.users is None else (self._uniform("user", n) * shape.users).astype(int).tolist()
         keys = [mix(self._user_root ^ user) for user in users]
         used = self._traits if len(shape.agents) > 1 else [self._traits[shape.agents[0]]]
         weight = np.empty(n)
