@@ -318,7 +318,7 @@ def stack_world(
         "title": "bench",
         "question": "How much does the whole control plane cost?",
         "seed": 1,
-        "duration": "100000d",
+        "duration": "3000d",
         "models": {"m": {"input": "$0.15/1M", "output": "$0.60/1M"}},
         "fleet": [
             {
@@ -337,7 +337,7 @@ def stack_world(
         "controllers": {
             "guard": {"use": "size"},
             "limiter": {"use": "token_bucket", "rate": "1000/s", "burst": 10_000},
-            "splitter": {"use": "canary", "weight": "5%"},
+            "splitter": {"use": "canary", "salt": "bench", "weight": "5%"},
             "cache": {"use": "lru", "entries": 10_000, "ttl": "1h"},
             "planner": {"use": "cap", "max_tokens_out": 1024},
             "queue": {"use": "priority", "limit": 100_000},

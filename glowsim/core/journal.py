@@ -211,6 +211,7 @@ class Journal:
             head = json.dumps(self.header, separators=(",", ":")).encode()
             self._file = path.open("xb")
             self._file.write(_MAGIC + _LENGTH.pack(len(head)) + head)
+            self._file.flush()
 
     def _recorders(self) -> dict[type, Callable[[Any], None]]:
         """Return, for every type, a function that appends a record to its block."""
@@ -286,6 +287,25 @@ class Journal:
         if before > self._settled:
             self.recorders[Effected](Effected(t_s, self._settled, before - self._settled, Effect.DONE))
             self._settled = before
+
+    def resume(self, recording: Recording) -> None:
+        """Take over the records of an earlier journal, as if this fresh one had written them.
+
+        Commands whose effect was never told count as refused: nobody knows of anything that was done.
+        """
+        if self._order or self.commands:
+            raise JournalError("only a fresh journal can take over the records of another")
+        self._order.extend(recording._order)
+        for code, block in recording._blocks.items():
+            self._blocks[code].extend(block)
+        order = np.frombuffer(recording._order, dtype=np.uint8)
+        self.commands = self._settled = int(np.sum((order >= _FIRST_COMMAND) & (order < _EFFECT)))
+        untold = np.ones(self.commands, dtype=bool)
+        for row in recording.table(Effected):
+            untold[row["first"] : row["first"] + row["n"]] = False
+        times = recording.times()
+        for number in np.flatnonzero(untold).tolist():
+            self.effect(float(times[-1]), number, Effect.REFUSED)
 
     def flush(self) -> None:
         """Write what has gathered as one frame of the file."""
@@ -408,8 +428,10 @@ def read(path: Path) -> Recording:
     data = memoryview(path.read_bytes())
     if bytes(data[: len(_MAGIC)]) != _MAGIC:
         raise JournalError(f"{path} is not a glowsim journal")
-    (length,) = _LENGTH.unpack_from(data, len(_MAGIC))
     at = len(_MAGIC) + _LENGTH.size
+    length = _LENGTH.unpack_from(data, len(_MAGIC))[0] if len(data) >= at else 0
+    if length == 0 or len(data) < at + length:
+        raise JournalError(f"{path} breaks off within its header: nothing was written to it")
     header = json.loads(bytes(data[at : at + length]))
     if header["version"] != VERSION:
         raise JournalError(

@@ -10,8 +10,9 @@ from __future__ import annotations
 from hashlib import blake2b
 
 import numpy as np
+import numpy.typing as npt
 
-__all__ = ["Stream", "Streams", "key_of", "mix", "uniform_at"]
+__all__ = ["Stream", "Streams", "key_of", "mix", "mix_all", "uniform_at"]
 
 _BLOCK = 1024
 _MASK = (1 << 64) - 1
@@ -39,6 +40,18 @@ def mix(x: int) -> int:
     x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
     x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & _MASK
     return x ^ (x >> 31)
+
+
+def mix_all(x: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """Return `mix` of every number of a column.
+
+    >>> int(mix_all(np.array([1], dtype=np.uint64))[0]) == mix(1)
+    True
+    """
+    x = x + np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
 
 
 def uniform_at(key: int, *ordinals: int) -> float:

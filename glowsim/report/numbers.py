@@ -6,10 +6,13 @@ import math
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-__all__ = ["DASH", "Rounded", "Scale", "exact", "plain", "rounded", "scale_of"]
+__all__ = ["DASH", "NO_SPREAD", "Rounded", "Scale", "exact", "plain", "rounded", "scale_of"]
 
-DASH: Final = "–"
+DASH: Final = "\u2013"
 """What stands for a figure that does not exist."""
+
+NO_SPREAD: Final = "no spread"
+"""What stands for the interval of a figure that is the same in all replications."""
 
 _MOST_DECIMALS: Final = 9
 
@@ -96,8 +99,8 @@ def scale_of(unit: str, value: float) -> Scale:
 def exact(value: float | None, unit: str) -> str:
     """Return a number that somebody wrote, such as a target: all its digits, up to six.
 
-    >>> exact(2.0, "duration"), exact(0.998, "fraction"), exact(0.01, "money"), exact(None, "money")
-    ('2 s', '99.8 %', '$0.01', '–')
+    >>> exact(2.0, "duration"), exact(0.998, "fraction"), exact(0.01, "money")
+    ('2 s', '99.8 %', '$0.01')
     """
     if value is None:
         return DASH
@@ -114,8 +117,8 @@ def plain(value: float | None, unit: str) -> str:
 
     >>> [plain(1.8537, "duration"), plain(0.3204, "duration"), plain(0.998691, "fraction")]
     ['1.85 s', '320 ms', '99.87 %']
-    >>> plain(0.000521, "money"), plain(10_127, "count"), plain(22.74, "money"), plain(None, "count")
-    ('$0.000521', '10,127', '$22.74', '–')
+    >>> plain(0.000521, "money"), plain(10_127, "count"), plain(22.74, "money")
+    ('$0.000521', '10,127', '$22.74')
     """
     if value is None or math.isnan(value):
         return DASH
@@ -146,8 +149,8 @@ def rounded(
     '$0.000901 to $0.000932'
     >>> rounded(1.9982, 1.9781, 2.0183, "duration", [2.0]).value
     '1.998 s'
-    >>> rounded(3.0, None, None, "count")
-    Rounded(value='3', span='–')
+    >>> rounded(3.0, None, None, "count").value
+    '3'
     """
     if value is None or math.isnan(value):
         return Rounded(DASH, DASH)
@@ -158,14 +161,14 @@ def rounded(
     half_width = (high - low) / 2 / scale.factor
     if half_width <= 1e-12 * abs(value / scale.factor):
         text = scale.write(value, _decimals_without_interval(value, unit, scale))
-        return Rounded(text, "exact")
+        return Rounded(text, NO_SPREAD)
     decimals = _pennies(_decimals_of(half_width), unit)
     numbers = (value, low, high)
     while decimals < _MOST_DECIMALS and not all(
         _same_side(number, target, scale, decimals) for number in numbers for target in targets
     ):
         decimals += 1
-    first = scale.before + scale.number(low, decimals)
+    first = scale.before + scale.number(low, decimals if low else 0)
     return Rounded(scale.write(value, decimals), f"{first} to {scale.write(high, decimals)}")
 
 
@@ -191,5 +194,8 @@ def _pennies(decimals: int, unit: str) -> int:
 
 
 def _same_side(number: float, target: float, scale: Scale, decimals: int) -> bool:
-    shown, wanted = round(number / scale.factor, decimals), target / scale.factor
+    shown, wanted = (
+        round(number / scale.factor, decimals),
+        round(target / scale.factor, _MOST_DECIMALS),
+    )
     return (shown > wanted) == (number > target) and (shown < wanted) == (number < target)

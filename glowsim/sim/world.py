@@ -117,7 +117,7 @@ class World:
         self._wake_at_s = inf
         self._sources_left = len(sources)
         self._started_instances = 0
-        self._do: dict[type, Callable[[Any], bool]] = {
+        acts: dict[type, Callable[[Any], bool]] = {
             Dispatch: self._dispatch,
             Answer: self._close,
             Reject: self._close,
@@ -131,6 +131,8 @@ class World:
             Advance: lambda advance: True,
             Shadowed: lambda shadowed: True,
         }
+        self._acts = {kind: (self._recorders[kind], act) for kind, act in acts.items()}
+        """Type of command -> (write it down, do it and say whether it was done)."""
 
     # --- running ------------------------------------------------------------------------------------
 
@@ -174,17 +176,16 @@ class World:
 
     def tell(self, event: Event) -> None:
         """Tell the control plane what happened, and do what it says."""
-        recorders = self._recorders
-        recorders[type(event)](event)
+        self._recorders[type(event)](event)
         commands = self._handle(event)
         if commands:
-            journal, do = self._journal, self._do
+            journal, acts = self._journal, self._acts
             number = journal.commands
             journal.commands = number + len(commands)
             for command in commands:
-                kind = type(command)
-                recorders[kind](command)
-                if not do[kind](command):
+                record, act = acts[type(command)]
+                record(command)
+                if not act(command):
                     journal.effect(event[0], number, Effect.REFUSED)
                 number += 1
         if self._timers.earliest_s < self._wake_at_s:
@@ -225,12 +226,8 @@ class World:
         work_s, prefill_s, tokens_out = spec.service.work(plan, truth, weight)
         chance = spec.error
         if plan.variant:
-            variant = spec.variants[plan.variant]
-            work_s, prefill_s, chance = (
-                work_s * variant.slowdown,
-                prefill_s * variant.slowdown,
-                chance + variant.error,
-            )
+            slowdown, chance = spec.variants[plan.variant - 1]
+            work_s, prefill_s = work_s * slowdown, prefill_s * slowdown
         if self.extra_error:
             chance += self.extra_error.get(replica.agent, 0.0)
         outcome = _OK

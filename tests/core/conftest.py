@@ -92,7 +92,7 @@ class Counted(Stateful):
 class Leased(Stateful):
     """Limiter: spends a grant that it asks for; without word it admits or rejects, as it was told to."""
 
-    state = ("left", "asking", "wanted", "refused")
+    state = ("left", "asking", "wanted", "refused", "settled")
 
     def __init__(self, amount=2.0, timeout_s=1.0, admit_unknown=False):
         self.amount = amount
@@ -102,6 +102,7 @@ class Leased(Stateful):
         self.asking = False
         self.wanted = False
         self.refused = -1.0
+        self.settled = 0
 
     def admit(self, t_s, request):
         if self.refused >= 0.0:
@@ -113,7 +114,7 @@ class Leased(Stateful):
         return HOLD
 
     def settle(self, t_s, request, usage):
-        pass
+        self.settled += 1
 
     def to_ask(self, t_s, ask_id):
         self.refused = -1.0

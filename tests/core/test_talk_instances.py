@@ -6,6 +6,7 @@ from math import inf
 
 import pytest
 
+from glowsim.core.protocols import Gate
 from glowsim.core.types import Change, ChangeKind, InstanceChanged, Outcome, Probed, State
 
 # --- filling -----------------------------------------------------------------------------------------
@@ -85,11 +86,11 @@ def test_a_failed_instance_is_replaced_at_once(talk_to, tiny):
 
 def test_the_starting_go_first_then_those_with_the_least_work_then_the_newest(talk_to):
     talk = talk_to(slots=2)
-    talk.ready(0.0, 0, 1, 2)
-    talk.instance(0.0, 3, State.STARTING)
+    talk.ready(0.0, 1, 2, 3)
+    talk.instance(0.0, 0, State.STARTING)
     talk.arrives(1.0, 1)
-    set_ = Change(ChangeKind.SET_INSTANCES, 0, 1)
-    assert talk.ordered(2.0, set_) == ["scale to 1 without [3, 2, 1], OPERATOR"]
+    order = Change(ChangeKind.SET_INSTANCES, 0, 1)
+    assert talk.ordered(2.0, order) == ["scale to 1 without [0, 3, 2], OPERATOR"]
 
 
 def test_a_victim_gets_no_dispatch_finishes_its_work_and_goes(talk_to):
@@ -180,6 +181,39 @@ def test_a_gate_that_changed_is_not_woken_at_the_moment_of_the_old_one(talk_to, 
     assert talk.passes(19.0) == ["dispatch 3: request 3 to 0, QUEUED"]
 
 
+def test_a_gate_is_woken_once_however_often_it_was_set(talk_to, tiny):
+    class Punctual(tiny.Fuse):
+        state = (*tiny.Fuse.state, "woken")
+        woken = 0
+
+        def record(self, t_s, instance, outcome):
+            return Gate(0, 12.0)
+
+        def wake(self, t_s, instance):
+            self.woken += 1
+
+    talk = talk_to(breaker=Punctual, slots=2)
+    talk.ready(0.0, 0)
+    talk.arrives(1.0, 1)
+    talk.arrives(1.0, 2)
+    talk.finishes(2.0, 1, Outcome.ERROR)
+    talk.finishes(3.0, 2, Outcome.ERROR)
+    talk.passes(20.0)
+    assert talk.plane.pools[0].controllers.breaker.woken == 1
+
+
+def test_an_instance_that_comes_back_starts_with_a_clean_record(talk_to, tiny):
+    talk = talk_to(breaker=tiny.Fuse)
+    talk.ready(0.0, 0)
+    talk.arrives(1.0, 1)
+    talk.finishes(2.0, 1, Outcome.ERROR)
+    talk.instance(3.0, 0, State.FAILED)
+    talk.ready(4.0, 0)
+    talk.arrives(5.0, 2)
+    talk.finishes(6.0, 2, Outcome.ERROR)
+    assert talk.plane.pools[0].instances[0].cap == 1
+
+
 def test_a_client_that_left_is_not_held_against_the_instance(talk_to, tiny):
     talk = talk_to(breaker=lambda: tiny.Fuse(failures=1))
     talk.ready(0.0, 0)
@@ -227,8 +261,9 @@ def test_a_scaler_is_shown_the_mean_since_its_last_look(talk_to, tiny):
     talk.arrives(10.0, 2)
     talk.finishes(11.0, 1)
     talk.passes(15.0)
+    talk.passes(25.0)
     looks = talk.plane.pools[0].controllers.scaler.looks
-    assert looks == [(5.0, 1.0), (15.0, (5 * 1 + 1 * 2 + 4 * 1) / 10)]
+    assert looks == [(5.0, 1.0), (15.0, (5 * 1 + 1 * 2 + 4 * 1) / 10), (25.0, 1.0)]
 
 
 def test_a_paused_scaler_goes_on_deciding_and_nothing_is_done(talk_to, tiny):

@@ -54,6 +54,7 @@ def test_a_client_that_leaves_while_held_is_passed_over(talk_to, tiny):
     assert talk.arrives(1.0, 2) == []
     assert talk.leaves(1.5, 1) == []
     assert talk.told(1.6, 1, Status.GRANTED, 2.0) == ["dispatch 1: request 2 to 0, ARRIVED"]
+    assert talk.plane.pools[0].controllers.limiter.settled == 0
 
 
 def test_a_follower_that_leaves_does_not_disturb_its_leader(talk_to, tiny):

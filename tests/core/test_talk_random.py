@@ -179,7 +179,7 @@ def test_the_invariants_hold_without_limits_cache_and_retries(tiny, steps):
 @quick(60)
 @given(steps=STEPS)
 def test_a_crash_at_any_prefix_shows_nowhere(tiny, steps):
-    """Every prefix is a crash: each time a fresh control plane goes on for good where the last one stopped."""
+    """Every prefix is a crash: each time a fresh control plane goes on where the last one stopped."""
 
     def fresh():
         return tiny.build(**everything(tiny))

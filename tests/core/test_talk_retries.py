@@ -92,15 +92,17 @@ def test_some_failures_no_retry_mends(talk_to, tiny, outcome):
 
 
 def test_a_limiter_settles_once_with_the_usage_of_every_attempt(talk_to, tiny):
-    talk = talk_to(retrier=tiny.Again, limiter=tiny.Counted)
+    talk = talk_to(retrier=lambda: tiny.Again(attempts=3), limiter=tiny.Counted)
     talk.ready(0.0, 0)
     talk.arrives(1.0, 1)
     talk.finishes(2.0, 1, Outcome.ERROR, tokens_out=10)
     limiter = talk.plane.pools[0].controllers.limiter
     assert (limiter.used, limiter.spent) == (1, 0)
     talk.passes(3.0)
-    talk.finishes(4.0, 2, tokens_out=40)
-    assert (limiter.used, limiter.spent) == (0, 900 + 10 + 900 + 40)
+    talk.finishes(4.0, 2, Outcome.ERROR, tokens_out=20)
+    talk.passes(5.0)
+    talk.finishes(6.0, 3, tokens_out=40)
+    assert (limiter.used, limiter.spent) == (0, 3 * 900 + 10 + 20 + 40)
 
 
 def test_a_timeout_in_the_queue_and_one_in_flight_say_which_they_are(talk_to):

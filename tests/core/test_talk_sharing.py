@@ -177,6 +177,16 @@ def test_a_repeat_of_an_open_request_joins_it(talk_to):
     assert talk.finishes(2.0, 1) == ["answer 1 from 1, OWN, keep", "answer 2 from 1, JOINED, keep"]
 
 
+def test_what_a_repeat_shares_is_forgotten_once_with_its_key(talk_to):
+    talk = talk_to(memory=1)
+    talk.ready(0.0, 0)
+    talk.arrives(1.0, 1, idempotency_key=8)
+    talk.arrives(1.5, 2, idempotency_key=8)
+    talk.finishes(2.0, 1)
+    talk.arrives(3.0, 3, idempotency_key=9)
+    assert talk.finishes(4.0, 2) == ["answer 3 from 2, OWN, keep", "forget 1"]
+
+
 def test_a_repeat_of_an_answered_request_gets_its_source(talk_to):
     talk = talk_to()
     talk.ready(0.0, 0)

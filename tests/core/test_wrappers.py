@@ -356,7 +356,9 @@ def test_candidates_that_fail_at_everything_stop_nothing(tiny, families, orders)
     wrap = beside(broken)
     talk = follow(tiny.Talk(lambda: tiny.build(wrap=wrap, **as_live(tiny)), crashing=False), orders)
     assert [c for c in unshadowed(talk.commands) if type(c) is not Raise] == plain.commands
-    assert all(isnan(c.candidate) for c in talk.commands if type(c) is Shadowed)
+    for command in talk.commands:
+        if type(command) is Shadowed:  # a candidate breaker without a gate is not asked about its moment
+            assert isnan(command.candidate) or (command.family == "breaker" and command.candidate == -1.0)
     alerts = Counter(c.alert.subject.split(".")[0] for c in talk.commands if type(c) is Raise)
     assert all(count <= 1 + talk.events[-1].t_s / 60.0 for count in alerts.values())
     assert any(c.alert.severity == Severity.WARNING for c in talk.commands if type(c) is Raise)

@@ -118,8 +118,10 @@ class SharedEngine:
         heap, inside = self._heap, self._inside
         ended: list[Job] = []
         streaming: list[Job] = []
-        reached = self._work * (1.0 + _HAIR) + 1e-12
-        while heap and heap[0][0] <= reached:
+        now_s, work, rate = self._last_s, self._work, self._rate
+        reached = work * (1.0 + _HAIR)
+        # What lies nearer than time can tell apart is reached too, or the clock would stand still before it.
+        while heap and (heap[0][0] <= reached or now_s + (heap[0][0] - work) / rate <= now_s):
             _, _, job, is_end = heappop(heap)
             if is_end:
                 del inside[job.attempt], self._started_at[job.attempt]

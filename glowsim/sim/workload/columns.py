@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from glowsim.core.streams import Streams, key_of, mix
+from glowsim.core.streams import Streams, key_of, mix_all
 from glowsim.core.types import Request
 from glowsim.sim.laws import Law
 from glowsim.sim.service import Service, Truth
@@ -139,13 +139,16 @@ class Columns:
             which = np.searchsorted(popularity, self._uniform("prompt", n), side="right")
             tokens_in = np.where(repeats, prompt_in[which], tokens_in)
             tokens_out = np.where(repeats, prompt_out[which], tokens_out)
-            cache_keys = [
-                mix(self._cache_root ^ prompt) if again else 0
-                for prompt, again in zip(which.tolist(), repeats.tolist(), strict=True)
-            ]
-        if users is None:
-            users = ids if shape.users is None else (self._uniform("user", n) * shape.users).astype(int).tolist()
-        keys = [mix(self._user_root ^ user) for user in users]
+            hashed = mix_all(which.astype(np.uint64) ^ np.uint64(self._cache_root))
+            cache_keys = np.where(repeats, hashed, np.uint64(0)).tolist()
+        if users is not None:
+            who = np.asarray(users, dtype=np.uint64)
+        elif shape.users is None:
+            who = np.asarray(ids, dtype=np.uint64)
+        else:
+            who = (self._uniform("user", n) * shape.users).astype(np.uint64)
+        keys = mix_all(who ^ np.uint64(self._user_root)).tolist()
+        tenants = [1] * n if shape.tenants == 1 else (who % np.uint64(shape.tenants) + np.uint64(1)).tolist()
         used = self._traits if len(shape.agents) > 1 else [self._traits[shape.agents[0]]]
         weight = np.empty(n)
         draws = self._uniform("weight", n) if any(trait.service.law.random for trait in used) else np.zeros(n)
@@ -163,7 +166,7 @@ class Columns:
                 zip(
                     ids, agent_list, tokens_in.tolist(), [shape.max_tokens_out] * n, [shape.priority] * n, [0] * n,
                     [self._traits[agent].region for agent in agent_list], [shape.stream] * n, deadline, keys, keys,
-                    [1 + user % shape.tenants for user in users], cache_keys, [0] * n, [0] * n,
+                    tenants, cache_keys, [0] * n, [0] * n,
                     strict=True,
                 ),
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from heapq import heappush
 from math import inf
 from typing import TYPE_CHECKING, Protocol
 
@@ -11,6 +12,7 @@ import numpy.typing as npt
 
 from glowsim.core.streams import Streams
 from glowsim.core.types import Request
+from glowsim.sim.environment import NORMAL
 from glowsim.sim.laws import Law
 from glowsim.sim.service import Truth
 from glowsim.sim.workload.columns import Columns, Tokens
@@ -69,6 +71,8 @@ class OpenSource:
     def start(self, world: World, index: int, count: int) -> None:
         """Send the first one when it is due."""
         self._world, self._index, self._count = world, index, count
+        self._world_arrive = world.arrive
+        self._queue, self._number = world.environment._queue, world.environment._number
         self._call_at = world.environment.call_at
         self._next_block()
 
@@ -99,8 +103,8 @@ class OpenSource:
     def _arrive(self, i: int) -> None:
         following = i + 1
         if following < len(self._times):
-            self._call_at(self._times[following], self._arrive, following)
-            self._world.arrive(self._requests[i], self._truths[i])
+            heappush(self._queue, (self._times[following], NORMAL, self._number(), self._arrive, following))
+            self._world_arrive(self._requests[i], self._truths[i])
         else:
             request, truth = self._requests[i], self._truths[i]
             self._next_block()

@@ -1,0 +1,753 @@
+"""The asyncio driver: tells the control plane what happens among real callables, and does what it says.
+
+The conversation is the simulator's (`glowsim.sim.world`). The rules that it keeps:
+
+- nothing is awaited between an event and the start of every command that answers it, so the journal's order
+  is the order of the decisions;
+- every `Dispatch` is followed by exactly one `Finished`, whatever the callable does;
+- a content is kept from its `Answer` until its `Forget`, and never longer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import aclosing, suppress
+from functools import partial
+from math import inf, isfinite, isnan, nan
+from typing import Any, TypeVar
+
+import numpy as np
+
+from glowsim.core.control_plane import ControlPlane
+from glowsim.core.errors import GlowsimError, JournalError
+from glowsim.core.journal import Journal, Recording, first_difference
+from glowsim.core.types import (
+    Abandoned,
+    Advance,
+    Answer,
+    Arrived,
+    Ask,
+    Cancel,
+    Command,
+    Dispatch,
+    Effect,
+    Event,
+    Fail,
+    Finished,
+    FirstToken,
+    Forget,
+    InstanceChanged,
+    Observed,
+    Outcome,
+    Probe,
+    Raise,
+    Reject,
+    Request,
+    Scale,
+    Shadowed,
+    State,
+    Status,
+    Told,
+    Usage,
+    Woke,
+)  # fmt: skip
+from glowsim.live.calls import (
+    Answered,
+    Asker,
+    Call,
+    Closed,
+    Failed,
+    InstanceError,
+    InvalidTask,
+    Rejected,
+    Reply,
+    Scaler,
+    Serve,
+    Throttled,
+    Word,
+)  # fmt: skip
+
+__all__ = ["Driver"]
+
+_T = TypeVar("_T")
+_log = logging.getLogger(__name__)
+_DONE, _REFUSED, _LATER = Effect.DONE, Effect.REFUSED, None
+_THERE = (State.STARTING, State.READY)
+
+
+class _Ticket:
+    """An open request, as its client sees it."""
+
+    __slots__ = ("request", "said", "streamed", "task", "tries")
+
+    def __init__(self, request: Request, task: Any) -> None:
+        self.request = request
+        self.task = task
+        self.said: asyncio.Queue[str | Answered | Exception] = asyncio.Queue()
+        self.tries = 0
+        self.streamed = 0
+        """The attempt whose pieces it was given."""
+
+
+class _Instance:
+    __slots__ = ("agent", "in_flight", "number", "region", "serve", "starting", "state")
+
+    def __init__(self, number: int, agent: int, region: int, state: State) -> None:
+        self.number = number
+        self.agent = agent
+        self.region = region
+        self.state = state
+        self.serve: Serve | None = None
+        self.starting: asyncio.Task[Serve] | None = None
+        self.in_flight = 0
+
+
+class _Running:
+    """An attempt under way."""
+
+    __slots__ = ("begun_s", "call", "cancelling", "first_token_s", "instance", "task")
+
+    def __init__(self, call: Call, instance: _Instance, task: asyncio.Task[Reply], begun_s: float) -> None:
+        self.call = call
+        self.instance = instance
+        self.task = task
+        self.begun_s = begun_s
+        self.first_token_s = nan
+        self.cancelling = False
+
+
+class Driver:
+    """Drives a control plane in front of async callables.
+
+    Parameters
+    ----------
+    plane
+        The control plane.
+    journal
+        Where everything is written down; the driver closes it.
+    memory
+        Dispatched requests that are remembered for late labels (`observe`), at least 1.
+    contents
+        Answers that are kept at most for caches and repeats, at least 1. An answer that is wanted and gone
+        is made again.
+    clock
+        Monotonic seconds; default: the event loop's time.
+    asker
+        Asks the outside world; without one every question is refused and its fallback holds.
+    scalers
+        Agent -> who starts and stops its instances; an agent without one keeps the instances it has.
+    watch
+        Is called with every event and the commands that answered it.
+
+    Raises
+    ------
+    RuntimeError
+        No event loop is running.
+
+    Notes
+    -----
+    An exception of the control plane ends everything: it is raised, ``broken`` is set, ``error`` says why,
+    and every open client gets it.
+
+    >>> from controllers.balancing.round_robin import RoundRobin
+    >>> from controllers.queueing.fifo import FifoQueue
+    >>> from glowsim.core.pool import Controllers, PoolSpec
+    >>> async def echo(call):
+    ...     return Reply(call.task.upper(), Usage(call.plan.tokens_in, 0, 1))
+    >>> async def main():
+    ...     spec = PoolSpec(0, 1, 1, (0,), 30.0, inf, 30.0, 10, 10, 10)
+    ...     plane = ControlPlane([(spec, Controllers(FifoQueue(limit=10), RoundRobin()))])
+    ...     driver = Driver(plane, Journal({}), memory=10, contents=10)
+    ...     driver.add(0, echo)
+    ...     answered = await driver.request(Request(0, 0, tokens_in=1, max_tokens_out=9), "hello")
+    ...     await driver.close(grace_s=1.0)
+    ...     return answered.content
+    >>> asyncio.run(main())
+    'HELLO'
+    """
+
+    def __init__(
+        self, plane: ControlPlane, journal: Journal, *, memory: int, contents: int,
+        clock: Callable[[], float] | None = None, asker: Asker | None = None,
+        scalers: Mapping[int, Scaler] | None = None,
+        watch: Callable[[Event, Sequence[Command]], None] | None = None,
+    ) -> None:  # fmt: skip
+        self._loop = asyncio.get_running_loop()
+        self._clock = self._loop.time if clock is None else clock
+        self._epoch_s = self._clock()
+        self._plane = plane
+        self._journal = journal
+        self._memory = memory
+        self._contents = contents
+        self._asker = asker
+        self.scalers: dict[int, Scaler] = dict(scalers or {})
+        """Agent -> who starts and stops its instances."""
+        self._watch = watch
+        self._tickets: dict[int, _Ticket] = {}
+        self._running: dict[int, _Running] = {}
+        self._instances: dict[int, _Instance] = {}
+        self._scaling: dict[int, set[int]] = {}
+        """Number of a `Scale` -> instances that have not got where it wants them."""
+        self._deferred: set[int] = set()
+        """Commands that are being carried out."""
+        self._chores: set[asyncio.Task[Any]] = set()
+        """Questions, starts and stops under way."""
+        self._over = False
+        self._fresh: tuple[int, Reply | None] = (0, None)
+        """The attempt that is being told as finished, and its reply."""
+        self._kept: OrderedDict[int, Reply] = OrderedDict()
+        self._served: OrderedDict[int, tuple[int, int, int]] = OrderedDict()
+        """Request -> (agent, variant, unit)."""
+        self._weights: dict[int, float] = {}
+        self._todo: deque[Event] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+        self._wake_at_s = inf
+        self._last_request = 0
+        self._next_instance = 0
+        self._closing = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.broken = asyncio.Event()
+        """Set when the control plane raised."""
+        self.error: Exception | None = None
+        self._do: dict[type, Callable[[Any, int], Effect | None]] = {
+            Dispatch: self._dispatch,
+            Answer: self._answer,
+            Reject: self._reject,
+            Fail: self._fail,
+            Cancel: self._cancel,
+            Scale: self._scale,
+            Ask: self._ask,
+            Forget: self._forget,
+            Advance: self._advance,
+            Probe: lambda probe, number: _REFUSED,  # nobody here knows how to ask an instance
+            Raise: lambda alert, number: _DONE,
+            Shadowed: lambda shadowed, number: _DONE,
+        }
+
+    def now_s(self) -> float:
+        """Return the journal's time, in seconds since its epoch."""
+        return self._clock() - self._epoch_s
+
+    def loop_time(self, t_s: float) -> float:
+        """Return the event loop's time of a moment of the journal's, for ``loop.call_at``."""
+        return t_s + (self._loop.time() - self.now_s())
+
+    @property
+    def admitting(self) -> bool:
+        """Whether requests are taken in."""
+        return not self._closing
+
+    # --- clients --------------------------------------------------------------------------------------
+
+    async def request(self, asked: Request, task: Any) -> Answered:
+        """Ask for something and return the answer.
+
+        A caller that is cancelled has gone away: its request is abandoned and a running attempt cancelled.
+
+        Parameters
+        ----------
+        asked
+            The request; the driver gives it its number.
+        task
+            The content, for the instance.
+
+        Raises
+        ------
+        Rejected
+            It was turned away.
+        Failed
+            It failed.
+        Closed
+            The driver is closing.
+        """
+        ticket = self._arrive(asked._replace(stream=False), task)
+        try:
+            said = await ticket.said.get()
+        finally:
+            self._left(ticket)
+        if isinstance(said, Exception):
+            raise said
+        assert isinstance(said, Answered)
+        return said
+
+    async def stream(self, asked: Request, task: Any) -> AsyncIterator[str | Answered]:
+        """Ask for something and yield pieces of the answer as they come, then the `Answered`.
+
+        Raises as `request` does: before the first piece, or after it if the stream broke. A generator that is
+        closed early has gone away.
+        """
+        ticket = self._arrive(asked._replace(stream=True), task)
+        try:
+            while True:
+                said = await ticket.said.get()
+                if isinstance(said, Exception):
+                    raise said
+                yield said
+                if isinstance(said, Answered):
+                    return
+        finally:
+            self._left(ticket)
+
+    def observe(self, request_id: int, metric: str, value: float) -> None:
+        """Take in feedback or a late label of a request that was dispatched not too long ago.
+
+        Raises
+        ------
+        KeyError
+            The request is not remembered: too old, or never dispatched.
+        """
+        if request_id not in self._served:
+            raise KeyError(
+                f"request {request_id} is not among the last {self._memory} that were dispatched: its label "
+                "came too late, or it belongs to another fleet"
+            )
+        agent, variant, unit = self._served[request_id]
+        weight = self._weights.get(agent, 0.0)
+        propensity = weight if variant else 1.0 - weight
+        self.tell(Observed(self.now_s(), request_id, agent, variant, unit, propensity, metric, value))
+
+    def _arrive(self, asked: Request, task: Any) -> _Ticket:
+        if self._closing:
+            raise self.error or Closed("no requests are taken any more: the driver is closing")
+        ticket = _Ticket(self._numbered(asked), task)
+        self._tickets[ticket.request.request_id] = ticket
+        self.tell(Arrived(self.now_s(), ticket.request))
+        return ticket
+
+    def _numbered(self, asked: Request) -> Request:
+        self._last_request += 1
+        return asked._replace(request_id=self._last_request)
+
+    def _left(self, ticket: _Ticket) -> None:
+        """Abandon a request that is still open when its client stops listening."""
+        request_id = ticket.request.request_id
+        if self._tickets.pop(request_id, None) is not None:
+            self.tell(Abandoned(self.now_s(), request_id))
+
+    # --- the conversation -----------------------------------------------------------------------------
+
+    def tell(self, event: Event) -> None:
+        """Tell the control plane what happened and start all that it says."""
+        try:
+            self._take(event)
+            while self._todo:
+                self._take(self._todo.popleft())
+        except Exception as error:
+            self._break(error)
+            raise
+        self._arm()
+        if self._tickets or self._running:
+            self._idle.clear()
+        else:
+            self._idle.set()
+
+    def _take(self, event: Event) -> None:
+        journal, t_s = self._journal, event[0]
+        journal.event(event)
+        commands = self._plane.handle(event)
+        for command in commands:
+            number = journal.command(command)
+            effect = self._do[type(command)](command, number)
+            if effect is _LATER:
+                journal.defer(t_s, number)
+                self._deferred.add(number)
+            elif effect is _REFUSED:
+                journal.effect(t_s, number, effect)
+        if self._watch is not None:
+            self._watch(event, commands)
+
+    def _break(self, error: Exception) -> None:
+        self._closing = self._over = True
+        self.error = error
+        for ticket in self._tickets.values():
+            ticket.said.put_nowait(error)
+        self._tickets.clear()
+        for running in self._running.values():
+            running.task.cancel()
+        self._running.clear()
+        self._idle.set()
+        self.broken.set()
+
+    def _effect(self, number: int, status: Effect) -> None:
+        """Say what became of a command that took its time."""
+        self._deferred.discard(number)
+        self._journal.effect(self.now_s(), number, status)
+
+    def _arm(self) -> None:
+        due_s = self._plane.timers.earliest_s  # it may be early, never late
+        if due_s < self._wake_at_s:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._wake_at_s = due_s
+            self._timer = self._loop.call_at(self.loop_time(due_s), self._wake)
+
+    def _wake(self) -> None:
+        self._wake_at_s, self._timer = inf, None
+        now_s = self.now_s()
+        if self._plane.next_wake_s() <= now_s:
+            self.tell(Woke(now_s))
+        else:
+            self._arm()
+
+    # --- attempts -------------------------------------------------------------------------------------
+
+    def _dispatch(self, command: Dispatch, number: int) -> Effect:
+        attempt, request_id, instance_number, plan, _ = command
+        instance = self._instances.get(instance_number)
+        if instance is None or instance.state != State.READY or instance.serve is None:
+            self._todo.append(Finished(self.now_s(), attempt, Outcome.UNREACHABLE, Usage()))
+            return _REFUSED
+        ticket = self._tickets[request_id]
+        request = ticket.request
+        call = Call(attempt, instance_number, request, plan, ticket.task, ticket.tries)
+        ticket.tries += 1
+        self._served[request_id] = (request.agent, plan.variant, request.user or request_id)
+        if len(self._served) > self._memory:
+            self._served.popitem(last=False)
+        task = self._loop.create_task(self._serve(instance.serve, call))
+        self._running[attempt] = _Running(call, instance, task, self.now_s())
+        instance.in_flight += 1
+        task.add_done_callback(partial(self._ended, attempt))
+        return _DONE
+
+    async def _serve(self, serve: Serve, call: Call) -> Reply:
+        made = serve(call)
+        if isinstance(made, AsyncIterator):
+            pieces = []
+            async with aclosing(made):  # type: ignore[type-var]  # an async generator, or something like it
+                async for piece in made:
+                    pieces.append(piece)
+                    self._pass_on(call, piece)
+            return Reply("".join(pieces), call.usage)
+        reply = await made
+        if not isinstance(reply, Reply):
+            raise InstanceError(f"instance {call.instance} gave back {type(reply).__name__}, not a Reply")
+        return reply
+
+    def _pass_on(self, call: Call, piece: str) -> None:
+        """Give a piece of a stream to its client; the first one commits the request to this attempt."""
+        running = self._running.get(call.attempt)
+        if running is None or running.cancelling or not call.request.stream:
+            return
+        if isnan(running.first_token_s):
+            now_s = self.now_s()
+            running.first_token_s = now_s
+            self.tell(FirstToken(now_s, call.attempt))
+        ticket = self._tickets.get(call.request.request_id)
+        if ticket is not None and not running.cancelling:
+            ticket.streamed = call.attempt
+            ticket.said.put_nowait(piece)
+
+    def _ended(self, attempt: int, task: asyncio.Task[Reply]) -> None:
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        running = self._running.pop(attempt, None)
+        if running is None:
+            return  # given up before: its end was told, or everything has ended
+        reply = task.result() if error is None else None
+        usage = running.call.usage if reply is None else reply.usage
+        if not isnan(running.first_token_s):
+            usage = usage._replace(first_token_s=running.first_token_s - running.begun_s)
+        if reply is not None:
+            reply = Reply(reply.content, usage)
+        outcome = Outcome.OK if error is None else _outcome_of(error, running)
+        retry_after_s = error.retry_after_s if isinstance(error, Throttled) else 0.0
+        instance = running.instance
+        instance.in_flight -= 1
+        if instance.state == State.DRAINING and not instance.in_flight:
+            self._stop(instance)
+        self._fresh = (attempt, reply)
+        self.tell(Finished(self.now_s(), attempt, outcome, usage, retry_after_s))
+        self._fresh = (0, None)
+
+    def _cancel(self, command: Cancel, number: int) -> Effect:
+        running = self._running.get(command.attempt)
+        if running is None:
+            return _REFUSED
+        running.cancelling = True
+        running.task.cancel()
+        return _DONE
+
+    # --- ends of requests -----------------------------------------------------------------------------
+
+    def _answer(self, command: Answer, number: int) -> Effect:
+        request_id, source, reason, keep = command
+        ticket = self._tickets.pop(request_id, None)
+        if ticket is None:
+            return _REFUSED  # its client is of a time before the restart
+        reply = self._fresh[1] if self._fresh[0] == source else self._kept.get(source)
+        if reply is None:  # lost in a restart, or too many were kept: made again, past the cache
+            ticket.request = self._numbered(ticket.request._replace(cache_key=0, idempotency_key=0))
+            self._tickets[ticket.request.request_id] = ticket
+            self._todo.append(Arrived(self.now_s(), ticket.request))
+            return _REFUSED
+        if keep:
+            self._kept[source] = reply
+            if len(self._kept) > self._contents:
+                self._kept.popitem(last=False)
+        if ticket.request.stream and ticket.streamed != source:
+            ticket.said.put_nowait(reply.content)
+        ticket.said.put_nowait(Answered(request_id, reply.content, reply.usage, reason.code, source))
+        return _DONE
+
+    def _reject(self, command: Reject, number: int) -> Effect:
+        request_id, retry_after_s, reason = command
+        return self._turn_down(request_id, Rejected(request_id, retry_after_s, reason))
+
+    def _fail(self, command: Fail, number: int) -> Effect:
+        request_id, outcome, reason = command
+        return self._turn_down(request_id, Failed(request_id, outcome, reason))
+
+    def _turn_down(self, request_id: int, error: GlowsimError) -> Effect:
+        ticket = self._tickets.pop(request_id, None)
+        if ticket is None:
+            return _REFUSED
+        ticket.said.put_nowait(error)
+        return _DONE
+
+    def _forget(self, command: Forget, number: int) -> Effect:
+        self._kept.pop(command.source, None)
+        return _DONE
+
+    def _advance(self, command: Advance, number: int) -> Effect:
+        self._weights[command.agent] = command.weight
+        return _DONE
+
+    # --- the outside world ----------------------------------------------------------------------------
+
+    def _ask(self, ask: Ask, number: int) -> Effect | None:
+        if self._asker is None:
+            return _REFUSED
+        self._chore(self._asker(ask), partial(self._heard, ask.ask_id, number))
+        return _LATER
+
+    def _heard(self, ask_id: int, number: int, task: asyncio.Task[Word]) -> None:
+        now_s = self.now_s()
+        error = None if task.cancelled() else task.exception()
+        if task.cancelled() or error is not None:
+            _log.warning("question %d was not answered: %r", ask_id, error)
+            word = Word(Status.UNKNOWN)
+            self._effect(number, _REFUSED)
+        else:
+            word = task.result()
+            self._effect(number, _DONE)
+        self.tell(Told(now_s, ask_id, word.status, word.value, now_s + word.lasts_s))
+
+    def _chore(self, work: Awaitable[_T], then: Callable[[asyncio.Task[_T]], None]) -> asyncio.Task[_T]:
+        """Have something done meanwhile, and hear of its end unless everything has ended before."""
+
+        def ended(task: asyncio.Task[_T]) -> None:
+            self._chores.discard(task)
+            if not self._over:
+                then(task)
+
+        task = self._loop.create_task(_awaited(work))
+        self._chores.add(task)
+        task.add_done_callback(ended)
+        return task
+
+    # --- instances ------------------------------------------------------------------------------------
+
+    def add(self, agent: int, serve: Serve, *, region: int = 0) -> int:
+        """Let an instance of an agent take part, ready at once; return its number."""
+        instance = self._make(agent, region, State.READY)
+        instance.serve = serve
+        self.tell(InstanceChanged(self.now_s(), agent, instance.number, State.READY, region))
+        return instance.number
+
+    def _make(self, agent: int, region: int, state: State) -> _Instance:
+        number = self._next_instance
+        self._next_instance += 1
+        instance = self._instances[number] = _Instance(number, agent, region, state)
+        return instance
+
+    def _scale(self, command: Scale, number: int) -> Effect | None:
+        agent = command.agent
+        if agent not in self.scalers:
+            return _REFUSED
+        unsettled = set(command.victims)
+        for victim in command.victims:
+            self._drain(self._instances[victim])
+        alive = [each for each in self._instances.values() if each.agent == agent and each.state in _THERE]
+        for _ in range(command.want - len(alive)):
+            unsettled.add(self._start(agent, command.region).number)
+        if not unsettled:
+            return _DONE
+        self._scaling[number] = unsettled
+        return _LATER
+
+    def _start(self, agent: int, region: int) -> _Instance:
+        instance = self._make(agent, region, State.STARTING)
+        self._todo.append(
+            InstanceChanged(self.now_s(), agent, instance.number, State.STARTING, instance.region)
+        )
+        start = self.scalers[agent].start(instance.number)
+        instance.starting = self._chore(start, partial(self._started, instance))
+        return instance
+
+    def _started(self, instance: _Instance, task: asyncio.Task[Serve]) -> None:
+        if instance.state != State.STARTING:
+            return  # it was told to go meanwhile
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if error is not None:
+            _log.warning("instance %d of agent %d did not start: %r", instance.number, instance.agent, error)
+            self._changed(instance, State.FAILED)
+        else:
+            instance.serve = task.result()
+            self._changed(instance, State.READY)
+
+    def _drain(self, instance: _Instance) -> None:
+        """Have an instance go: at once, or when its work is done."""
+        instance.state = State.DRAINING
+        if instance.starting is not None:
+            instance.starting.cancel()
+        if instance.in_flight:
+            there = (instance.agent, instance.number, State.DRAINING, instance.region)
+            self._todo.append(InstanceChanged(self.now_s(), *there))
+        else:
+            self._stop(instance)
+
+    def _stop(self, instance: _Instance) -> None:
+        self._chore(self.scalers[instance.agent].stop(instance.number), partial(self._stopped, instance))
+
+    def _stopped(self, instance: _Instance, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            _log.warning("instance %d of agent %d did not stop: %r", instance.number, instance.agent, error)
+        self._changed(instance, State.GONE if error is None else State.FAILED)
+
+    def _changed(self, instance: _Instance, state: State) -> None:
+        """Tell that an instance got somewhere, and what that makes of the commands that sent it there."""
+        now_s, number = self.now_s(), instance.number
+        instance.state = state
+        if state != State.READY:
+            del self._instances[number]
+        for command, unsettled in list(self._scaling.items()):
+            if number in unsettled:
+                unsettled.discard(number)
+                if state == State.FAILED or not unsettled:
+                    del self._scaling[command]
+                    self._effect(command, _REFUSED if state == State.FAILED else _DONE)
+        self.tell(InstanceChanged(now_s, instance.agent, number, state, instance.region))
+
+    # --- beginning and ending -------------------------------------------------------------------------
+
+    def recover(self, recording: Recording) -> None:
+        """Go on where a journal ends: the driver that wrote it is gone, and its clients and attempts with it.
+
+        The journal's events are replayed and taken over. Then its instances have failed, its open attempts
+        are finished as `Outcome.LOST`, and its open requests are abandoned. The time in between counts
+        nothing. Call it once, before anything else.
+
+        Raises
+        ------
+        JournalError
+            The control plane decides otherwise than the journal says: another scenario, another version.
+        """
+        difference = first_difference(recording, self._plane)
+        if difference is not None:
+            raise JournalError(
+                f"the journal was written by another control plane: at event {difference.number}, "
+                f"{difference.event!r}, it has {difference.recorded} and this one {difference.replayed}; "
+                "move the journal away to start afresh"
+            )
+        self._journal.resume(recording)
+        times = recording.times()
+        last_s = float(times[-1]) if len(times) and isfinite(times[-1]) else 0.0
+        self._epoch_s = self._clock() - last_s
+        arrived, changed = recording.table(Arrived), recording.table(InstanceChanged)
+        self._last_request = int(arrived["request_id"].max(initial=0))
+        self._next_instance = int(changed["instance"].max(initial=-1)) + 1
+        scalers, self.scalers = self.scalers, {}  # nothing is started for a fleet that is going
+        now_s = max(self.now_s(), last_s)
+        last_change = {int(row["instance"]): row for row in changed}
+        for number, row in last_change.items():
+            if row["state"] < State.GONE:
+                self.tell(InstanceChanged(now_s, int(row["agent"]), number, State.FAILED, int(row["region"])))
+        dispatched, finished = recording.table(Dispatch)["attempt"], recording.table(Finished)["attempt"]
+        for attempt in np.setdiff1d(dispatched, finished).tolist():
+            self.tell(Finished(now_s, attempt, Outcome.LOST, Usage()))
+        for request_id in _open_requests(recording):
+            self.tell(Abandoned(now_s, request_id))
+        self.scalers = scalers
+
+    def flush(self) -> None:
+        """Write down what has happened so far, so that it outlives this process.
+
+        A journal that cannot be written ends everything, as an exception of the control plane does.
+        """
+        self._journal.settle(self.now_s())
+        try:
+            self._journal.flush()
+        except OSError as error:
+            self._break(error)
+            raise
+
+    async def close(self, grace_s: float) -> None:
+        """Take in nothing more, let open requests finish for ``grace_s``, end the rest, close the journal.
+
+        A fifth of the time, at most a second, is kept for what has to be cancelled.
+        """
+        self._closing = True
+        last_s = min(1.0, grace_s / 5.0)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(grace_s - last_s):
+                await self._idle.wait()
+        gone = Closed("the driver is closing: the request was not finished")
+        for ticket in reversed(list(self._tickets.values())):  # nobody takes over from anybody
+            ticket.said.put_nowait(gone)
+            self._left(ticket)
+        await _ended([running.task for running in self._running.values()], last_s)
+        for attempt in list(self._running):
+            del self._running[attempt]
+            self.tell(Finished(self.now_s(), attempt, Outcome.LOST, Usage()))
+        self._over = True
+        await _ended(self._chores, last_s)
+        if self._timer is not None:
+            self._timer.cancel()
+        for number in sorted(self._deferred):
+            self._effect(number, _REFUSED)
+        self._journal.settle(self.now_s())
+        self._journal.close()
+
+
+async def _ended(tasks: Iterable[asyncio.Task[Any]], within_s: float) -> None:
+    """Cancel tasks and wait until they have ended, but not for those that do not obey."""
+    waiting = list(tasks)
+    for task in waiting:
+        task.cancel()
+    if waiting:
+        await asyncio.wait(waiting, timeout=within_s)
+
+
+async def _awaited(work: Awaitable[_T]) -> _T:
+    return await work
+
+
+def _outcome_of(error: BaseException, running: _Running) -> Outcome:
+    match error:
+        case asyncio.CancelledError():
+            return Outcome.CANCELLED if running.cancelling else Outcome.ERROR
+        case InvalidTask():
+            return Outcome.INVALID
+        case Throttled():
+            return Outcome.THROTTLED
+        case TimeoutError():
+            return Outcome.TIMEOUT
+        case ConnectionError():
+            return Outcome.UNREACHABLE
+        case InstanceError():
+            return Outcome.ERROR
+    _log.warning("instance %d raised", running.instance.number, exc_info=error)
+    return Outcome.ERROR
+
+
+def _open_requests(recording: Recording) -> list[int]:
+    """Return the requests of a journal that are open, the last first: so nobody takes over from a leader."""
+    ended = [recording.table(kind)["request_id"] for kind in (Answer, Reject, Fail, Abandoned)]
+    still = np.setdiff1d(recording.table(Arrived)["request_id"], np.concatenate(ended))
+    numbers: list[int] = still.tolist()
+    return numbers[::-1]

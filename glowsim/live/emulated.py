@@ -1,0 +1,267 @@
+"""Emulated agents: the simulator's own instances, served under a real clock.
+
+Live mode can be tried without an agent: whoever has no upstream is emulated, by the service law, the
+failures and the start-up times of the scenario. It proves the plumbing; it predicts nothing.
+
+The only module of `glowsim.live` that knows `glowsim.sim`: an emulated instance is the simulator's engine,
+fed by calls and advanced to the present moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from math import inf
+
+import numpy as np
+
+from glowsim.build import BuildError, _agent, _law
+from glowsim.core.streams import Streams, uniform_at
+from glowsim.core.types import Outcome, Usage
+from glowsim.live.calls import Call, InstanceError, InvalidTask, Reply, Serve
+from glowsim.scenario import Scenario
+from glowsim.scenario.workload import Trace
+from glowsim.sim.environment import Environment
+from glowsim.sim.laws import Law
+from glowsim.sim.service import Truth, weight_again
+from glowsim.sim.serving.engine import Engine, Job
+from glowsim.sim.serving.fcfs import FcfsEngine
+from glowsim.sim.serving.shared import SharedEngine
+from glowsim.sim.world import AgentWorld
+
+__all__ = ["Drawn", "EmulatedAgent", "RealTime", "agent_worlds"]
+
+
+def agent_worlds(scenario: Scenario) -> list[AgentWorld]:
+    """Return what the world knows of every agent, by number."""
+    return [_agent(scenario, agent) for agent in scenario.agents().values()]
+
+
+class RealTime:
+    """A simulated environment that follows a real clock.
+
+    Parameters
+    ----------
+    now_s
+        The clock, in the journal's seconds.
+    loop_time
+        Says of a moment of that clock when it is on the event loop's.
+    """
+
+    def __init__(self, now_s: Callable[[], float], loop_time: Callable[[float], float]) -> None:
+        self.environment = Environment()
+        self._now_s = now_s
+        self._loop_time = loop_time
+        self._loop = asyncio.get_running_loop()
+        self._due_s = inf
+        self._timer: asyncio.TimerHandle | None = None
+
+    @contextmanager
+    def now(self) -> Iterator[None]:
+        """Have everything happen that is due; inside the block, the environment is at the present moment."""
+        self.environment.run_until(self._now_s())
+        yield
+        due_s = self.environment.peek()
+        if due_s < self._due_s:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._due_s = due_s
+            self._timer = self._loop.call_at(self._loop_time(due_s), self._tick)
+
+    def _tick(self) -> None:
+        self._due_s, self._timer = inf, None
+        with self.now():
+            pass
+
+
+class Drawn:
+    """Draws the truth of live requests: by their number, from an agent's laws.
+
+    The length of an answer follows the first workload of the scenario that sends the agent work.
+
+    Parameters
+    ----------
+    scenario
+        Whose laws.
+    agent
+        The agent's name.
+    streams
+        Of the run.
+
+    Raises
+    ------
+    BuildError
+        No workload says how long this agent's answers are.
+    """
+
+    def __init__(self, scenario: Scenario, agent: str, streams: Streams) -> None:
+        number = list(scenario.agents()).index(agent)
+        self._weight: Law = agent_worlds(scenario)[number].service.law
+        columns = ("weight", "tokens out", "invalid", "error")
+        self._keys = [streams.key("emulated", column) for column in columns]
+        senders = [each for each in scenario.workload if agent in scenario.shares(each)]
+        sized = [each for each in senders if not isinstance(each, Trace)]
+        if not sized:
+            raise BuildError(
+                f"{agent} cannot be emulated: no workload says how long its answers are (a trace's lengths "
+                "are in its file); give it an --upstream, or a workload with tokens_out"
+            )
+        self._tokens_out: Law = _law(sized[0].tokens_out)
+
+    def __call__(self, call: Call) -> Truth:
+        """Return the truth of a call's request."""
+        weight, tokens, invalid, error = (uniform_at(key, call.request.request_id) for key in self._keys)
+        return Truth(_value(self._weight, weight), round(_value(self._tokens_out, tokens)), invalid, error)
+
+
+class EmulatedAgent:
+    """Starts, stops and is the instances of one emulated agent: a `Scaler`.
+
+    Parameters
+    ----------
+    spec
+        What the world knows of the agent.
+    truth
+        The truth of a call's request.
+    streams
+        Of the run: the luck of later attempts and the start-up times come from them.
+    time
+        The clock that the instances run by.
+    """
+
+    def __init__(
+        self, spec: AgentWorld, truth: Callable[[Call], Truth], streams: Streams, time: RealTime
+    ) -> None:
+        self._spec = spec
+        self._truth = truth
+        self._time = time
+        self._luck_key = streams.key("luck")
+        self._startup_key = streams.key("startup")
+        self._inside: dict[int, _Work] = {}
+
+    def instance(self) -> Serve:
+        """Return an instance that is ready."""
+        spec, environment = self._spec, self._time.environment
+        engine: Engine
+        if spec.shared:
+            engine = SharedEngine(environment, spec.concurrency, spec.slowdown, self._done, self._first_token)
+        else:
+            engine = FcfsEngine(environment, spec.concurrency, self._done)
+        return partial(self._serve, engine)
+
+    async def start(self, instance: int) -> Serve:
+        """Return an instance after its own draw of the start-up time."""
+        await asyncio.sleep(_value(self._spec.startup, uniform_at(self._startup_key, instance)))
+        return self.instance()
+
+    async def stop(self, instance: int) -> None:
+        """Let go of an instance: nothing is left of it."""
+
+    def _serve(self, engine: Engine, call: Call) -> AsyncIterator[str] | Awaitable[Reply]:
+        if call.request.stream and self._spec.shared:
+            return self._stream(engine, call)
+        return self._answer(engine, call)  # the other station knows of no first token
+
+    async def _answer(self, engine: Engine, call: Call) -> Reply:
+        with self._working(engine, call) as work:
+            await work.ended
+        work.check(call)
+        return Reply(_text(work.job.tokens_out), call.usage)
+
+    async def _stream(self, engine: Engine, call: Call) -> AsyncIterator[str]:
+        with self._working(engine, call) as work:
+            await asyncio.wait((work.first, work.ended), return_when=asyncio.FIRST_COMPLETED)
+            if work.first.done():
+                yield _text(1)
+            await work.ended
+        work.check(call)
+        yield f" {_text(work.job.tokens_out - 1)}"
+
+    @contextmanager
+    def _working(self, engine: Engine, call: Call) -> Iterator[_Work]:
+        """Put the call's work into an engine; take it off again if it is left before its end."""
+        job = self._job(call)
+        work = self._inside[call.attempt] = _Work(job)
+        with self._time.now():
+            engine.start(job)
+        try:
+            yield work
+        finally:
+            with self._time.now():
+                if self._inside.pop(call.attempt, None) is not None:
+                    job.progress = 0.0
+                    engine.cancel(job)
+                    call.usage = _used_so_far(job)
+
+    def _job(self, call: Call) -> Job:
+        """Return the work that an attempt is; the rules are those of the simulated world."""
+        spec, plan, request = self._spec, call.plan, call.request
+        truth = self._truth(call)
+        weight, _, luck_invalid, luck_error = truth
+        if call.tries:
+            luck_error = uniform_at(self._luck_key, request.request_id, call.tries)
+            if spec.service.law.random:
+                weight = weight_again(spec.service, self._luck_key ^ 1, request.request_id, call.tries)
+        work_s, prefill_s, tokens_out = spec.service.work(plan, truth, weight)
+        chance = spec.error
+        if plan.variant:
+            slowdown, chance = spec.variants[plan.variant - 1]  # the baseline is not among them
+            work_s, prefill_s = work_s * slowdown, prefill_s * slowdown
+        outcome = Outcome.OK
+        if luck_invalid < spec.invalid:
+            outcome, work_s, tokens_out = Outcome.INVALID, prefill_s, 0
+        elif luck_error < chance:
+            outcome, work_s, tokens_out = Outcome.ERROR, work_s * luck_error / chance, 0
+            prefill_s = min(prefill_s, work_s)
+        return Job(
+            call.attempt, request.request_id, call.instance, work_s, prefill_s, plan.tokens_in, tokens_out,
+            outcome, request.stream,
+        )  # fmt: skip
+
+    def _done(self, job: Job) -> None:
+        _set(self._inside.pop(job.attempt).ended)
+
+    def _first_token(self, job: Job) -> None:
+        if job.outcome == Outcome.OK and job.attempt in self._inside:
+            _set(self._inside[job.attempt].first)
+
+
+class _Work:
+    """A job inside an engine, and the moments that its call waits for."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        loop = asyncio.get_running_loop()
+        self.first: asyncio.Future[None] = loop.create_future()
+        self.ended: asyncio.Future[None] = loop.create_future()
+
+    def check(self, call: Call) -> None:
+        """Write down what was used; raise as the attempt's luck has it."""
+        call.usage = Usage(self.job.tokens_in, 0, self.job.tokens_out)
+        if self.job.outcome == Outcome.INVALID:
+            raise InvalidTask("the emulated agent turned the task down, as the scenario's failures have it")
+        if self.job.outcome != Outcome.OK:
+            raise InstanceError("the emulated attempt failed, as the scenario's failures have it")
+
+
+def _used_so_far(job: Job) -> Usage:
+    """Return what a cancelled job has used: the prompt once it has begun, and the share of the answer."""
+    done_s, writing_s = job.progress * job.work_s - job.prefill_s, job.work_s - job.prefill_s
+    written = min(max(done_s, 0.0) / max(writing_s, 1e-12), 1.0)
+    return Usage(job.tokens_in if job.progress > 0.0 else 0, 0, int(job.tokens_out * written))
+
+
+def _set(moment: asyncio.Future[None]) -> None:
+    if not moment.done():
+        moment.set_result(None)
+
+
+def _value(law: Law, uniform: float) -> float:
+    return float(law.ppf(np.array([uniform]))[0])
+
+
+def _text(tokens: int) -> str:
+    """Return a text of so many words."""
+    return " ".join(["emulated"] * tokens)

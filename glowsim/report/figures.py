@@ -1,0 +1,308 @@
+"""The pictures of a report, as SVG text: no user's words in them, no dates, equal bytes for equal runs."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from glowsim.report.binning import OverTime, tail
+from glowsim.report.numbers import Scale, exact, scale_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = [
+    "Backdrop",
+    "Target",
+    "body_end_s",
+    "fleet_over_time",
+    "latency_distribution",
+    "requests_over_time",
+]
+
+Floats = npt.NDArray[np.float64]
+
+_WIDTH_IN: Final = 7.2
+_INK, _SOFT, _GRID, _BAND = "#22303c", "#5b6873", "#e3e7ea", "#eceff1"
+_BLUE, _ORANGE, _GREEN, _RED = "#1f5fa8", "#b8560b", "#1b7a5a", "#a3293d"
+_LINES: Final = {50: (_BLUE, "-", "median"), 95: (_ORANGE, "--", "p95"), 99: (_RED, ":", "p99")}
+_STYLE: Final[Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "glowsim",
+    "font.family": "DejaVu Sans",
+    "font.size": 8.0,
+    "text.parse_math": False,
+    "text.color": _INK,
+    "axes.edgecolor": _SOFT,
+    "axes.labelcolor": _SOFT,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.formatter.useoffset": False,
+    "axes.titlesize": 8.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "grid.color": _GRID,
+    "grid.linewidth": 0.6,
+    "xtick.color": _SOFT,
+    "ytick.color": _SOFT,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "legend.frameon": False,
+    "legend.fontsize": 8.0,
+    "legend.handlelength": 2.2,
+    "lines.linewidth": 1.3,
+    "path.simplify": True,
+    "path.simplify_threshold": 0.2,
+}
+
+
+class Target(NamedTuple):
+    """A bound on a latency, to be marked: the share of requests that may be slower, if it is a percentile."""
+
+    latency_s: float
+    slower: float | None
+
+
+class Backdrop(NamedTuple):
+    """What lies behind the pictures over time: their end, the warm-up, faults as (from, to); in seconds."""
+
+    end_s: float
+    warmup_s: float
+    faults_s: tuple[tuple[float, float], ...]
+
+
+def latency_distribution(latency_s: Floats, targets: Sequence[Target]) -> str:
+    """Return the histogram of latencies up to ``body_end_s``, and the share that is slower than x.
+
+    Parameters
+    ----------
+    latency_s
+        Of the requests that were answered, shape (n,), n >= 1.
+    targets
+        Marked in both; beside the curve of the second, a percentile's target is a point to stay below.
+    """
+    with _figure(2.5) as (figure, svg):
+        left, right = figure.subplots(1, 2)
+        figure.subplots_adjust(left=0.075, right=0.985, top=0.88, bottom=0.185, wspace=0.24)
+        _histogram(left, latency_s, targets)
+        _tail(right, latency_s, targets)
+    return svg()
+
+
+def body_end_s(latency_s: Floats, targets: Sequence[Target]) -> float:
+    """Return where the histogram ends, in seconds: beyond the 95th percentile and the targets near it.
+
+    >>> body_end_s(np.arange(101.0), [Target(100.0, None), Target(500.0, None)])
+    125.0
+    """
+    p95 = float(np.quantile(latency_s, 0.95))
+    near = [target.latency_s for target in targets if target.latency_s < 3 * p95]
+    return 1.25 * max([p95, *near]) or 1e-3
+
+
+def _histogram(axes: Axes, latency_s: Floats, targets: Sequence[Target]) -> None:
+    highest = body_end_s(latency_s, targets)
+    scale = scale_of("duration", highest)
+    counts, edges = np.histogram(latency_s, bins=60, range=(0.0, highest))
+    axes.stairs(100 * counts / len(latency_s), edges / scale.factor, fill=True, color=_BLUE, alpha=0.85)
+    for target in targets:
+        if target.latency_s <= highest:
+            axes.axvline(target.latency_s / scale.factor, color=_INK, linestyle=(0, (4, 3)), linewidth=0.9)
+    axes.set_title("Share of the requests")
+    axes.set_xlabel(f"latency ({scale.after.strip()})")
+    axes.set_ylabel("% in each bar")
+    axes.set_xlim(0, highest / scale.factor)
+    axes.grid(visible=False, axis="x")
+
+
+def _tail(axes: Axes, latency_s: Floats, targets: Sequence[Target]) -> None:
+    curve = tail(latency_s)
+    largest = float(curve.x[-1])
+    scale = scale_of("duration", largest)
+    lowest = 100 / len(latency_s)
+    left = min(max(float(np.quantile(latency_s, 0.02)), largest / 1000), largest / 10) or 1e-3
+    x = np.concatenate([[min(left, float(curve.x[0]))], curve.x]) / scale.factor
+    shares = np.concatenate([[1.0], curve.share])
+    axes.step(x, np.maximum(100 * shares, lowest / 10), where="post", color=_BLUE)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    right = max(1.15 * largest, 2 * left, *(4 * target.latency_s for target in targets), 0.0)
+    axes.set_xlim(left / scale.factor, right / scale.factor)
+    axes.set_ylim(min(lowest, 50.0), 130)
+    for target in targets:
+        at = target.latency_s / scale.factor
+        if target.slower is None:
+            axes.axvline(at, color=_INK, linestyle=(0, (4, 3)), linewidth=0.9)
+            continue
+        axes.plot([at], [100 * target.slower], marker="D", color=_INK, markersize=4, linestyle="none")
+        missed = float((latency_s > target.latency_s).mean()) > target.slower
+        axes.annotate(
+            f"≤ {100 * target.slower:g} % over {exact(target.latency_s, 'duration')}",
+            (at, 100 * target.slower), (-6, -3) if missed else (5, 4), textcoords="offset points", fontsize=7.5,
+            ha="right" if missed else "left",
+        )  # fmt: skip
+    axes.set_title("Share of the requests slower than …")
+    axes.set_xlabel(f"latency ({scale.after.strip()})")
+    axes.set_ylabel("% slower")
+    _plain_logarithm(axes.xaxis)
+    _plain_logarithm(axes.yaxis)
+
+
+def requests_over_time(
+    slices: OverTime, moments_s: Floats, waiting: Floats, in_flight: Floats, back: Backdrop
+) -> str:
+    """Return latency percentiles, arrivals and completions, and requests waiting and in flight over time.
+
+    Parameters
+    ----------
+    slices
+        Percentiles and rates.
+    moments_s, waiting, in_flight
+        Levels of the whole fleet at these moments, shape (m,) each.
+    back
+        What lies behind.
+    """
+    with _figure(5.2) as (figure, svg):
+        latency, rate, level = figure.subplots(3, 1, sharex=True)
+        figure.subplots_adjust(left=0.075, right=0.985, top=0.955, bottom=0.08, hspace=0.33)
+        clock = _time_axis((latency, rate, level), back)
+        _percentiles(latency, slices, clock)
+        most = max(float(slices.arrivals_per_s.max()), float(slices.completions_per_s.max()))
+        scale = scale_of("rate", most)
+        edges = slices.edges_s / clock.factor
+        rate.stairs(slices.arrivals_per_s / scale.factor, edges, baseline=None, color=_BLUE, label="arrivals")
+        rate.stairs(
+            slices.completions_per_s / scale.factor, edges, baseline=None, color=_ORANGE, label="completions",
+            linestyle="--",
+        )  # fmt: skip
+        _headed(rate, f"Requests{scale.after}")
+        at = moments_s / clock.factor
+        level.step(at, in_flight, where="post", color=_BLUE, label="in flight", linewidth=0.9)
+        level.step(at, waiting, where="post", color=_ORANGE, linestyle="--", label="waiting", linewidth=1.1)
+        _whole_numbers(level)
+        _headed(level, "Open requests")
+    return svg()
+
+
+def _percentiles(axes: Axes, slices: OverTime, clock: Scale) -> None:
+    centres = (slices.edges_s[:-1] + slices.edges_s[1:]) / 2 / clock.factor
+    seen = np.concatenate(list(slices.latency_s.values()))
+    highest = float(np.nanmax(seen)) if not np.isnan(seen).all() else 1.0
+    scale = scale_of("duration", highest)
+    for percentile, values in slices.latency_s.items():
+        colour, line, name = _LINES[percentile]
+        axes.plot(centres, values / scale.factor, color=colour, linestyle=line, label=name)
+    _headed(axes, f"Latency ({scale.after.strip()})")
+
+
+def fleet_over_time(
+    moments_s: Floats, ready: Floats, starting: Floats, wanted: Floats, alerts_s: Floats, stages_s: Floats,
+    back: Backdrop,
+) -> str:  # fmt: skip
+    """Return the instances that were ready, starting and wanted over time, with alerts and rollout stages.
+
+    Parameters
+    ----------
+    moments_s, ready, starting, wanted
+        Levels of the whole fleet at these moments, shape (m,) each.
+    alerts_s, stages_s
+        When alerts were raised and rollouts moved.
+    back
+        What lies behind.
+    """
+    with _figure(2.3) as (figure, svg):
+        axes = figure.subplots()
+        figure.subplots_adjust(left=0.075, right=0.985, top=0.88, bottom=0.18)
+        clock = _time_axis((axes,), back)
+        at = moments_s / clock.factor
+        axes.fill_between(at, ready, step="post", color=_BLUE, alpha=0.25, linewidth=0)
+        axes.step(at, ready, where="post", color=_BLUE, label="ready")
+        axes.fill_between(
+            at,
+            ready,
+            ready + starting,
+            step="post",
+            facecolor=_GREEN,
+            alpha=0.45,
+            linewidth=0,
+            label="starting",
+        )
+        axes.step(at, wanted, where="post", color=_INK, linestyle="--", label="wanted", linewidth=1.0)
+        highest = max(float((ready + starting).max()), float(wanted.max()), 1.0)
+        for marker, colour, name, when_s in (
+            ("v", _RED, "alert", alerts_s),
+            ("D", _ORANGE, "rollout", stages_s),
+        ):
+            if len(when_s):
+                drawn = np.unique(np.round(when_s / back.end_s, 3)) * back.end_s / clock.factor
+                axes.plot(
+                    drawn, np.full(len(drawn), 1.09 * highest), marker=marker, color=colour, linestyle="none",
+                    markersize=4.5, label=name,
+                )  # fmt: skip
+        axes.set_ylim(0, 1.16 * highest)
+        _whole_numbers(axes)
+        _headed(axes, "Instances", low=None)
+    return svg()
+
+
+@contextmanager
+def _figure(height_in: float) -> Iterator[tuple[Figure, Callable[[], str]]]:
+    """Give an empty figure in the report's style, and a function that returns it as SVG."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(_WIDTH_IN, height_in))
+        drawn = io.StringIO()
+        yield figure, lambda: _bare(drawn.getvalue())
+        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(drawn, format="svg", metadata=nothing, transparent=True)
+
+
+def _bare(svg: str) -> str:
+    """Cut what stands before the element, and the ids that are only names: several pictures share a page."""
+    svg = svg[svg.index("<svg") :]
+    return re.sub(r' id="[A-Za-z][A-Za-z.]*_[0-9]+"', "", svg).strip()
+
+
+def _time_axis(panels: Sequence[Axes], back: Backdrop) -> Scale:
+    clock = scale_of("duration", max(back.end_s, 1.0))
+    for axes in panels:
+        if back.warmup_s:
+            axes.axvline(back.warmup_s / clock.factor, color=_SOFT, linestyle=":", linewidth=0.9)
+        for begin_s, end_s in back.faults_s:
+            axes.axvspan(begin_s / clock.factor, end_s / clock.factor, color=_BAND, linewidth=0)
+    panels[-1].locator_params(axis="x", steps=[1, 2, 5, 10])
+    panels[-1].set_xlim(0, back.end_s / clock.factor)
+    panels[-1].set_xlabel(f"simulated time ({clock.after.strip()})")
+    return clock
+
+
+def _headed(axes: Axes, title: str, low: float | None = 0.0) -> None:
+    axes.set_title(title)
+    if low is not None:
+        axes.set_ylim(low, 1.06 * axes.get_ylim()[1])
+    axes.grid(visible=False, axis="x")
+    axes.legend(loc="lower right", bbox_to_anchor=(1.0, 0.97), ncols=5, borderaxespad=0, columnspacing=1.4)
+
+
+def _whole_numbers(axes: Axes) -> None:
+    axes.locator_params(axis="y", integer=True)
+
+
+def _plain_logarithm(axis: Any) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(numticks=7))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())

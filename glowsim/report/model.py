@@ -1,0 +1,67 @@
+"""The report as plain data, section by section: the one thing that both formats are made from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from glowsim.report import answer, world
+from glowsim.report.blocks import MARKS, Block, clean
+from glowsim.report.cost import cost
+from glowsim.report.reading import read_first
+from glowsim.report.traffic import Traffic
+from glowsim.scenario import Scenario
+
+__all__ = ["build"]
+
+
+def build(folder: Path, scenario: Scenario, summary: Mapping[str, Any], manifest: Mapping[str, Any]) -> Block:
+    """Return a report: title, question, verdict, sentences on service levels, and sections of blocks.
+
+    Parameters
+    ----------
+    folder
+        The run's, with its tables.
+    scenario
+        What was run.
+    summary, manifest
+        As they are written beside the tables.
+
+    Raises
+    ------
+    FileNotFoundError
+        A table is missing from the folder.
+    """
+    first = read_first(folder)
+    traffic = Traffic(first, scenario, summary)
+    sections = [
+        answer.service_levels(summary),
+        answer.key_figures(summary),
+        *answer.expectations(summary),
+        traffic.latency(),
+        traffic.time_line(),
+        traffic.instances(),
+        cost(first, scenario, summary),
+        traffic.endings(),
+        world.origins(scenario),
+        world.controllers(scenario),
+        world.reproduction(summary, manifest, scenario),
+    ]
+    verdict = summary["verdict"] if summary["slos"] else "nothing to decide"
+    runs = "one replication" if summary["replications"] == 1 else f"{summary['replications']} replications"
+    levels = answer.level_sentences(summary["slos"])
+    return {
+        "title": clean(summary["scenario"]),
+        "question": clean(summary["question"]),
+        "verdict": verdict,
+        "mark": MARKS.get(verdict, "open"),
+        "headline": answer.headline(summary),
+        "levels": [{key: clean(value) for key, value in level.items()} for level in levels],
+        "sections": sections,
+        "marks": MARKS,
+        "footer": clean(
+            f"glowsim {manifest['glowsim']} · {manifest['name']} · seed {manifest['seed']} · {runs} · "
+            f"{manifest['finished_at']}"
+        ),
+    }

@@ -1,0 +1,199 @@
+"""A clock that jumps, a stage for conversations through the asyncio driver, and what must hold after each.
+
+On a `JumpingLoop` nothing waits: when there is nothing to do, the clock stands at the next timer. So a test
+of a 30-second timeout takes no time, and a test in which nothing can happen any more fails at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import importlib.util
+import math
+import os
+from collections import Counter
+from math import inf
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from controllers.balancing.round_robin import RoundRobin
+from controllers.queueing.fifo import FifoQueue
+from glowsim.core.control_plane import ControlPlane, Notes
+from glowsim.core.journal import Effected, Journal, first_difference
+from glowsim.core.pool import Controllers, PoolSpec
+from glowsim.core.types import Command, Dispatch, Finished, Request, Usage
+from glowsim.live.calls import Reply
+from glowsim.live.driver import Driver
+
+
+class JumpingLoop(asyncio.SelectorEventLoop):
+    """An event loop whose clock jumps to the next timer when nothing is ready."""
+
+    def __init__(self):
+        self._now_s = 0.0
+        super().__init__()
+
+    def time(self):
+        return self._now_s
+
+    @property
+    def _clock_resolution(self):
+        return math.ulp(self._now_s)
+
+    @_clock_resolution.setter
+    def _clock_resolution(self, value):
+        pass
+
+    def _run_once(self):
+        while self._scheduled and self._scheduled[0]._cancelled:
+            self._timer_cancelled_count -= 1
+            heapq.heappop(self._scheduled)._scheduled = False
+        if not self._ready and not self._stopping:
+            if not self._scheduled:
+                raise RuntimeError("nothing will ever happen: every task waits for something that nobody does")
+            self._now_s = max(self._now_s, self._scheduled[0]._when)
+        super()._run_once()
+
+
+def jump(main):
+    """Run a coroutine function on a fresh jumping loop; what nobody handled is raised."""
+    unhandled = []
+
+    async def watched():
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda loop, context: unhandled.append(context))
+        result = await main()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        return result
+
+    with asyncio.Runner(loop_factory=JumpingLoop) as runner:
+        result = runner.run(watched())
+    assert not unhandled, unhandled
+    return result
+
+
+def build(agents=1, **given):
+    """Return a control plane; the fields of a spec are values, controllers are factories."""
+    spec = {
+        "slots": 1,
+        "concurrency": 1,
+        "timeout_s": 30.0,
+        "first_token_timeout_s": inf,
+        "cancel_grace_s": 5.0,
+        "hold_limit": 10,
+        "follower_limit": 10,
+        "memory": 10,
+    }
+    families = {"queue": lambda: FifoQueue(limit=10_000), "balancer": RoundRobin}
+    for name, value in given.items():
+        (spec if name in spec else families)[name] = value
+    pools = []
+    for agent in range(agents):
+        made = {name: factory() for name, factory in families.items() if name != "detectors"}
+        detectors = tuple(factory() for factory in families.get("detectors", ()))
+        pools.append((PoolSpec(agent=agent, models=(0, 1), **spec), Controllers(**made, detectors=detectors)))
+    return ControlPlane(pools, Notes())
+
+
+class Stage:
+    """A driver over a fresh control plane; `check` says what must hold of its journal."""
+
+    def __init__(self, *, path=None, asker=None, scalers=None, contents=100, memory=100, watch=None, **given):
+        self.build = lambda: build(**given)
+        self.journal = Journal({}, path)
+        self.driver = Driver(
+            self.build(),
+            self.journal,
+            memory=memory,
+            contents=contents,
+            asker=asker,
+            scalers=scalers,
+            watch=watch,
+        )
+
+    def ask(self, task="hello", **fields):
+        return self.driver.request(asked(**fields), task)
+
+    def stream(self, task="hello", **fields):
+        return self.driver.stream(asked(**fields), task)
+
+    def start(self, task="hello", **fields):
+        """Ask in a task of its own."""
+        return asyncio.get_running_loop().create_task(self.ask(task, **fields))
+
+    def records(self):
+        return list(self.journal.recording().records())
+
+    def said(self, *kinds):
+        return [record for record in self.records() if isinstance(record, kinds)]
+
+    async def close(self, grace_s=100.0):
+        await self.driver.close(grace_s)
+        self.check()
+
+    def check(self):
+        check_recording(self.journal.recording(), self.build())
+
+
+def check_recording(recording, plane):
+    """Replay a whole journal; every attempt finished once, every command was answered once."""
+    assert first_difference(recording, plane) is None
+    records = list(recording.records())
+    dispatched = [record.attempt for record in records if isinstance(record, Dispatch)]
+    finished = Counter(record.attempt for record in records if isinstance(record, Finished))
+    assert finished == dict.fromkeys(dispatched, 1)
+    commands = sum(isinstance(record, Command) for record in records)
+    effects = Counter()
+    for record in records:
+        if isinstance(record, Effected):
+            effects.update(range(record.first, record.first + record.n))
+    assert effects == dict.fromkeys(range(commands), 1), "I14"
+    times = [record.t_s for record in records if not isinstance(record, Command) and hasattr(record, "t_s")]
+    events = [t_s for t_s, r in zip(times, [r for r in records if not isinstance(r, Command)], strict=True)]
+    assert events == sorted(events), "I2"
+
+
+def asked(**fields):
+    return Request(**({"request_id": 0, "agent": 0, "tokens_in": 9, "max_tokens_out": 100} | fields))
+
+
+def takes(seconds, usage=None):
+    """Return an instance that answers with the task in capitals after a while."""
+
+    async def serve(call):
+        await asyncio.sleep(seconds)
+        return Reply(f"{call.task.upper()}", usage or Usage(call.plan.tokens_in, 0, 3))
+
+    return serve
+
+
+@pytest.fixture(scope="session")
+def live():
+    """The stage and what goes with it, by name."""
+    return SimpleNamespace(
+        jump=jump, Stage=Stage, build=build, asked=asked, takes=takes, check_recording=check_recording
+    )
+
+
+@pytest.fixture(scope="session")
+def rogues():
+    """Dishonest controllers and worlds that show them, from the script beside this file."""
+    path = Path(__file__).with_name("rogues.py")
+    spec = importlib.util.spec_from_file_location("live_rogues", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def _serving():
+    """Skip where the live extra is missing, unless that is a failure (GLOWSIM_CI=1)."""
+    for name in ("aiohttp", "starlette", "uvicorn"):
+        if importlib.util.find_spec(name) is None:
+            message = f"{name} is missing: install glowsim[live]"
+            if os.environ.get("GLOWSIM_CI") == "1":
+                pytest.fail(message)
+            pytest.skip(message)
