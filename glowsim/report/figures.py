@@ -148,8 +148,8 @@ def _tail(axes: Axes, latency_s: Floats, targets: Sequence[Target]) -> None:
         missed = float((latency_s > target.latency_s).mean()) > target.slower
         axes.annotate(
             f"≤ {100 * target.slower:g} % over {exact(target.latency_s, 'duration')}",
-            (at, 100 * target.slower), (-6, -3) if missed else (5, 4), textcoords="offset points", fontsize=7.5,
-            ha="right" if missed else "left",
+            (at, 100 * target.slower), (-6, -3) if missed else (5, 4), textcoords="offset points",
+            fontsize=7.5, ha="right" if missed else "left",
         )  # fmt: skip
     axes.set_title("Share of the requests slower than …")
     axes.set_xlabel(f"latency ({scale.after.strip()})")

@@ -107,8 +107,9 @@ class Traffic:
 
     def _said_behind(self) -> str:
         faults = [
-            f"{each.kind} of {each.agent} at {exact(each.at_s, 'duration')} for {exact(each.lasts_s, 'duration')}"
-            for each in self._scenario.faults
+            f"{fault.kind} of {fault.agent} at {at} for {lasts}"
+            for fault in self._scenario.faults
+            for at, lasts in [(exact(fault.at_s, "duration"), exact(fault.lasts_s, "duration"))]
         ]
         said = (
             " Dotted: the end of the warm-up, which the key figures leave out."

@@ -34,9 +34,10 @@ def origins(scenario: Scenario, most: int = 20) -> Block:
     data = scenario.model_dump(by_alias=True, exclude_none=True, exclude_defaults=True, mode="json")
     written = {_steps(data, path): origin for path, origin in scenario.origins.items()}
     parts = [(path, _part(data, path), each.origin, each.source) for path, each in written.items()]
-    parts += [
-        (path, value, "assumed", "no origin is written") for path, value in unknown_parts(data, set(written))
-    ]
+    alike = {(path[-1], _compact(value)): _named(data, path) for path, value, *_ in parts}
+    for path, value in unknown_parts(data, set(written)):
+        twin = alike.get((path[-1], _compact(value)))
+        parts.append((path, value, "assumed", f"none written; equal to {twin}" if twin else "none written"))
     grouped: dict[tuple[str, str, str], list[str]] = {}
     for path, value, origin, source in parts:
         grouped.setdefault((_compact(value), origin, source), []).append(_named(data, path))
@@ -54,12 +55,12 @@ def origins(scenario: Scenario, most: int = 20) -> Block:
     counts = {word: sum(row[1] == word for row in rows) for word in _KNOWN_FIRST}
     said = ", ".join(f"{n} {word}" for word, n in counts.items() if n)
     lead = (
-        f"Parameters of the simulated world: {said}. A result is as good as the worst of those that it "
-        "hangs on. What a scenario leaves out has glowsim's default; scenario.json beside this report has every value."
+        f"Parameters of the simulated world: {said}. A result is as good as the worst of those that it hangs "
+        "on. What a scenario leaves out has glowsim's default: scenario.json beside this report has it all."
     )
     blocks = [text(scenario.description.strip())] if scenario.description.strip() else []
     rest = f"and {len(rows) - most} more, in scenario.json" if len(rows) > most else ""
-    blocks.append(table("part|known how|*source|*value", rows[:most], more=rest))
+    blocks.append(table("part|origin|*source|*value", rows[:most], more=rest))
     return section("origins", "Where every parameter comes from", lead, blocks)
 
 
@@ -120,9 +121,13 @@ def _steps(data: Any, path: str) -> Path:
 
 def _part(data: Any, path: Path) -> Any:
     for step in path:
-        if isinstance(data, dict) and step not in data:
-            return "default"
-        data = data[step] if isinstance(data, dict | list) else "default"
+        match data:
+            case dict() if step in data:
+                data = data[step]
+            case list():
+                data = data[int(step)]
+            case _:
+                return "default"
     return data
 
 
@@ -210,8 +215,8 @@ def reproduction(summary: Mapping[str, Any], manifest: Mapping[str, Any], scenar
     mean_open, rate_times_time = summary["little"]["mean_open"], summary["little"]["rate_times_time"]
     off = abs(mean_open - rate_times_time) / max(mean_open, 1.0)
     little = (
-        f"{mean_open:.6g} requests open on average, counted; {rate_times_time:.6g} from rate times time in the "
-        f"system: {off:.1e} apart"
+        f"{mean_open:.6g} requests open on average, counted; {rate_times_time:.6g} from rate times time in "
+        f"the system: {off:.1e} apart"
     )
     simulated = f"{exact(scenario.duration_s, 'duration')} of arrivals"
     simulated += f", the first {exact(scenario.warmup_s, 'duration')} left out" if scenario.warmup_s else ""
