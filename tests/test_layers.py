@@ -25,7 +25,7 @@ ALLOWED = {
     "glowsim.results": ("glowsim.core", "glowsim.scenario"),
     "glowsim.experiment": (
         "glowsim.experiment", "glowsim.build", "glowsim.core", "glowsim.results", "glowsim.scenario", "glowsim.stats",
-        "glowsim.report",
+        "glowsim.report", "glowsim.registry", "glowsim.sim.workload.traces",
     ),
     "glowsim.report": ("glowsim.report", "glowsim.scenario", "glowsim.core", "glowsim.registry", *LEAVES),
 }  # fmt: skip

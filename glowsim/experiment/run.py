@@ -21,13 +21,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import glowsim
+from glowsim.build import BuildError
 from glowsim.core.errors import GlowsimError, WorldError
 from glowsim.experiment.judgement import summarise
 from glowsim.experiment.replicate import Replicated, part_path, replicate
+from glowsim.registry import RegistryError
 from glowsim.results import Tables
 from glowsim.scenario import Scenario, digest
 from glowsim.scenario import laws as law_models
 from glowsim.scenario import workload as kinds
+from glowsim.sim.workload.traces import TraceError
 
 __all__ = ["Finished", "expected_requests", "run"]
 
@@ -115,7 +118,11 @@ def run(
     if wanted is None:
         wanted = _SHORT_RUN_REPLICATIONS if expected_requests(scenario) <= _SHORT_RUN_REQUESTS else 1
     partial.mkdir(parents=True)
-    done = _replicated(scenario, wanted, partial, jobs, data, allow_plugins, progress)
+    try:
+        done = _replicated(scenario, wanted, partial, jobs, data, allow_plugins, progress)
+    except (BuildError, RegistryError, TraceError, KeyboardInterrupt):
+        shutil.rmtree(partial)
+        raise
     for each in done:
         mean_open, rate_times_time = each.little
         if abs(mean_open - rate_times_time) > _LITTLE_TOLERANCE * max(mean_open, 1.0):

@@ -154,8 +154,8 @@ def _tail(axes: Axes, latency_s: Floats, targets: Sequence[Target]) -> None:
     axes.set_title("Share of the requests slower than …")
     axes.set_xlabel(f"latency ({scale.after.strip()})")
     axes.set_ylabel("% slower")
-    _plain_logarithm(axes.xaxis)
-    _plain_logarithm(axes.yaxis)
+    _plain_logarithm(axes.xaxis, (1, 2, 5) if right / left < 60 else (1,))
+    _plain_logarithm(axes.yaxis, (1,))
 
 
 def requests_over_time(
@@ -300,9 +300,9 @@ def _whole_numbers(axes: Axes) -> None:
     axes.locator_params(axis="y", integer=True)
 
 
-def _plain_logarithm(axis: Any) -> None:
+def _plain_logarithm(axis: Any, at: Sequence[int]) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    axis.set_major_locator(LogLocator(numticks=7))
+    axis.set_major_locator(LogLocator(subs=at, numticks=8))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())

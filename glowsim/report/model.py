@@ -44,6 +44,7 @@ def build(folder: Path, scenario: Scenario, summary: Mapping[str, Any], manifest
         traffic.instances(),
         cost(first, scenario, summary),
         traffic.endings(),
+        *world.description(scenario),
         world.origins(scenario),
         world.controllers(scenario),
         world.reproduction(summary, manifest, scenario),

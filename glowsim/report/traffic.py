@@ -52,7 +52,7 @@ class Traffic:
         self._slos = summary["slos"]
         self._requests = first.requests
         moments_s = first.fleet["t_s"]
-        self._end_s = float(moments_s[-1]) if len(moments_s) else 0.0
+        self._end_s = float(moments_s[-1])
         self._counted: Bools = self._requests["t_arrive_s"] >= scenario.warmup_s
         self._answered = _is(self._requests["ending"], "answered")
         faults = tuple((fault.at_s, fault.at_s + fault.lasts_s) for fault in scenario.faults)
@@ -86,14 +86,14 @@ class Traffic:
 
     def time_line(self) -> Block:
         """Return latency, rates and open requests over simulated time."""
-        if not len(self._requests["request_id"]) or self._end_s <= 0:
-            return section("time", "Over time", "No request arrived: there is nothing to show over time.", [])
         requests, fleet = self._requests, self._first.fleet
+        last_s = float(np.fmax(requests["t_arrive_s"], requests["t_end_s"]).max(initial=0.0))
+        if last_s <= 0:
+            return section("time", "Over time", "No requests came in over time: there is nothing to show.", [])
         answer_s = np.where(self._answered, requests["t_end_s"], np.nan)
-        slices = over_time(requests["t_arrive_s"], answer_s, requests["latency_s"], self._end_s)
-        svg = figures.requests_over_time(
-            slices, fleet["t_s"], fleet["waiting"], fleet["in_flight"], self._back
-        )
+        slices = over_time(requests["t_arrive_s"], answer_s, requests["latency_s"], last_s)
+        back = self._back._replace(end_s=last_s)
+        svg = figures.requests_over_time(slices, fleet["t_s"], fleet["waiting"], fleet["in_flight"], back)
         width = plain(float(slices.edges_s[1]), "duration")
         about = (
             f"At most {fleet['in_flight'].max():,.0f} attempts in flight and {fleet['waiting'].max():,.0f} "

@@ -12,13 +12,20 @@ from glowsim.report.numbers import DASH, exact, plain
 from glowsim.scenario import Scenario
 from glowsim.scenario.paths import index_of, join, key_at
 
-__all__ = ["controllers", "origins", "reproduction", "unknown_parts"]
+__all__ = ["controllers", "description", "origins", "reproduction", "unknown_parts"]
 
 Path = tuple[str | int, ...]
 
 _LONGEST_VALUE: Final = 220
 _KNOWN_FIRST: Final = ("measured", "published", "fitted", "assumed")
 _OF_AGENTS: Final = ("service", "failures", "startup", "instance_price", "variants")
+
+
+def description(scenario: Scenario) -> Iterator[Block]:
+    """Yield what the scenario says about itself, if it does, in its paragraphs."""
+    paragraphs = [" ".join(each.split()) for each in scenario.description.split("\n\n") if each.strip()]
+    if paragraphs:
+        yield section("about", "About the scenario", "", [text(each) for each in paragraphs])
 
 
 def origins(scenario: Scenario, most: int = 20) -> Block:
@@ -58,10 +65,9 @@ def origins(scenario: Scenario, most: int = 20) -> Block:
         f"Parameters of the simulated world: {said}. A result is as good as the worst of those that it hangs "
         "on. What a scenario leaves out has glowsim's default: scenario.json beside this report has it all."
     )
-    blocks = [text(scenario.description.strip())] if scenario.description.strip() else []
     rest = f"and {len(rows) - most} more, in scenario.json" if len(rows) > most else ""
-    blocks.append(table("part|origin|*source|*value", rows[:most], more=rest))
-    return section("origins", "Where every parameter comes from", lead, blocks)
+    found = table("part|origin|*source|*value", rows[:most], more=rest)
+    return section("origins", "Where every parameter comes from", lead, [found])
 
 
 def unknown_parts(data: Mapping[str, Any], known: set[Path]) -> Iterator[tuple[Path, Any]]:

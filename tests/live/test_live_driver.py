@@ -688,14 +688,14 @@ def test_scaling_starts_and_stops_callables_and_says_when_it_is_done(live):
         tasks = [stage.start() for _ in range(3)]
         await asyncio.gather(*tasks)
         await asyncio.sleep(100.0)
-        assert lives(stage, 0) == [(0.0, "READY"), (21.0, "GONE")]
+        assert lives(stage, 0) == [(0.0, "READY"), (31.0, "GONE")]
         assert lives(stage, 2) == [(10.0, "STARTING"), (13.0, "READY"), (41.0, "GONE")]
         assert starter.stopped == [0, 2]
         await stage.close()
         commands = stage.said(Command)
         effects = {effect.first: effect for effect in stage.said(Effected)}
         scaled = [effects[i] for i, command in enumerate(commands) if isinstance(command, Scale)]
-        assert [(each.t_s, each.status) for each in scaled] == [(t_s, Effect.DONE) for t_s in (13.0, 21.0, 41.0)]
+        assert [(each.t_s, each.status) for each in scaled] == [(t_s, Effect.DONE) for t_s in (13.0, 31.0, 41.0)]
 
     live.jump(main)
 
