@@ -331,7 +331,7 @@ def stack_world(
             {
                 "kind": "poisson", "rate": f"{arrival_per_s}/s", "tokens_in": {"law": "exponential", "mean": 900},
                 "tokens_out": {"law": "exponential", "mean": 120}, "tasks": requests, "users": 1000,
-                "cacheable": {"share": "10%", "keys": 1_000_000, "zipf": 0.5},
+                "cacheable": {"share": "10%", "keys": 50_000, "zipf": 0.5},
             }
         ],
         "controllers": {

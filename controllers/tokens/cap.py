@@ -8,6 +8,8 @@ from glowsim.core.types import Plan, Request
 
 __all__ = ["TokenCap"]
 
+_new = tuple.__new__
+
 
 class TokenCap(Stateful):
     """Decides that no more than so many tokens go in, and that no more than so many may come out.
@@ -35,6 +37,8 @@ class TokenCap(Stateful):
         model, variant, tokens_in, max_tokens_out = plan
         if tokens_in <= self._max_tokens_in and max_tokens_out <= self._max_tokens_out:
             return plan
-        return Plan(
-            model, variant, min(tokens_in, self._max_tokens_in), min(max_tokens_out, self._max_tokens_out)
-        )
+        if tokens_in > self._max_tokens_in:
+            tokens_in = self._max_tokens_in
+        if max_tokens_out > self._max_tokens_out:
+            max_tokens_out = self._max_tokens_out
+        return _new(Plan, (model, variant, tokens_in, max_tokens_out))

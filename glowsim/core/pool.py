@@ -183,10 +183,12 @@ class Pool:
         self._asker = cast(Asker, controllers.limiter) if hasattr(controllers.limiter, "to_ask") else None
         self._splitter = controllers.splitter
         self._cache = controllers.cache
-        self._planner = controllers.planner
         self._breaker = controllers.breaker
         self._retrier = controllers.retrier
         self._scaler = controllers.scaler
+        self._plan = None if controllers.planner is None else controllers.planner.plan
+        self._timeout_s = spec.timeout_s
+        self._timeouts = books.timers.lane(TIMEOUT, spec.timeout_s)
         self._detectors = controllers.detectors
         self.instances: dict[int, Instance] = {}
         self.eligible = Eligible()
@@ -254,8 +256,8 @@ class Pool:
                     self._remember(request, source, out)
                 return
         plan = _new(Plan, (self.spec.models[variant], variant, request.tokens_in, request.max_tokens_out))
-        if self._planner is not None:
-            plan = self._planner.plan(t_s, request, plan)
+        if self._plan is not None:
+            plan = self._plan(t_s, request, plan)
         if held is None:
             opened = self._opened(t_s, request, arrived_s, variant, plan)
         else:
@@ -273,14 +275,16 @@ class Pool:
         self._place(t_s, opened, _ARRIVED, out)
 
     def _opened(self, t_s: float, request: Request, arrived_s: float, variant: int, plan: Plan) -> Open:
-        deadline_s = t_s + self.spec.timeout_s
+        deadline_s = t_s + self._timeout_s
+        request_id = request[0]
         if request.deadline_s < deadline_s:
             deadline_s = request.deadline_s
-            self._timers.at(deadline_s, TIMEOUT, request.request_id)
+            self._timers.at(deadline_s, TIMEOUT, request_id)
         else:
-            self._timers.after(t_s, self.spec.timeout_s, TIMEOUT, request.request_id)
-        opened = Open(request, self, arrived_s, deadline_s, variant, plan)
-        self._open[request.request_id] = opened
+            self._timeouts.append((deadline_s, TIMEOUT, request_id))
+            if deadline_s < self._timers.earliest_s:
+                self._timers.earliest_s = deadline_s
+        opened = self._open[request_id] = Open(request, self, arrived_s, deadline_s, variant, plan)
         return opened
 
     def _admitted_for_nothing(self, t_s: float, request: Request, held: Open | None) -> None:
@@ -382,7 +386,7 @@ class Pool:
         opened.instance = instance
         opened.state = IN_FLIGHT
         self._attempts[attempt] = opened
-        if request.stream and isfinite(self.spec.first_token_timeout_s):
+        if request.stream and self.spec.first_token_timeout_s < inf:
             self._timers.after(t_s, self.spec.first_token_timeout_s, FIRST_TOKEN, attempt)
         out.append(_new(Dispatch, (attempt, request.request_id, instance.number, opened.plan, reason)))
 
@@ -447,22 +451,29 @@ class Pool:
         evicted: tuple[int, ...] = ()
         if opened.cache_key and self._cache is not None:
             kept, evicted = self._cache.put(t_s, opened.cache_key, attempt, usage)
-        followers = opened.followers or ()
-        keyed = [each.request for each in (opened, *followers) if each.request.idempotency_key]
-        keep = kept or bool(keyed)
-        out.append(_new(Answer, (request.request_id, attempt, _OWN, keep)))
-        for follower in followers:
-            self._admitted_for_nothing(t_s, follower.request, follower)
-            out.append(Answer(follower.request.request_id, attempt, _JOINED, keep))
+        if opened.followers or request.idempotency_key:
+            self._answer_all(t_s, opened, attempt, kept, out)
+        else:
+            out.append(_new(Answer, (request[0], attempt, _OWN, kept)))
         if kept:
             self._keep(attempt)
         for source in evicted:
             self._release(source, out)
-        for each in keyed:
-            self._remember(each, attempt, out)
         if self._retrier is not None:
             self._retrier.succeeded(t_s, request)
         self._note(t_s, opened, True, usage, out)
+
+    def _answer_all(self, t_s: float, opened: Open, attempt: int, kept: bool, out: Out) -> None:
+        """Answer a request and those that joined it, and remember their idempotency keys."""
+        followers = opened.followers or ()
+        keyed = [each.request for each in (opened, *followers) if each.request.idempotency_key]
+        keep = kept or bool(keyed)
+        out.append(Answer(opened.request.request_id, attempt, _OWN, keep))
+        for follower in followers:
+            self._admitted_for_nothing(t_s, follower.request, follower)
+            out.append(Answer(follower.request.request_id, attempt, _JOINED, keep))
+        for each in keyed:
+            self._remember(each, attempt, out)
 
     def _failed(
         self, t_s: float, opened: Open, outcome: Outcome, usage: Usage, retry_after_s: float, out: Out

@@ -41,13 +41,14 @@ class Timers:
 
     def after(self, t_s: float, delay_s: float, kind: int, number: int) -> None:
         """Set a timer ``delay_s`` from now; cheap when the same delay comes often."""
-        lane = self._lanes.get((kind, delay_s))
-        if lane is None:
-            lane = self._lanes[kind, delay_s] = deque()
         due_s = t_s + delay_s
-        lane.append((due_s, kind, number))
+        self.lane(kind, delay_s).append((due_s, kind, number))
         if due_s < self.earliest_s:
             self.earliest_s = due_s
+
+    def lane(self, kind: int, delay_s: float) -> deque[Timer]:
+        """Return the lane of a delay, for a caller who appends to it and keeps `earliest_s` himself."""
+        return self._lanes.setdefault((kind, delay_s), deque())
 
     def at(self, due_s: float, kind: int, number: int) -> None:
         """Set a timer at a moment of its own."""
@@ -84,7 +85,10 @@ class Timers:
     def restore(self, lanes: list[tuple[int, float, list[Timer]]]) -> None:
         """Replace every timer by those of a snapshot."""
         *constant, (_, _, heap) = lanes
-        self._lanes = {(kind, delay_s): deque(timers) for kind, delay_s, timers in constant}
+        for lane in self._lanes.values():
+            lane.clear()
+        for kind, delay_s, timers in constant:
+            self.lane(kind, delay_s).extend(timers)
         self._heap = list(heap)
         self.earliest_s = -inf
 

@@ -131,7 +131,7 @@ def _tail(axes: Axes, latency_s: Floats, targets: Sequence[Target]) -> None:
     scale = scale_of("duration", largest)
     lowest = 100 / len(latency_s)
     left = min(max(float(np.quantile(latency_s, 0.02)), largest / 1000), largest / 10) or 1e-3
-    x = np.concatenate([[min(left, float(curve.x[0]))], curve.x]) / scale.factor
+    x = np.maximum(np.concatenate([[left], curve.x]), left) / scale.factor
     shares = np.concatenate([[1.0], curve.share])
     axes.step(x, np.maximum(100 * shares, lowest / 10), where="post", color=_BLUE)
     axes.set_xscale("log")

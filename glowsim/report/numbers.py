@@ -181,7 +181,7 @@ def _decimals_without_interval(value: float, unit: str, scale: Scale) -> int:
     if value == 0 or (unit == "fraction" and value == 1):
         return 0
     if unit == "fraction":
-        distance = 100 * min(value, abs(1 - value))
+        distance = round(100 * min(value, abs(1 - value)), 12)
         return min(max(1 - math.floor(math.log10(distance)), 1), 6)
     significant = 3 - 1 - math.floor(math.log10(abs(value / scale.factor)))
     if unit == "count":

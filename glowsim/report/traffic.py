@@ -89,7 +89,9 @@ class Traffic:
         requests, fleet = self._requests, self._first.fleet
         last_s = float(np.fmax(requests["t_arrive_s"], requests["t_end_s"]).max(initial=0.0))
         if last_s <= 0:
-            return section("time", "Over time", "No requests came in over time: there is nothing to show.", [])
+            return section(
+                "time", "Over time", "No requests came in over time: there is nothing to show.", []
+            )
         answer_s = np.where(self._answered, requests["t_end_s"], np.nan)
         slices = over_time(requests["t_arrive_s"], answer_s, requests["latency_s"], last_s)
         back = self._back._replace(end_s=last_s)

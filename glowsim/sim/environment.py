@@ -20,6 +20,14 @@ from simpy.events import NORMAL
 __all__ = ["NORMAL", "Environment"]
 
 
+_LAST = 1 << 30
+"""A priority after all others at the same moment."""
+
+
+class _Reached(Exception):
+    """The moment up to which to run has come."""
+
+
 class Environment(simpy.Environment):
     """A SimPy environment that also calls plain functions at moments.
 
@@ -67,20 +75,27 @@ class Environment(simpy.Environment):
 
     def run_until(self, t_s: float = inf) -> bool:
         """Carry out everything up to and including ``t_s``; return False if a callback raised `StopSimulation`."""
-        queue, pop, carry_out = self._queue, heappop, self._carry_out
+        queue, pop = self._queue, heappop
+        if t_s < inf:
+            heappush(queue, (t_s, _LAST, self._number(), self._reached, None))
         try:
-            while queue and queue[0][0] <= t_s:
+            while queue:
                 entry = pop(queue)
-                if len(entry) == 5:
+                try:
                     self._now, _, _, function, argument = entry
-                    function(argument)
-                else:
-                    carry_out(entry)
+                except ValueError:  # an event of SimPy's own, one shorter
+                    self._carry_out(entry)
+                    continue
+                function(argument)
+        except _Reached:
+            return True
         except StopSimulation:
             return False
-        if t_s < inf:
-            self._now = max(self._now, t_s)
         return True
+
+    @staticmethod
+    def _reached(_: None) -> None:
+        raise _Reached
 
     def run(self, until: Any = None) -> Any:
         """Run as SimPy does; without ``until``, to the end of the schedule and faster."""

@@ -266,6 +266,15 @@ def test_a_scaler_is_shown_the_mean_since_its_last_look(talk_to, tiny):
     assert looks == [(5.0, 1.0), (15.0, (5 * 1 + 1 * 2 + 4 * 1) / 10), (25.0, 1.0)]
 
 
+def test_a_scaler_that_looked_in_between_is_not_asked_at_the_old_moment(talk_to, tiny):
+    talk = talk_to(scaler=tiny.Sizing)
+    talk.ready(0.0, 0)
+    talk.arrives(5.0, 1)
+    talk.instance(8.0, 0, State.FAILED)
+    talk.passes(19.0)
+    assert [t_s for t_s, _ in talk.plane.pools[0].controllers.scaler.looks] == [5.0, 8.0, 18.0]
+
+
 def test_a_paused_scaler_goes_on_deciding_and_nothing_is_done(talk_to, tiny):
     talk = talk_to(scaler=tiny.Sizing)
     talk.ordered(0.0, Change(ChangeKind.PAUSE_SCALING, 0))

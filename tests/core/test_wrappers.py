@@ -186,6 +186,25 @@ def test_a_queue_that_fails_goes_on_first_come_first_served(talk_to, tiny):
     assert talk.finishes(3.0, 2)[1:] == ["dispatch 3: request 4 to 0, QUEUED"]
 
 
+def test_a_queue_that_failed_once_is_not_asked_again(talk_to, tiny):
+    class Once(tiny.Urgent):
+        state = (*tiny.Urgent.state, "failed")
+        failed = False
+
+        def pop(self, t_s):
+            if not self.failed:
+                self.failed = True
+                raise ZeroDivisionError
+            return super().pop(t_s)
+
+    talk = talk_to(wrap=guarded, queue=Once)
+    talk.ready(0.0, 0)
+    for number, priority in ((1, 1), (2, 9), (3, 5), (4, 0)):
+        talk.arrives(1.0, number, priority=priority)
+    order = [talk.finishes(1.0 + number, number)[1] for number in (1, 2, 3)]
+    assert [said.split()[3] for said in order] == ["2", "3", "4"]
+
+
 def test_a_queue_that_gives_what_it_does_not_have_is_out(talk_to, tiny):
     class Inventive(tiny.Urgent):
         def pop(self, t_s):

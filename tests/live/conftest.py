@@ -52,7 +52,9 @@ class JumpingLoop(asyncio.SelectorEventLoop):
             heapq.heappop(self._scheduled)._scheduled = False
         if not self._ready and not self._stopping:
             if not self._scheduled:
-                raise RuntimeError("nothing will ever happen: every task waits for something that nobody does")
+                raise RuntimeError(
+                    "nothing will ever happen: every task waits for something that nobody does"
+                )
             self._now_s = max(self._now_s, self._scheduled[0]._when)
         super()._run_once()
 

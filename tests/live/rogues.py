@@ -73,7 +73,9 @@ def world(name, requests=200):
     shape = Shape((0,), (1.0,), Constant(900), Constant(100), 200)
     columns = Columns("0", shape, [AgentTraits(service, 0, False)], streams)
     moments = arrivals.poisson(10.0, np.random.Generator(np.random.PCG64(1)))
-    return World(plane(name), journal, agents, [OpenSource(columns, moments, inf, requests)], streams), journal
+    return World(
+        plane(name), journal, agents, [OpenSource(columns, moments, inf, requests)], streams
+    ), journal
 
 
 def digest(name):

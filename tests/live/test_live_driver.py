@@ -616,7 +616,9 @@ def test_a_question_without_an_answer_falls_back(live, kind):
             await stage.ask()
         assert rejected.value.reason.code == Code.LIMIT_UNKNOWN
         await stage.close()
-        assert [each.status for each in stage.said(Effected) if each.status != Effect.DONE] == [Effect.REFUSED]
+        assert [each.status for each in stage.said(Effected) if each.status != Effect.DONE] == [
+            Effect.REFUSED
+        ]
 
     live.jump(main)
 
@@ -695,7 +697,9 @@ def test_scaling_starts_and_stops_callables_and_says_when_it_is_done(live):
         commands = stage.said(Command)
         effects = {effect.first: effect for effect in stage.said(Effected)}
         scaled = [effects[i] for i, command in enumerate(commands) if isinstance(command, Scale)]
-        assert [(each.t_s, each.status) for each in scaled] == [(t_s, Effect.DONE) for t_s in (13.0, 31.0, 41.0)]
+        assert [(each.t_s, each.status) for each in scaled] == [
+            (t_s, Effect.DONE) for t_s in (13.0, 31.0, 41.0)
+        ]
 
     live.jump(main)
 
@@ -884,7 +888,12 @@ def test_whatever_clients_and_instances_do_the_journal_replays_and_nothing_is_lo
 
     async def main():
         stage = live.Stage(
-            slots=2, timeout_s=10.0, cancel_grace_s=3.0, first_token_timeout_s=6.0, retrier=Again, cache=cached()
+            slots=2,
+            timeout_s=10.0,
+            cancel_grace_s=3.0,
+            first_token_timeout_s=6.0,
+            retrier=Again,
+            cache=cached(),
         )
         stage.driver.add(0, serve)
         stage.driver.add(0, serve)

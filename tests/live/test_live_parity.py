@@ -11,13 +11,23 @@ from pathlib import Path
 import pytest
 
 from glowsim import build
-from glowsim.core.journal import Effected, Journal, first_difference
+from glowsim.core.journal import Journal, first_difference
 from glowsim.core.streams import Streams
-from glowsim.core.types import Arrived, Command, Dispatch, Fail, FirstToken, Outcome, Reject, Scale, Usage, Woke
+from glowsim.core.types import (
+    Arrived,
+    Command,
+    Dispatch,
+    Fail,
+    FirstToken,
+    Outcome,
+    Scale,
+    Usage,
+)
 from glowsim.live.calls import Failed, Rejected, Reply
 from glowsim.live.driver import Driver
 from glowsim.live.emulated import EmulatedAgent, RealTime, agent_worlds
 from glowsim.scenario import load
+from glowsim.sim.service import Truth
 
 FLEET = """
 title: Both drivers
@@ -153,18 +163,16 @@ def test_an_emulated_attempt_that_is_cancelled_reports_the_share_it_used(live):
     (world,) = agent_worlds(scenario)
 
     async def main():
-        driver_stage = live.Stage(slots=2)
-        time = RealTime(driver_stage.driver.now_s, driver_stage.driver.loop_time)
-        from glowsim.sim.service import Truth
-
+        stage = live.Stage(slots=2)
+        time = RealTime(stage.driver.now_s, stage.driver.loop_time)
         agent = EmulatedAgent(world, lambda call: Truth(1.0, 100, 1.0, 1.0), Streams(1), time)
-        driver_stage.driver.add(0, agent.instance())
-        client = driver_stage.start(tokens_in=1000, max_tokens_out=300)
+        stage.driver.add(0, agent.instance())
+        client = stage.start(tokens_in=1000, max_tokens_out=300)
         # 100 ms and 1000 tokens of 100 us before the first token; then 10 ms each: half of 100 after 0.7 s
         await asyncio.sleep(0.7000001)
         client.cancel()
-        await driver_stage.close()
-        (finished,) = [r for r in driver_stage.records() if type(r).__name__ == "Finished"]
+        await stage.close()
+        (finished,) = [r for r in stage.records() if type(r).__name__ == "Finished"]
         assert finished.outcome == Outcome.CANCELLED
         assert finished.usage[:3] == (1000, 0, 50)
 

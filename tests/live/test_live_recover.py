@@ -83,7 +83,9 @@ async def some_work(stage):
         await asyncio.sleep(number * 0.5)
         try:
             async with asyncio.timeout(3.0 if number % 6 == 5 else None):
-                await stage.ask(number, cache_key=number % 7, idempotency_key=(number // 5) * (number % 5 > 2))
+                await stage.ask(
+                    number, cache_key=number % 7, idempotency_key=(number // 5) * (number % 5 > 2)
+                )
         except (TimeoutError, Failed):
             pass
 
@@ -143,7 +145,7 @@ def test_a_journal_that_is_cut_after_any_frame_is_gone_on_with(live, written, tm
     data, cuts = written
     assert len(cuts) > 80
     unfinished = 0
-    for number, cut in enumerate(cuts[::3]):
+    for number, cut in enumerate(cuts):
         torn = number % 2 == 1  # every other one breaks off within its last frame
         path = tmp_path / f"cut-{number}"
         path.write_bytes(data[: cut - 7 if torn else cut])
@@ -152,13 +154,17 @@ def test_a_journal_that_is_cut_after_any_frame_is_gone_on_with(live, written, tm
         recovered, whole = go_on(live, earlier, tmp_path / f"new-{number}")
 
         open_attempts = numbers(earlier, Dispatch, "attempt") - numbers(earlier, Finished, "attempt")
-        lost = {r.attempt for r in recovered.records() if isinstance(r, Finished) and r.outcome == Outcome.LOST}
+        lost = {
+            r.attempt for r in recovered.records() if isinstance(r, Finished) and r.outcome == Outcome.LOST
+        }
         assert lost == open_attempts
         unfinished += len(lost)
         arrived = {r.request.request_id for r in recovered.records() if isinstance(r, Arrived)}
         assert ends(recovered) == arrived, "nobody is left waiting"
         before, after = list(earlier.records()), list(whole.records())
-        assert list(map(repr, after[: len(before)])) == list(map(repr, before)), "what was written stays written"
+        assert list(map(repr, after[: len(before)])) == list(map(repr, before)), (
+            "what was written stays written"
+        )
         live.check_recording(whole, live.build(scaler=PerRequest, **GIVEN))
         requests = [r.request.request_id for r in after if isinstance(r, Arrived)]
         assert sorted(set(requests)) == requests, "numbers are not given twice"
