@@ -172,9 +172,9 @@ def requests_over_time(
     back
         What lies behind.
     """
-    with _figure(5.2) as (figure, svg):
+    with _figure(4.6) as (figure, svg):
         latency, rate, level = figure.subplots(3, 1, sharex=True)
-        figure.subplots_adjust(left=0.075, right=0.985, top=0.955, bottom=0.08, hspace=0.33)
+        figure.subplots_adjust(left=0.075, right=0.985, top=0.95, bottom=0.09, hspace=0.36)
         clock = _time_axis((latency, rate, level), back)
         _percentiles(latency, slices, clock)
         most = max(float(slices.arrivals_per_s.max()), float(slices.completions_per_s.max()))
