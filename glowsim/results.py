@@ -76,9 +76,16 @@ def fold(recording: Recording, scenario: Scenario) -> Tables:
     requests = _requests(recording, times, attempts)
     instances = _instances(recording, scenario)
     decisions = _decisions(recording, times)
-    end_s = float(times[-1]) if len(times) else 0.0
+    end_s = _end_s(times, scenario)
     samples = _samples(requests, attempts, instances, decisions, len(scenario.agents()), end_s)
     return Tables(requests, attempts, instances, samples, decisions)
+
+
+def _end_s(times: Column, scenario: Scenario) -> float:
+    """Return when the run ended: at its last record, or at its duration where more could have arrived."""
+    last_s = float(times[-1]) if len(times) else 0.0
+    goes_on = any(workload.tasks is None and workload.kind != "trace" for workload in scenario.workload)
+    return max(last_s, scenario.duration_s) if goes_on else last_s
 
 
 def _attempts(recording: Recording, times: Column, scenario: Scenario) -> Table:
@@ -474,7 +481,7 @@ def arrow_table(name: str, table: Table, replication: int, names: Mapping[str, S
         if name == "attempts" and column == "reason":
             words = [code.name.lower() if (code := _code(i)) else "" for i in range(256)]
         if words is None:
-            columns[column] = pa.array(values.tolist() if values.dtype == object else values)
+            columns[column] = pa.array(values.tolist(), pa.string()) if values.dtype == object else pa.array(values)
         else:
             safe = np.where(values < len(words), values, len(words) - 1).astype(np.int32)
             columns[column] = pa.DictionaryArray.from_arrays(pa.array(safe), pa.array(list(words)))

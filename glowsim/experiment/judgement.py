@@ -14,6 +14,9 @@ from glowsim.stats.verdict import Verdict, judge, judge_proportion
 
 __all__ = ["EXIT_CODES", "judged", "summarise"]
 
+_SHARES = ("success_rate", "error_rate")
+"""Shares of the launched requests: judged by counts, which a run without a failure needs."""
+
 EXIT_CODES = {"met": 0, "not met": 1, "undecided": 3}
 
 
@@ -21,7 +24,7 @@ def judged(slo: Slo, replications: Sequence[Replicated], *, deterministic: bool)
     """Return the verdict on a service level: by counts for shares of requests, by replications otherwise."""
     figures = [each.figures if slo.agent is None else each.by_group[slo.agent] for each in replications]
     launched = [round(each["launched"]) for each in figures]
-    if slo.metric in ("success_rate", "error_rate") and min(launched) > 0:
+    if slo.metric in _SHARES and min(launched) > 0:
         counts = [round(each[slo.metric] * n) for each, n in zip(figures, launched, strict=True)]
         return judge_proportion(counts, launched, low=slo.minimum, high=slo.maximum, deterministic=deterministic)
     values = [each[slo.metric] for each in figures]
@@ -62,6 +65,13 @@ def summarise(
         metric: _metric([each.figures[metric] for each in replications], deterministic=deterministic)
         for metric in replications[0].figures
     }
+    if min(each.figures["launched"] for each in replications) > 0:
+        for metric in _SHARES:
+            verdict = judged(
+                Slo.model_construct(metric=metric, minimum=0.0, maximum=None, agent=None), replications,
+                deterministic=deterministic,
+            )  # fmt: skip
+            metrics[metric] = {"value": verdict.value, "low": _finite(verdict.low), "high": _finite(verdict.high)}
     slos = []
     for slo in scenario.slos:
         verdict = judged(slo, replications, deterministic=deterministic)

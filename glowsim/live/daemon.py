@@ -194,7 +194,7 @@ def _known(upstreams: Iterable[str], agents: Iterable[str]) -> None:
 
 def _journal(scenario: Scenario, path: Path) -> tuple[Journal, Recording | None]:
     """Return a fresh journal; and what an earlier one holds, in whose place the fresh one grows."""
-    header = build.header(scenario, 0) | {"on_error": "fall_back"}
+    header = build.header(scenario, 0) | {"on_error": "fall back"}
     if not path.exists():
         return Journal(header, path), None
     recording = read(path)

@@ -12,6 +12,9 @@ from glowsim.scenario.source import MAX_DEPTH, Mark, Node, Source, parse
 
 __all__ = ["apply"]
 
+_NOTHING = ("", "~", "null")
+"""Values that take a key's content away: ``controllers.scaler=null`` switches the scaler off."""
+
 
 def apply(root: Node, override: str) -> Node:
     """Return the tree with one value replaced or added; the tree given stays as it is.
@@ -35,7 +38,8 @@ def apply(root: Node, override: str) -> Node:
         raise ScenarioError([source.problem(mark, "an override is written key.path=value")])
     columns = [len(".".join(parts[:i])) + (i > 0) for i in range(len(parts))]
     marks = [Mark(source, 0, column, len(part)) for column, part in zip(columns, parts, strict=True)]
-    new = parse(source, " " * (len(path) + 1) + value) if value.strip() else Node(None, marks[-1])
+    nothing = value.strip() in _NOTHING
+    new = Node(None, marks[-1]) if nothing else parse(source, " " * (len(path) + 1) + value)
     return _put(root, parts, marks, new)
 
 

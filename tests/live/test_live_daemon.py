@@ -275,7 +275,7 @@ def test_a_repeat_is_answered_once_and_a_reused_key_refused(path):
 def test_without_a_valid_key_nothing_is_served_or_told(path):
     async def test(client):
         for key in (None, "wrong-key-0123456789", OTHER[:-1]):
-            status, answer, headers = await client.ask(key=key)
+            status, _, headers = await client.ask(key=key)
             assert status == 401
             assert "Bearer" in headers["WWW-Authenticate"]
             assert (await client.get("/v1/agents"))[0] == 401
@@ -341,6 +341,18 @@ def test_a_body_that_does_not_come_is_not_waited_for(path):
         assert (status, "within 0.2 s" in answer["error"]["message"]) == (408, True)
 
     serve(test, path, body_timeout_s=0.2)
+
+
+def test_a_body_that_says_it_is_too_large_is_not_read(path):
+    async def test(client):
+        async def stalls():
+            yield b"{"
+            await asyncio.Event().wait()
+
+        status, _, _ = await client.ask(data=stalls(), headers=JSON | {"Content-Length": "2000000"})
+        assert status == 413
+
+    serve(test, path, body_timeout_s=3600.0)
 
 
 def test_over_the_limit_says_when_to_come_back(path):
@@ -592,7 +604,7 @@ def test_the_journal_that_is_shown_holds_what_happened_before(path):
 
 def test_a_daemon_goes_on_with_its_journal(path):
     async def test(client):
-        status, answer, _ = await client.ask(body={"cache": True})
+        _, answer, _ = await client.ask(body={"cache": True})
         ids.append(answer["id"])
 
     ids = []
@@ -664,7 +676,8 @@ async def process(path):
     file.write_text(TEXT)
     root = Path(__file__).parents[2]
     running = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", PROCESS, file, path, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(root)}
+        sys.executable, "-c", PROCESS, file, path, stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(root)},
     )  # fmt: skip
     try:
         async with asyncio.timeout(DEADLINE_S), aiohttp.ClientSession() as session:

@@ -39,6 +39,7 @@ from glowsim.core.types import (
     Status,
     Told,
     Usage,
+    Woke,
 )
 from glowsim.live.calls import (
     Closed,
@@ -268,6 +269,18 @@ def test_an_early_timer_does_nothing_and_a_late_one_decides_as_if_on_time(live):
     live.jump(main)
 
 
+def test_a_timer_whose_owner_is_gone_says_nothing(live):
+    async def main():
+        stage = live.Stage(timeout_s=30.0)
+        stage.driver.add(0, live.takes(2.0))
+        await stage.ask()
+        await asyncio.sleep(100.0)
+        await stage.close()
+        assert not stage.said(Woke)
+
+    live.jump(main)
+
+
 # --- streams ----------------------------------------------------------------------------------------
 
 
@@ -301,11 +314,10 @@ def test_a_stream_that_breaks_after_its_first_token_is_not_tried_again(live):
     async def main():
         stage = live.Stage(retrier=Again)
         stage.driver.add(0, streams("a", "b", error=ConnectionResetError()))
-        got = []
+        stream = stage.stream()
+        assert [await anext(stream), await anext(stream)] == ["a", "b"]
         with pytest.raises(Failed) as failed:
-            async for each in stage.stream():
-                got.append(each)
-        assert got == ["a", "b"]
+            await anext(stream)
         assert (failed.value.outcome, failed.value.reason.code) == (Outcome.UNREACHABLE, Code.BROKEN_STREAM)
         assert len(stage.said(Dispatch)) == 1
         await stage.close()

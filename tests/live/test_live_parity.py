@@ -14,6 +14,8 @@ from glowsim import build
 from glowsim.core.journal import Journal, first_difference
 from glowsim.core.streams import Streams
 from glowsim.core.types import (
+    Advance,
+    Answer,
     Arrived,
     Command,
     Dispatch,
@@ -48,6 +50,7 @@ fleet:
     timeout: 12s
     service: {service}
     failures: {{invalid: 2%, error: 10%}}
+    variants: {{candidate: {{slowdown: 1.5, error: 20%}}}}
 workload:
   - kind: poisson
     rate: {rate}
@@ -58,6 +61,7 @@ workload:
     cacheable: {{share: 40%, keys: 30}}
 controllers:
   guard: {{use: size}}
+  splitter: {{use: canary, salt: v2, weight: 20%, then: [50%], hold: 30s, minimum: 1}}
   limiter: {{use: token_bucket, rate: 20/s, burst: 20}}
   cache: {{use: lru, entries: 20, ttl: 20s}}
   queue: {{use: priority, limit: 30}}
@@ -68,7 +72,10 @@ controllers:
 """
 TOKENS = "{law: tokens, base: 100ms, input: 100us/token, output: 10ms/token, slowdown: 0.3}"
 TIMES = "{law: time, time: {law: exponential, mean: 1500ms}}"
-SCALER = "scaler: {use: threshold, min_instances: 1, max_instances: 5, look: 5s, cooldown_up: 7s, cooldown_down: 7s}"
+SCALER = (
+    "scaler: {use: threshold, min_instances: 1, max_instances: 5, "
+    "look: 5s, cooldown_up: 7s, cooldown_down: 7s}"
+)
 KINDS = {
     "shared, streaming": {"service": TOKENS, "stream": "true", "slots": 2, "queue": "central", "rate": "4/s"},
     "first come": {"service": TIMES, "stream": "false", "slots": 2, "queue": "central", "rate": "4/s"},
@@ -140,7 +147,8 @@ def test_both_drivers_hold_the_same_conversation(live, kind, scaler):
     assert here[: len(there)] == there
     assert not [command for command in here[len(there) :] if not isinstance(command, Scale)]
     kinds = {type(command) for command in here}
-    assert {Dispatch, Fail} < kinds, "the scenario says too little to compare"
+    assert {Dispatch, Fail, Answer, Advance} < kinds, "the scenario says too little to compare"
+    assert {command.plan.variant for command in here if isinstance(command, Dispatch)} == {0, 1}
     if scaler:
         assert Scale in kinds
     if "streaming" in kind:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from pydantic import ValidationError
 
-from glowsim.live.settings import Caller, SettingsError, settings
+from glowsim.live.settings import Caller, Settings, SettingsError, settings
 
 KEY = "0123456789abcdef"
 TOKEN = "fedcba9876543210"
@@ -65,6 +66,12 @@ def test_secrets_are_not_shown():
     some = made({"GLOWSIM_KEYS": f"ann:{KEY}", "GLOWSIM_ADMIN_TOKEN": TOKEN})
     assert KEY not in repr(some) + str(some.model_dump())
     assert TOKEN not in repr(some) + some.model_dump_json()
+
+
+def test_not_even_the_models_own_error_repeats_a_secret():
+    with pytest.raises(ValidationError) as error:
+        Settings(journal_path="j", admin_token="hunter2", keys={Caller("a", "b"): "hunter3"})
+    assert "hunter" not in str(error.value)
 
 
 @pytest.mark.parametrize(

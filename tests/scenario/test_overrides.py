@@ -75,3 +75,9 @@ def test_a_mistake_is_shown_in_the_overrides_own_text(example_path, override, pa
         start = problem.column - 1
         assert override[start : start + problem.width] == caret
     assert problem.render().splitlines()[1] == f"  -s | {override}"
+
+
+@pytest.mark.parametrize("nothing", ["null", "~", ""])
+def test_a_family_can_be_switched_off(example_path, nothing):
+    assert load(example_path).controllers.scaler is not None
+    assert load(example_path, [f"controllers.scaler={nothing}"]).controllers.scaler is None
