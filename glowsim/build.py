@@ -30,7 +30,9 @@ from glowsim.sim.workload.columns import AgentTraits, Cacheable, Columns, Shape
 from glowsim.sim.workload.sources import ClosedSource, OpenSource, Source
 from glowsim.sim.world import AgentWorld, World
 
-__all__ = ["BuildError", "Replication", "control_plane", "header", "replication", "stack_world"]
+__all__ = [
+    "BuildError", "Replication", "agent_world", "control_plane", "header", "law", "replication", "stack_world",
+]  # fmt: skip
 
 _DEFAULT_QUEUE = Controller(use="fifo")
 _DEFAULT_BALANCER = Controller(use="round_robin")
@@ -139,13 +141,17 @@ def _controllers(
         ]
         unknown = [each for each in asked if each not in hands]
         if unknown:
-            raise BuildError(f"{name}: {place}: {controller.use} asks for {unknown[0]!r}, which nobody hands in")
+            raise BuildError(
+                f"{name}: {place}: {controller.use} asks for {unknown[0]!r}, which nobody hands in"
+            )
         made = kind(*(hands[each] for each in asked), **arguments)
         if controller.shadow is not None:
             made = shadow(family, made, make(family, place + ".shadow", controller.shadow), number, notes)
         return fallback(family, made, number, notes, queue_limit=_QUEUE_LIMIT) if fall_back else made
 
-    singles = {family: make(family, family, ones[0]) for family, ones in chosen.items() if family != "detector"}
+    singles = {
+        family: make(family, family, ones[0]) for family, ones in chosen.items() if family != "detector"
+    }
     detectors = tuple(
         make("detector", f"detector.{i}", each) for i, each in enumerate(chosen.get("detector", ()))
     )
@@ -176,12 +182,11 @@ def replication(
     """
     streams = Streams(scenario.seed, number)
     plane = control_plane(scenario, streams, allow_plugins=allow_plugins)
-    agents = [_agent(scenario, agent) for agent in scenario.agents().values()]
-    traits = [
-        AgentTraits(agent.service, agent.region, _lucky(scenario, agent)) for agent in agents
-    ]
+    agents = [agent_world(scenario, agent) for agent in scenario.agents().values()]
+    traits = [AgentTraits(agent.service, agent.region, _lucky(scenario, agent)) for agent in agents]
     sources = [
-        _source(scenario, index, workload, traits, streams, data) for index, workload in enumerate(scenario.workload)
+        _source(scenario, index, workload, traits, streams, data)
+        for index, workload in enumerate(scenario.workload)
     ]
     scripts = [fault for each in scenario.faults for fault in _faults(scenario, each)]
     journal = Journal(header(scenario, number), journal_path)
@@ -193,7 +198,8 @@ def _lucky(scenario: Scenario, agent: AgentWorld) -> bool:
     return any(errors) or any(isinstance(fault, written.Errors) for fault in scenario.faults)
 
 
-def _agent(scenario: Scenario, agent: written.Agent) -> AgentWorld:
+def agent_world(scenario: Scenario, agent: written.Agent) -> AgentWorld:
+    """Return what a world knows of an agent."""
     shared = isinstance(agent.service, written_laws.TokenService)
     return AgentWorld(
         service=_service(agent.service),
@@ -201,7 +207,7 @@ def _agent(scenario: Scenario, agent: written.Agent) -> AgentWorld:
         instances=agent.instances,
         slowdown=agent.service.slowdown if isinstance(agent.service, written_laws.TokenService) else 0.0,
         shared=shared,
-        startup=_law(agent.startup_s),
+        startup=law(agent.startup_s),
         region=scenario.regions.index(agent.region),
         invalid=agent.failures.invalid,
         error=agent.failures.error,
@@ -214,29 +220,30 @@ def _agent(scenario: Scenario, agent: written.Agent) -> AgentWorld:
 
 def _service(service: written_laws.Service) -> Service:
     if isinstance(service, written_laws.TimeService):
-        return TimeService(_law(service.time_s))
-    noise = laws.Constant(1.0) if service.noise is None else _law(service.noise)
+        return TimeService(law(service.time_s))
+    noise = laws.Constant(1.0) if service.noise is None else law(service.noise)
     return TokenService(service.base_s, service.input_s_per_token, service.output_s_per_token, noise)
 
 
-def _law(law: Any) -> laws.Law:
+def law(said: Any) -> laws.Law:
+    """Return the law that a scenario's law stands for."""
     made: laws.Law
-    match law:
+    match said:
         case written_laws.Constant():
-            return laws.Constant(float(law.value))
+            return laws.Constant(float(said.value))
         case written_laws.Exponential():
-            made = laws.Exponential(law.mean)
+            made = laws.Exponential(said.mean)
         case written_laws.Lognormal():
-            made = laws.LogNormal(law.median, law.sigma)
+            made = laws.LogNormal(said.median, said.sigma)
         case written_laws.Gamma():
-            made = laws.Gamma(law.mean, law.cv)
+            made = laws.Gamma(said.mean, said.cv)
         case written_laws.Uniform():
-            made = laws.Uniform(law.low, law.high)
+            made = laws.Uniform(said.low, said.high)
         case _:
-            made = laws.Quantiles(law.p, law.x)
-    if law.minimum is None and law.maximum is None:
+            made = laws.Quantiles(said.p, said.x)
+    if said.minimum is None and said.maximum is None:
         return made
-    return laws.Clipped(made, law.minimum or 0.0, inf if law.maximum is None else law.maximum)
+    return laws.Clipped(made, said.minimum or 0.0, inf if said.maximum is None else said.maximum)
 
 
 def _source(
@@ -246,12 +253,15 @@ def _source(
     name = f"{index}"
     shares = scenario.shares(workload)
     numbers = {agent: number for number, agent in enumerate(scenario.agents())}
-    sized = not isinstance(workload, written_workload.Trace)
+    nothing: laws.Law = laws.Constant(0.0)
+    tokens_in, tokens_out = nothing, nothing  # a trace brings its own
+    if not isinstance(workload, written_workload.Trace):
+        tokens_in, tokens_out = law(workload.tokens_in), law(workload.tokens_out)
     shape = Shape(
         agents=tuple(numbers[agent] for agent in shares),
         weights=tuple(shares.values()),
-        tokens_in=_law(workload.tokens_in) if sized else laws.Constant(0.0),
-        tokens_out=_law(workload.tokens_out) if sized else laws.Constant(0.0),
+        tokens_in=tokens_in,
+        tokens_out=tokens_out,
         max_tokens_out=workload.max_tokens_out,
         priority=workload.priority,
         stream=workload.stream,
@@ -266,13 +276,17 @@ def _source(
     tasks = inf if workload.tasks is None else workload.tasks
     until_s = scenario.duration_s
     if isinstance(workload, written_workload.Closed):
-        return ClosedSource(name, columns, workload.users, _law(workload.think_s), streams, until_s, tasks)
+        return ClosedSource(name, columns, workload.users, law(workload.think_s), streams, until_s, tasks)
     if isinstance(workload, written_workload.Trace):
         path = traces.find_trace(workload.file, data)
         layout = workload.columns
         names = traces.AZURE_COLUMNS if layout is None else (layout.time, layout.tokens_in, layout.tokens_out)
-        return OpenSource(columns, traces.blocks(traces.read_csv(path, names), workload.speed), until_s, tasks)
-    return OpenSource(columns, _moments(workload, until_s, streams.generator("workload", name, "arrivals")), until_s, tasks)
+        return OpenSource(
+            columns, traces.blocks(traces.read_csv(path, names), workload.speed), until_s, tasks
+        )
+    return OpenSource(
+        columns, _moments(workload, until_s, streams.generator("workload", name, "arrivals")), until_s, tasks
+    )
 
 
 def _moments(workload: Any, until_s: float, generator: np.random.Generator) -> Iterator[laws.Array]:
@@ -352,10 +366,8 @@ def stack_world(
     }  # fmt: skip
     scenario = Scenario.model_validate(data)
     plane = control_plane(scenario, streams)
-    specs = [_agent(scenario, agent) for agent in scenario.agents().values()]
+    specs = [agent_world(scenario, agent) for agent in scenario.agents().values()]
     traits = [AgentTraits(spec.service, 0, False) for spec in specs]
     sources = [_source(scenario, 0, scenario.workload[0], traits, streams, None)]
     journal = Journal(header(scenario, 0))
     return World(plane, journal, specs, sources, streams), journal
-
-

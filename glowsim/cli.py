@@ -24,16 +24,22 @@ app = typer.Typer(
 
 BAD_INPUT = 2
 
-ScenarioArgument = Annotated[str, typer.Argument(metavar="SCENARIO", help="A YAML file, or a bundled name (see list).")]
+ScenarioArgument = Annotated[
+    str, typer.Argument(metavar="SCENARIO", help="A YAML file, or a bundled name (see list).")
+]
 SetOption = Annotated[
-    list[str], typer.Option("--set", "-s", metavar="KEY.PATH=VALUE", help="Override a value; may be given often.")
+    list[str],
+    typer.Option("--set", "-s", metavar="KEY.PATH=VALUE", help="Override a value; may be given often."),
 ]
 DataOption = Annotated[
     Path | None,
     typer.Option("--data", envvar="GLOWSIM_DATA", help="Folder of recorded traces (or GLOWSIM_DATA)."),
 ]
 PluginsOption = Annotated[
-    bool, typer.Option("--allow-plugins", help="Trust controllers that are code beside the scenario (module:Class).")
+    bool,
+    typer.Option(
+        "--allow-plugins", help="Trust controllers that are code beside the scenario (module:Class)."
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
@@ -87,10 +93,13 @@ def run(
     scenario: ScenarioArgument,
     overrides: SetOption = [],  # noqa: B006
     replications: Annotated[
-        int | None, typer.Option(min=1, max=10_000, help="Independent runs; default: 5 where a run is short, else 1.")
+        int | None,
+        typer.Option(min=1, max=10_000, help="Independent runs; default: 5 where a run is short, else 1."),
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Instead of the scenario's seed.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the run; default: a new one under runs/.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the run; default: a new one under runs/.")
+    ] = None,
     data: DataOption = None,
     jobs: Annotated[int, typer.Option(min=1, max=256, help="Processes to spread the replications over.")] = 1,
     allow_plugins: PluginsOption = False,
@@ -154,7 +163,9 @@ class _progress:  # noqa: N801
         from glowsim.scenario import format_duration
 
         now = time.monotonic()
-        begun, told_s = getattr(self, "_since", (now, 0.0)) if t_s >= getattr(self, "_t_s", 0.0) else (now, 0.0)
+        begun, told_s = (
+            getattr(self, "_since", (now, 0.0)) if t_s >= getattr(self, "_t_s", 0.0) else (now, 0.0)
+        )
         self._since, self._t_s = (begun, told_s), t_s
         speed = t_s / (now - begun) if now > begun else 0.0
         self._bar.update(
@@ -175,10 +186,16 @@ def _as_json(summary: dict[str, Any], folder: Path, wall_s: float, cpu_s: float)
     spread = ("min", "mean", "p50", "p95", "p99", "max")
     return {
         **{key: summary[key] for key in ("name", "scenario", "question", "seed", "replications", "verdict")},
-        **{key: value[key] for key in ("launched", "completed", "success_rate", "error_rate", "request_rate_per_s")},
+        **{
+            key: value[key]
+            for key in ("launched", "completed", "success_rate", "error_rate", "request_rate_per_s")
+        },
         "latency_s": {each: value[f"latency_s_{each}"] for each in spread},
         "first_token_s": {each: value[f"first_token_s_{each}"] for each in ("p50", "p95", "p99")},
-        **{key: value[key] for key in ("tokens_in", "tokens_out", "cost_usd", "cost_usd_per_task", "cache_hit_rate")},
+        **{
+            key: value[key]
+            for key in ("tokens_in", "tokens_out", "cost_usd", "cost_usd_per_task", "cache_hit_rate")
+        },
         "retries": value["retries"],
         "slos": summary["slos"],
         "expectations": summary["expectations"],
@@ -190,7 +207,9 @@ def _as_json(summary: dict[str, Any], folder: Path, wall_s: float, cpu_s: float)
 
 @app.command()
 def validate(
-    scenarios: Annotated[list[str], typer.Argument(metavar="SCENARIO...", help="YAML files, or bundled names.")],
+    scenarios: Annotated[
+        list[str], typer.Argument(metavar="SCENARIO...", help="YAML files, or bundled names.")
+    ],
     overrides: SetOption = [],  # noqa: B006
     allow_plugins: PluginsOption = False,
 ) -> None:
@@ -205,7 +224,9 @@ def validate(
             broken = True
             typer.echo(str(error), err=True)
         else:
-            typer.echo(f"{path}: {loaded.title}: {len(loaded.agents())} agents, {len(loaded.slos)} service levels: good")
+            typer.echo(
+                f"{path}: {loaded.title}: {len(loaded.agents())} agents, {len(loaded.slos)} service levels: good"
+            )
     if broken:
         sys.exit(BAD_INPUT)
 
@@ -237,7 +258,11 @@ def init(
     from glowsim.resources import resource
 
     files = {
-        **{folder / "scenarios" / each.name: each for each in sorted(resource("scenarios").glob("*")) if each.is_file()},
+        **{
+            folder / "scenarios" / each.name: each
+            for each in sorted(resource("scenarios").glob("*"))
+            if each.is_file()
+        },
         **{folder / "notebooks" / each.name: each for each in sorted(resource("notebooks").glob("*.ipynb"))},
     }
     taken = [target for target in files if target.exists()]
@@ -261,7 +286,7 @@ def replay(
     from glowsim.experiment.replaying import replay as replay_all
 
     if scenario is not None:
-        path, loaded = _load(scenario, [], allow_plugins=allow_plugins)
+        _, loaded = _load(scenario, [], allow_plugins=allow_plugins)
         results = replay_all(source, loaded, allow_plugins=allow_plugins)
     else:
         results = replay_all(source, None, allow_plugins=allow_plugins)
@@ -285,10 +310,14 @@ def bench(
     if as_json:
         typer.echo(json.dumps(figures))
         return
-    typer.echo(f"M/M/10 at 80 % load, {requests:,} requests, median of {rounds} rounds, requests per CPU-second:")
+    typer.echo(
+        f"M/M/10 at 80 % load, {requests:,} requests, median of {rounds} rounds, requests per CPU-second:"
+    )
     for name in ("bare_loop", "mmc_world", "full_stack", "full_stack_50"):
         ratio = figures["ratios"].get(name)
-        typer.echo(f"  {name:14}{figures[name]:>12,}" + ("" if ratio is None else f"   {ratio:.3f} of the bare loop"))
+        typer.echo(
+            f"  {name:14}{figures[name]:>12,}" + ("" if ratio is None else f"   {ratio:.3f} of the bare loop")
+        )
 
 
 @app.command()
@@ -300,9 +329,15 @@ def serve(
     ] = [],  # noqa: B006
     host: Annotated[str, typer.Option(help="Address; other than loopback only with keys.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the gateway; 0: any.")] = 8080,
-    admin_port: Annotated[int, typer.Option(min=0, max=65535, help="Port of metrics and state; 0: any.")] = 8081,
-    journal: Annotated[Path | None, typer.Option(help="Where to write the journal; default: serve.glow.")] = None,
-    grace: Annotated[float, typer.Option(min=0, help="Seconds in which open requests may finish at the end.")] = 30.0,
+    admin_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port of metrics and state; 0: any.")
+    ] = 8081,
+    journal: Annotated[
+        Path | None, typer.Option(help="Where to write the journal; default: serve.glow.")
+    ] = None,
+    grace: Annotated[
+        float, typer.Option(min=0, help="Seconds in which open requests may finish at the end.")
+    ] = 30.0,
     allow_plugins: PluginsOption = False,
 ) -> None:
     """Run a scenario's controllers live, in front of real agents; those without an upstream are emulated."""
@@ -317,9 +352,14 @@ def serve(
         upstreams.setdefault(agent, []).append(url)
     sys.exit(
         run_daemon(
-            loaded, host=host, port=port, admin_port=admin_port, upstreams=upstreams,
-            journal_path=journal or Path("serve.glow"), grace_s=grace,
-        )  # fmt: skip
+            loaded,
+            host=host,
+            port=port,
+            admin_port=admin_port,
+            upstreams=upstreams,
+            journal_path=journal or Path("serve.glow"),
+            grace_s=grace,
+        )
     )
 
 

@@ -21,8 +21,21 @@ from glowsim.core.errors import GlowsimError
 from glowsim.core.journal import Recording
 from glowsim.core.reasons import Code, Reason, sentence
 from glowsim.core.types import (
-    Abandoned, Advance, Answer, Arrived, Dispatch, Fail, Finished, FirstToken, InstanceChanged, Outcome, Raise, Reject,
-    Scale, Shadowed, State,
+    Abandoned,
+    Advance,
+    Answer,
+    Arrived,
+    Dispatch,
+    Fail,
+    Finished,
+    FirstToken,
+    InstanceChanged,
+    Outcome,
+    Raise,
+    Reject,
+    Scale,
+    Shadowed,
+    State,
 )  # fmt: skip
 
 if TYPE_CHECKING:
@@ -124,7 +137,9 @@ def _attempts(recording: Recording, times: Column, scenario: Scenario) -> Table:
         ]
     )[table["model"]]
     fresh = table["tokens_in"] - table["tokens_cached"]
-    table["cost_usd"] = prices[:, 0] * fresh + prices[:, 1] * table["tokens_cached"] + prices[:, 2] * table["tokens_out"]
+    table["cost_usd"] = (
+        prices[:, 0] * fresh + prices[:, 1] * table["tokens_cached"] + prices[:, 2] * table["tokens_out"]
+    )
     return table
 
 
@@ -204,7 +219,9 @@ def _requests(recording: Recording, times: Column, attempts: Table) -> Table:
 
 def _instances(recording: Recording, scenario: Scenario) -> Table:
     changes = recording.table(InstanceChanged)
-    table: Table = {name: changes[name].copy() for name in ("t_s", "agent", "instance", "state", "region", "eta_s")}
+    table: Table = {
+        name: changes[name].copy() for name in ("t_s", "agent", "instance", "state", "region", "eta_s")
+    }
     prices = np.array([agent.instance_usd_per_hour for agent in scenario.agents().values()])
     table["usd_per_hour"] = prices[table["agent"]] if len(table["agent"]) else np.zeros(0)
     return table
@@ -216,10 +233,14 @@ def _decisions(recording: Recording, times: Column) -> Table:
         for t_s, record in zip(times[recording.positions(kind)], recording.loose(kind), strict=True):
             match record:
                 case Scale():
-                    rows.append((t_s, record.agent, "scale", "instances", record.want, math.nan, record.reason))
+                    rows.append(
+                        (t_s, record.agent, "scale", "instances", record.want, math.nan, record.reason)
+                    )
                 case Raise():
                     alert = record.alert
-                    rows.append((t_s, alert.agent, "alert", alert.subject, alert.severity, math.nan, alert.reason))
+                    rows.append(
+                        (t_s, alert.agent, "alert", alert.subject, alert.severity, math.nan, alert.reason)
+                    )
                 case Shadowed():
                     reason = Reason(Code.STARTED)
                     rows.append(
@@ -280,7 +301,10 @@ def _rows_of(ids: Column, wanted: Column) -> Column:
 
 
 def _instance_levels(instances: Table, agent: int, grid: Column) -> tuple[Column, Column]:
-    levels = {State.READY: np.zeros(len(grid), dtype=np.int64), State.STARTING: np.zeros(len(grid), dtype=np.int64)}
+    levels = {
+        State.READY: np.zeros(len(grid), dtype=np.int64),
+        State.STARTING: np.zeros(len(grid), dtype=np.int64),
+    }
     now: dict[int, int] = {}
     mine = np.flatnonzero(instances["agent"] == agent)
     for row in mine:
@@ -338,7 +362,9 @@ def figures(tables: Tables, warmup_s: float = 0.0, agents: Sequence[int] | None 
         "launched": launched,
         "completed": completed,
         "success_rate": completed / launched if launched else math.nan,
-        "error_rate": float(((part["ending"] == 2) | (part["ending"] == 3)).sum()) / launched if launched else math.nan,
+        "error_rate": float(((part["ending"] == 2) | (part["ending"] == 3)).sum()) / launched
+        if launched
+        else math.nan,
         "request_rate_per_s": launched / span_s if launched and span_s > 0 else math.nan,
         "tokens_in": float(part["tokens_in"][answered].sum()),
         "tokens_out": float(part["tokens_out"][answered].sum()),
@@ -475,13 +501,17 @@ def arrow_table(name: str, table: Table, replication: int, names: Mapping[str, S
     """Return a table as Arrow, with a column for the replication and names in place of numbers."""
     import pyarrow as pa
 
-    columns: dict[str, Any] = {"replication": pa.array(np.full(len(next(iter(table.values()))), replication, np.int32))}
+    columns: dict[str, Any] = {
+        "replication": pa.array(np.full(len(next(iter(table.values()))), replication, np.int32))
+    }
     for column, values in table.items():
         words = names.get(column)
         if name == "attempts" and column == "reason":
             words = [code.name.lower() if (code := _code(i)) else "" for i in range(256)]
         if words is None:
-            columns[column] = pa.array(values.tolist(), pa.string()) if values.dtype == object else pa.array(values)
+            columns[column] = (
+                pa.array(values.tolist(), pa.string()) if values.dtype == object else pa.array(values)
+            )
         else:
             safe = np.where(values < len(words), values, len(words) - 1).astype(np.int32)
             columns[column] = pa.DictionaryArray.from_arrays(pa.array(safe), pa.array(list(words)))

@@ -22,7 +22,13 @@ def shown(value: float | None, unit: str) -> str:
         return "-"
     match unit:
         case "duration":
-            return f"{value * 1000:.3g} ms" if value < 1.0 else f"{value:.4g} s" if value < 600 else format_duration(round(value))
+            return (
+                f"{value * 1000:.3g} ms"
+                if value < 1.0
+                else f"{value:.4g} s"
+                if value < 600
+                else format_duration(round(value))
+            )
         case "fraction":
             return f"{value * 100:.4g} %"
         case "rate":
@@ -45,7 +51,10 @@ def render(summary: dict[str, Any], folder: Path, wall_s: float) -> str:
         return f"  {label + ' ':.<22} {text}{note}"
 
     def row(label: str, name: str, which: tuple[str, ...]) -> str:
-        parts = [f"{each.replace('p50', 'median')} {shown(metrics[f'{name}_{each}']['value'], 'duration')}" for each in which]
+        parts = [
+            f"{each.replace('p50', 'median')} {shown(metrics[f'{name}_{each}']['value'], 'duration')}"
+            for each in which
+        ]
         return f"  {label + ' ':.<22} " + "   ".join(parts)
 
     count = summary["replications"]

@@ -37,7 +37,9 @@ def test_it_says_what_it_asks_and_editors_can_complete_it(path: Path) -> None:
 
 
 def test_the_schema_beside_them_is_the_present_one() -> None:
-    assert json.loads(resource("scenarios", "scenario.schema.json").read_text()) == json.loads(json.dumps(schema()))
+    assert json.loads(resource("scenarios", "scenario.schema.json").read_text()) == json.loads(
+        json.dumps(schema())
+    )
 
 
 @pytest.mark.parametrize("name", ["phase5_load_test", "phase5_load_test_open"])

@@ -78,7 +78,8 @@ def test_json_has_the_promised_keys(folder: Path) -> None:
     found = json.loads(done.stdout)
     promised = {
         "scenario", "seed", "replications", "launched", "completed", "success_rate", "request_rate_per_s", "latency_s",
-        "tokens_in", "tokens_out", "cost_usd", "cost_usd_per_task", "cache_hit_rate", "slos", "wall_s", "cpu_s", "run_dir",
+        "tokens_in", "tokens_out", "cost_usd", "cost_usd_per_task", "cache_hit_rate", "slos", "wall_s", "cpu_s",
+        "run_dir",
     }  # fmt: skip
     assert promised <= set(found)
     assert set(found["latency_s"]) >= {"min", "p50", "p95", "p99", "max"}
@@ -96,7 +97,9 @@ def test_json_has_the_promised_keys(folder: Path) -> None:
         (["--replications", "1"], 3, "undecided"),
     ],
 )
-def test_the_exit_code_is_the_verdict(folder: Path, tmp_path: Path, arguments: list[str], code: int, verdict: str) -> None:
+def test_the_exit_code_is_the_verdict(
+    folder: Path, tmp_path: Path, arguments: list[str], code: int, verdict: str
+) -> None:
     done = glowsim("run", "tiny.yaml", "--json", "--out", str(tmp_path / "run"), *arguments, cwd=folder)
     assert done.returncode == code
     assert json.loads(done.stdout)["verdict"] == verdict

@@ -29,7 +29,18 @@ ALLOWED = {
     ),
     "glowsim.report": ("glowsim.report", "glowsim.scenario", "glowsim.core", "glowsim.registry", *LEAVES),
 }  # fmt: skip
-FORBIDDEN_MODULES = {"time", "random", "asyncio", "simpy", "socket", "os", "sys", "threading", "subprocess", "secrets"}
+FORBIDDEN_MODULES = {
+    "time",
+    "random",
+    "asyncio",
+    "simpy",
+    "socket",
+    "os",
+    "sys",
+    "threading",
+    "subprocess",
+    "secrets",
+}
 MAY_OPEN_FILES = {"glowsim.core.journal"}
 
 
@@ -72,12 +83,18 @@ def test_only_the_registry_names_controllers() -> None:
         module = module_of(path)
         if module == "glowsim.registry" or not module.startswith("glowsim"):
             continue
-        found = [name for name in imports(ast.parse(path.read_text(encoding="utf-8"))) if within(name, ("controllers",))]
+        found = [
+            name
+            for name in imports(ast.parse(path.read_text(encoding="utf-8")))
+            if within(name, ("controllers",))
+        ]
         assert not found, f"{module} names {found[0]}: go through the registry"
 
 
 @pytest.mark.parametrize(
-    "path", [path for path in FILES if within(module_of(path), ("glowsim.core", "controllers"))], ids=module_of
+    "path",
+    [path for path in FILES if within(module_of(path), ("glowsim.core", "controllers"))],
+    ids=module_of,
 )
 def test_core_and_controllers_have_no_clock_no_randomness_and_no_io(path: Path) -> None:
     module, tree = module_of(path), ast.parse(path.read_text(encoding="utf-8"))

@@ -17,14 +17,18 @@ ROOT = Path(__file__).resolve().parents[1]
 def tracked() -> list[Path]:
     if not (ROOT / ".git").exists():
         pytest.skip("not a git checkout")
-    names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout.split(b"\0")
+    names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout.split(
+        b"\0"
+    )
     return [ROOT / name.decode() for name in names if name and (ROOT / name.decode()).is_file()]
 
 
 def test_constraints_hold_names_versions_and_markers_only() -> None:
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     assert lines
-    line = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*==[0-9][A-Za-z0-9.!+]*( ; [a-z_]+ [<>=!]+ '[^']+'( (and|or) .+)?)?")
+    line = re.compile(
+        r"[A-Za-z0-9][A-Za-z0-9._-]*==[0-9][A-Za-z0-9.!+]*( ; [a-z_]+ [<>=!]+ '[^']+'( (and|or) .+)?)?"
+    )
     for each in lines:
         assert line.fullmatch(each), each
     assert not any(word in text for text in lines for word in ("://", "file:", "--", "@"))
@@ -70,6 +74,8 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
         "try:\n    main()\nexcept SystemExit as stop:\n    assert not stop.code, stop.code\n"
         f"print('HEAVY', sorted(set({HEAVY!r}) & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
+    )
     assert "Usage" in done.stdout
     assert done.stdout.splitlines()[-1] == "HEAVY []", done.stdout[-300:] + done.stderr[-300:]

@@ -26,7 +26,9 @@ def judged(slo: Slo, replications: Sequence[Replicated], *, deterministic: bool)
     launched = [round(each["launched"]) for each in figures]
     if slo.metric in _SHARES and min(launched) > 0:
         counts = [round(each[slo.metric] * n) for each, n in zip(figures, launched, strict=True)]
-        return judge_proportion(counts, launched, low=slo.minimum, high=slo.maximum, deterministic=deterministic)
+        return judge_proportion(
+            counts, launched, low=slo.minimum, high=slo.maximum, deterministic=deterministic
+        )
     values = [each[slo.metric] for each in figures]
     return judge(values, low=slo.minimum, high=slo.maximum, deterministic=deterministic)
 
@@ -71,7 +73,11 @@ def summarise(
                 Slo.model_construct(metric=metric, minimum=0.0, maximum=None, agent=None), replications,
                 deterministic=deterministic,
             )  # fmt: skip
-            metrics[metric] = {"value": verdict.value, "low": _finite(verdict.low), "high": _finite(verdict.high)}
+            metrics[metric] = {
+                "value": verdict.value,
+                "low": _finite(verdict.low),
+                "high": _finite(verdict.high),
+            }
     slos = []
     for slo in scenario.slos:
         verdict = judged(slo, replications, deterministic=deterministic)

@@ -53,7 +53,9 @@ def replay(source: Path, scenario: Scenario | None, *, allow_plugins: bool = Fal
     for path in paths:
         recording = journal.read(path)
         if recording.header["digest"] != digest(scenario):
-            raise GlowsimError(f"{path} was made with another scenario than the one given: their digests differ")
+            raise GlowsimError(
+                f"{path} was made with another scenario than the one given: their digests differ"
+            )
         yield _one(path, recording, scenario, allow_plugins)
 
 

@@ -95,7 +95,9 @@ def replicate(
     numbers = {agent: at for at, agent in enumerate(scenario.agents())}
     groups = {slo.agent for slo in scenario.slos if slo.agent is not None} | set(numbers)
     by_group = {
-        group: results.figures(tables, scenario.warmup_s, [numbers[member] for member in scenario.members(group)])
+        group: results.figures(
+            tables, scenario.warmup_s, [numbers[member] for member in scenario.members(group)]
+        )
         for group in sorted(groups)
     }
     return Replicated(

@@ -126,7 +126,9 @@ def run(
     for each in done:
         mean_open, rate_times_time = each.little
         if abs(mean_open - rate_times_time) > _LITTLE_TOLERANCE * max(mean_open, 1.0):
-            raise WorldError(f"Little's law fails in replication {each.number}: {mean_open} against {rate_times_time}")
+            raise WorldError(
+                f"Little's law fails in replication {each.number}: {mean_open} against {rate_times_time}"
+            )
     deterministic = not done[0].random
     summary = summarise(name, scenario, done, deterministic=deterministic)
     _merge_parts(partial, len(done))

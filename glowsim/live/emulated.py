@@ -17,7 +17,7 @@ from math import inf
 
 import numpy as np
 
-from glowsim.build import BuildError, _agent, _law
+from glowsim.build import BuildError, agent_world, law
 from glowsim.core.streams import Streams, uniform_at
 from glowsim.core.types import Outcome, Usage
 from glowsim.live.calls import Call, InstanceError, InvalidTask, Reply, Serve
@@ -36,7 +36,7 @@ __all__ = ["Drawn", "EmulatedAgent", "RealTime", "agent_worlds"]
 
 def agent_worlds(scenario: Scenario) -> list[AgentWorld]:
     """Return what the world knows of every agent, by number."""
-    return [_agent(scenario, agent) for agent in scenario.agents().values()]
+    return [agent_world(scenario, agent) for agent in scenario.agents().values()]
 
 
 class RealTime:
@@ -108,7 +108,7 @@ class Drawn:
                 f"{agent} cannot be emulated: no workload says how long its answers are (a trace's lengths "
                 "are in its file); give it an --upstream, or a workload with tokens_out"
             )
-        self._tokens_out: Law = _law(sized[0].tokens_out)
+        self._tokens_out: Law = law(sized[0].tokens_out)
 
     def __call__(self, call: Call) -> Truth:
         """Return the truth of a call's request."""

@@ -28,13 +28,14 @@ EVERYTHING: dict[str, Any] = {
     "models": {"m": {"input": "$1/1M", "output": "$3/1M"}},
     "fleet": [
         {
-            "agent": "tax", "count": 3, "model": "m", "instances": 3, "concurrency": 4, "startup": {"law": "gamma", "mean": "9s", "cv": 0.5},
+            "agent": "tax", "count": 3, "model": "m", "instances": 3, "concurrency": 4,
+            "startup": {"law": "gamma", "mean": "9s", "cv": 0.5},
             "timeout": "20s", "first_token_timeout": "8s",
-            "service": {"law": "tokens", "base": "100ms", "input": "40us/token", "output": "9ms/token", "slowdown": "5%",
-                        "noise": {"law": "gamma", "mean": 1, "cv": 0.3}},
+            "service": {"law": "tokens", "base": "100ms", "input": "40us/token", "output": "9ms/token",
+                        "slowdown": "5%", "noise": {"law": "gamma", "mean": 1, "cv": 0.3}},
             "failures": {"invalid": "1%", "error": "5%"}, "variants": {"next": {"slowdown": 1.2, "error": "20%"}},
-            "controllers": {"splitter": {"use": "canary", "salt": "s", "weight": "20%", "then": [0.5, 1.0], "hold": "60s",
-                                         "step": "30s", "minimum": 20}},
+            "controllers": {"splitter": {"use": "canary", "salt": "s", "weight": "20%", "then": [0.5, 1.0],
+                                         "hold": "60s", "step": "30s", "minimum": 20}},
         },
         {
             "agent": "audit", "model": "m", "instances": 4, "concurrency": 2, "queue": "instance",
@@ -43,9 +44,9 @@ EVERYTHING: dict[str, Any] = {
         },
     ],
     "workload": [
-        {"kind": "bursts", "base": "4/s", "burst": "40/s", "every": "60s", "lasts": "10s", "agents": {"tax": 3, "audit": 2},
-         "tokens_in": {"law": "lognormal", "median": 900, "sigma": 0.7}, "tokens_out": {"law": "gamma", "mean": 80, "cv": 0.6},
-         "stream": True, "users": 50, "tenants": 5},
+        {"kind": "bursts", "base": "4/s", "burst": "40/s", "every": "60s", "lasts": "10s",
+         "agents": {"tax": 3, "audit": 2}, "tokens_in": {"law": "lognormal", "median": 900, "sigma": 0.7},
+         "tokens_out": {"law": "gamma", "mean": 80, "cv": 0.6}, "stream": True, "users": 50, "tenants": 5},
         {"kind": "closed", "users": 40, "think": {"law": "exponential", "mean": "5s"}, "agents": "tax",
          "tokens_in": {"law": "uniform", "low": 100, "high": 2000}, "tokens_out": 60,
          "cacheable": {"share": "50%", "keys": 30, "zipf": 1.0}},
@@ -64,7 +65,8 @@ EVERYTHING: dict[str, Any] = {
         "balancer": {"use": "least_connections", "shadow": {"use": "power_of_two"}},
         "breaker": {"use": "consecutive", "failures": 3, "open": "10s"},
         "retrier": {"use": "backoff", "attempts": 3},
-        "scaler": {"use": "threshold", "min_instances": 2, "max_instances": 6, "cooldown_up": "10s", "cooldown_down": "30s", "look": "5s"},
+        "scaler": {"use": "threshold", "min_instances": 2, "max_instances": 6, "cooldown_up": "10s",
+                   "cooldown_down": "30s", "look": "5s"},
         "detector": [{"use": "page_hinkley", "metric": "error", "threshold": 5, "delta": 0.02}],
     },
 }  # fmt: skip
@@ -83,7 +85,9 @@ def test_the_scenario_does_exercise_everything() -> None:
     _, _, tables = everything()
     assert set(tables.decisions["kind"]) == {"scale", "alert", "rollout", "shadow"}
     assert set(tables.requests["ending"]) >= {1, 2, 3}
-    assert {"cached", "joined", "own"} <= {results._ANSWERED.get(int(how)) for how in set(tables.requests["how"])}
+    assert {"cached", "joined", "own"} <= {
+        results._ANSWERED.get(int(how)) for how in set(tables.requests["how"])
+    }
     assert tables.requests["attempts"].max() > 1
     assert set(tables.instances["state"]) >= {0, 1, 2, 3, 4}
     assert set(tables.requests["variant"]) == {0, 1}
@@ -91,7 +95,9 @@ def test_the_scenario_does_exercise_everything() -> None:
 
 def test_the_journal_replays_to_equal_commands() -> None:
     scenario, recording, _ = everything()
-    assert journal.first_difference(recording, build.control_plane(scenario, Streams(scenario.seed, 0))) is None
+    assert (
+        journal.first_difference(recording, build.control_plane(scenario, Streams(scenario.seed, 0))) is None
+    )
 
 
 def test_another_seed_of_the_controllers_is_noticed() -> None:
@@ -142,5 +148,7 @@ def test_a_policy_does_not_move_the_world() -> None:
         built.world.start()
         built.world.run(600.0)
         requests = results.fold(built.journal.recording(), each).requests
-        columns.append([requests[name].tolist() for name in ("request_id", "t_arrive_s", "agent", "user", "tokens_in")])
+        columns.append(
+            [requests[name].tolist() for name in ("request_id", "t_arrive_s", "agent", "user", "tokens_in")]
+        )
     assert columns[0] == columns[1]

@@ -94,7 +94,9 @@ def test_ten_servers_in_one_instance_wait_as_ten_instances_do() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rate", "servers", "places", "exact"), [(0.9, 1, 5, 0.126023), (3.5, 3, 10, 0.182952)], ids=["M/M/1/5", "M/M/3/10"]
+    ("rate", "servers", "places", "exact"),
+    [(0.9, 1, 5, 0.126023), (3.5, 3, 10, 0.182952)],
+    ids=["M/M/1/5", "M/M/3/10"],
 )
 def test_losses(rate: float, servers: int, places: int, exact: float) -> None:
     queue = {"queue": {"use": "fifo", "limit": places - servers}}
@@ -116,7 +118,9 @@ def test_processor_sharing_does_not_care_for_the_law_of_service() -> None:
     """M/G/1-PS at load 0.8 has a mean time of 5 for any law: here a two-point-like gamma with cv 2."""
     law = {"law": "tokens", "base": "1s", "input": "0s/token", "output": "0s/token", "slowdown": "100%"}
     service = law | {"noise": {"law": "gamma", "mean": 1, "cv": 2.0}}
-    scenario = station(0.8, 30_000, agent={"concurrency": 1000, "slots": 1000, "service": service}, warmup="1000s")
+    scenario = station(
+        0.8, 30_000, agent={"concurrency": 1000, "slots": 1000, "service": service}, warmup="1000s"
+    )
     agrees(measured(scenario, 8, "latency_s_mean"), 5.0, 0.25)
 
 
@@ -128,7 +132,8 @@ def hundred(load: float, tasks: int) -> Scenario:
 
 
 @pytest.mark.parametrize(
-    ("load", "exact", "tasks", "runs"), [(0.5, 1.266, 40_000, 1), (0.9, 2.646, 120_000, 1), (0.95, 3.464, 240_000, 3)]
+    ("load", "exact", "tasks", "runs"),
+    [(0.5, 1.266, 40_000, 1), (0.9, 2.646, 120_000, 1), (0.95, 3.464, 240_000, 3)],
 )
 def test_two_choices_among_a_hundred(load: float, exact: float, tasks: int, runs: int) -> None:
     """The supermarket model with n = 100 without replacement: recomputed means, within 2 %."""

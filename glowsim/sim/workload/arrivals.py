@@ -42,6 +42,8 @@ def inhomogeneous(times_s: Array, expected: Array, generator: np.random.Generato
         Increasing times, the first 0.
     expected
         Expected number of arrivals by each of them, not decreasing, the first 0; straight in between.
+    generator
+        Draws the unit process.
     """
     last = 0.0
     while True:

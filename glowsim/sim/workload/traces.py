@@ -93,11 +93,11 @@ def read_csv(path: Path, columns: tuple[str, str, str]) -> Trace:
                 continue
             try:
                 tokens_in, tokens_out = int(row[at[1]]), int(row[at[2]])
-                if min(tokens_in, tokens_out) < 0:
-                    raise ValueError("tokens below zero")
                 times.append(row[at[0]])
             except (ValueError, IndexError) as error:
                 raise TraceError(f"{path}, line {rows.line_num}: {error}: {','.join(row)[:80]!r}") from error
+            if min(tokens_in, tokens_out) < 0:
+                raise TraceError(f"{path}, line {rows.line_num}: tokens below zero: {','.join(row)[:80]!r}")
             counts.append((tokens_in, tokens_out))
     if not times:
         raise TraceError(f"{path} has no rows")
@@ -114,7 +114,9 @@ def _seconds(path: Path, times: list[str]) -> npt.NDArray[np.float64]:
     except ValueError:
         pass  # not numbers: dates, then
     try:
-        stamps = np.array([text.strip().replace(" ", "T").removesuffix("Z") for text in times], dtype="datetime64[ns]")
+        stamps = np.array(
+            [text.strip().replace(" ", "T").removesuffix("Z") for text in times], dtype="datetime64[ns]"
+        )
     except ValueError as error:
         raise TraceError(f"{path}: times must be seconds or ISO 8601: {error}") from error
     since_start: npt.NDArray[np.int64] = (stamps - stamps.min()).astype(np.int64)
