@@ -327,7 +327,9 @@ class World:
     def _scale(self, command: Scale) -> bool:
         now_s = self.environment.now
         for number in command.victims:
-            replica = self.replicas[number]
+            replica = self.replicas.get(number)
+            if replica is None:
+                continue  # it went away at this very moment
             if replica.state == State.STARTING or not len(replica.engine):
                 self._leave(replica)
             else:
