@@ -301,22 +301,20 @@ def _rows_of(ids: Column, wanted: Column) -> Column:
 
 
 def _instance_levels(instances: Table, agent: int, grid: Column) -> tuple[Column, Column]:
-    levels = {
-        State.READY: np.zeros(len(grid), dtype=np.int64),
-        State.STARTING: np.zeros(len(grid), dtype=np.int64),
-    }
-    now: dict[int, int] = {}
-    mine = np.flatnonzero(instances["agent"] == agent)
-    for row in mine:
-        number, state = int(instances["instance"][row]), int(instances["state"][row])
-        from_here = np.searchsorted(grid, instances["t_s"][row])
-        before = now.get(number)
-        if before in levels:
-            levels[State(before)][from_here:] -= 1
-        if state in levels:
-            levels[State(state)][from_here:] += 1
-        now[number] = state
-    return levels[State.READY], levels[State.STARTING]
+    """Return how many instances were ready, and starting, at each moment of the grid."""
+    mine = instances["agent"] == agent
+    t_s, number, state = (instances[name][mine] for name in ("t_s", "instance", "state"))
+    by_instance = np.argsort(number, kind="stable")
+    before = np.full(len(state), 255, dtype=np.int64)
+    same = number[by_instance][1:] == number[by_instance][:-1]
+    before[by_instance[1:][same]] = state[by_instance[:-1][same]]
+    at = np.searchsorted(t_s, grid, side="right")
+
+    def level(which: State) -> Column:
+        change = (state == which).astype(np.int64) - (before == which)
+        return np.concatenate([[0], np.cumsum(change)])[at]
+
+    return level(State.READY), level(State.STARTING)
 
 
 def _held(moments: Column, values: Column, grid: Column) -> Column:
@@ -401,21 +399,16 @@ def _spread(name: str, values: Column, which: Sequence[str]) -> dict[str, float]
 def _instance_usd(tables: Tables, warmup_s: float, agents: Sequence[int] | None) -> float:
     """Return what the instances cost from the warm-up on: from their start to their end, ready or not."""
     table = tables.instances
-    end_s = float(tables.samples["t_s"][-1]) if len(tables.samples["t_s"]) else 0.0
-    begun: dict[int, tuple[float, float]] = {}
-    costs = []
-    for t_s, agent, number, state, usd in zip(
-        *(table[name].tolist() for name in ("t_s", "agent", "instance", "state", "usd_per_hour")), strict=True
-    ):
-        if agents is not None and agent not in agents:
-            continue
-        if state in (State.STARTING, State.READY):
-            begun.setdefault(number, (t_s, usd))
-        elif state in (State.GONE, State.FAILED) and number in begun:
-            since_s, usd = begun.pop(number)
-            costs.append(max(t_s - max(since_s, warmup_s), 0.0) / 3600 * usd)
-    costs += [max(end_s - max(since_s, warmup_s), 0.0) / 3600 * usd for since_s, usd in begun.values()]
-    return math.fsum(costs)
+    mine = np.isin(table["agent"], list(agents)) if agents is not None else np.ones(len(table["t_s"]), dtype=bool)
+    t_s, number, state, usd = (table[name][mine] for name in ("t_s", "instance", "state", "usd_per_hour"))
+    if not len(t_s):
+        return 0.0
+    instances, first = np.unique(number, return_index=True)
+    ends_s = np.full(len(instances), float(tables.samples["t_s"][-1]))
+    gone = (state == State.GONE) | (state == State.FAILED)
+    ends_s[np.searchsorted(instances, number[gone])] = t_s[gone]
+    seconds = np.maximum(ends_s - np.maximum(t_s[first], warmup_s), 0.0)
+    return math.fsum(seconds / 3600 * usd[first])
 
 
 def little(tables: Tables) -> tuple[float, float]:

@@ -26,8 +26,9 @@ class ThresholdScaler(Stateful):
     first way down: the first request of a fleet finds it idle. Two things wait for no cooldown: coming
     back within the limits, and the first instance for work that finds none.
 
-    The reason carries the utilisation, the threshold and the number that the load calls for. It sleeps once
-    nothing is in the system, the instances are at their minimum and no cooldown is pending.
+    The reason carries the utilisation, the threshold and the number that the load calls for. With nothing in
+    the system it looks again only when the cooldown of the way down has passed, and at the minimum not at
+    all: an arrival wakes it.
 
     Parameters
     ----------
@@ -108,9 +109,15 @@ class ThresholdScaler(Stateful):
             want, reason = self._within(t_s, have, utilisation, called_for)
             if want != have:
                 self._changed_s = t_s
-        cooled = t_s - self._settled_s() >= max(self._cooldown_up_s, self._cooldown_down_s)
-        asleep = not busy and want == have == self._min and cooled
-        return Wanted(want, reason, inf if asleep else t_s + self._look_s)
+        return Wanted(want, reason, self._next_look_s(t_s, want, busy=busy))
+
+    def _next_look_s(self, t_s: float, want: int, *, busy: bool) -> float:
+        """Return when the answer could be another one: with nothing to do, not before the way down is free."""
+        if busy:
+            return t_s + self._look_s
+        if want == self._min:
+            return inf
+        return max(self._settled_s() + self._cooldown_down_s, t_s + self._look_s)
 
     def _settled_s(self) -> float:
         """Return since when nothing has changed: a fleet is given its cooldown before its first way down."""

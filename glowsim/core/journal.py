@@ -22,14 +22,44 @@ import numpy.typing as npt
 
 from glowsim.core.control_plane import ControlPlane
 from glowsim.core.errors import JournalError
+from glowsim.core.reasons import Code, Constraint
 from glowsim.core.snapshot import pack as plain
 from glowsim.core.snapshot import unpack as unplain
 from glowsim.core.types import (
-    Abandoned, Advance, Answer, Arrived, Ask, Cancel, Changed, Command, Dispatch, Effect, Event, Fail, Finished,
-    FirstToken, Forget, InstanceChanged, Observed, Outcome, Plan, Probe, Probed, Raise, Reason, Reject, Reported,
-    Request, Scale, Shadowed, State, Status, Told, Usage, Woke,
+    Abandoned,
+    Advance,
+    Answer,
+    Arrived,
+    Ask,
+    Cancel,
+    Changed,
+    Command,
+    Dispatch,
+    Effect,
+    Event,
+    Fail,
+    Finished,
+    FirstToken,
+    Forget,
+    InstanceChanged,
+    Observed,
+    Outcome,
+    Plan,
+    Probe,
+    Probed,
+    Raise,
+    Reason,
+    Reject,
+    Reported,
+    Request,
+    Scale,
+    Shadowed,
+    State,
+    Status,
+    Told,
+    Usage,
+    Woke,
 )  # fmt: skip
-from glowsim.core.reasons import Code, Constraint
 
 __all__ = ["Difference", "Effected", "Journal", "Recording", "VERSION", "first_difference", "read"]
 

@@ -219,7 +219,7 @@ class Scaler(Controller, Protocol):
     """Decides how many instances an agent has."""
 
     def decide(self, t_s: float, load: Load) -> Wanted:
-        """Return how many to have; called when due, and on an arrival after it asked not to be woken."""
+        """Return how many to have; called when due, and on an arrival where it last saw nothing in the system."""
 
 
 class Detector(Controller, Protocol):

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from contextlib import asynccontextmanager
@@ -438,8 +439,6 @@ def test_an_instance_that_is_not_there_is_unreachable(path, unused_port):
 
 @pytest.fixture
 def unused_port():
-    import socket
-
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return one.getsockname()[1]
@@ -616,43 +615,51 @@ def test_a_daemon_goes_on_with_its_journal(path):
     assert len(told(recording, Answer)) >= 2
 
 
-def test_what_cannot_be_served_is_refused_before_anything_is_written(path, tmp_path):
-    from glowsim.live.daemon import run_daemon
+def begin(path, text=TEXT, **given):
+    """Begin to serve and stop at once: a refusal that does not come ends, too."""
+    from glowsim.live.daemon import serving
+    from glowsim.live.settings import settings
+
+    async def main():
+        some = {"port": 0, "admin_port": 0, "journal_path": path, "environment": {}} | given
+        async with serving(load(text), settings(**some)):
+            pass
+
+    asyncio.run(main())
+
+
+def test_what_cannot_be_served_is_refused_before_anything_is_written(path):
     from glowsim.live.settings import SettingsError
 
-    def refused(error, said, **given):
-        with pytest.raises(error, match=said):
-            run_daemon(scenario(), **({"port": 0, "admin_port": 0, "journal_path": path} | given))
-
-    refused(SettingsError, "did you mean tax", upstreams={"tex": ["http://127.0.0.1:1/"]})
-    refused(SettingsError, "set GLOWSIM_KEYS", host="0.0.0.0")
+    with pytest.raises(SettingsError, match="did you mean tax"):
+        begin(path, upstreams={"tex": ["http://127.0.0.1:1/"]})
+    with pytest.raises(SettingsError, match="set GLOWSIM_KEYS"):
+        begin(path, host="0.0.0.0")
     assert not path.exists()
+
+
+def test_a_journal_of_something_else_is_left_alone(path):
     path.write_bytes(b"a diary")
-    refused(JournalError, "not a glowsim journal")
+    with pytest.raises(JournalError, match="not a glowsim journal"):
+        begin(path)
     assert path.read_bytes() == b"a diary"
     path.unlink()
     Journal(build.header(load(TEXT, ["seed=2"]), 0), path).close()
-    refused(JournalError, "of another scenario")
+    with pytest.raises(JournalError, match="of another scenario"):
+        begin(path)
 
 
 def test_a_port_in_use_is_said(path):
-    import socket
-
-    from glowsim.live.daemon import run_daemon
     from glowsim.live.settings import SettingsError
 
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(SettingsError, match="cannot listen"):
-        run_daemon(scenario(), port=taken.getsockname()[1], admin_port=0, journal_path=path)
+        begin(path, port=taken.getsockname()[1])
 
 
 def test_an_agent_whose_answers_have_no_length_cannot_be_emulated(path):
-    from glowsim.live.daemon import run_daemon
-
-    trace = re.sub(
-        r"  - \{kind: poisson.*", "  - {kind: trace, format: azure_llm, file: some.csv, agents: all}", TEXT
-    )
+    trace = "  - {kind: trace, format: azure_llm, file: some.csv, agents: all}"
     with pytest.raises(build.BuildError, match="give it an --upstream"):
-        run_daemon(load(trace), port=0, admin_port=0, journal_path=path)
+        begin(path, re.sub(r"  - \{kind: poisson.*", trace, TEXT))
 
 
 PROCESS = """
