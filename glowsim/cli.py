@@ -359,6 +359,7 @@ def serve(
             upstreams=upstreams,
             journal_path=journal or Path("serve.glow"),
             grace_s=grace,
+            allow_plugins=allow_plugins,
         )
     )
 

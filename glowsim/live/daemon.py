@@ -22,8 +22,8 @@ from glowsim import build
 from glowsim.core.errors import JournalError
 from glowsim.core.journal import Journal, Recording, read
 from glowsim.core.streams import Streams
+from glowsim.emulation import Drawn, EmulatedAgent, RealTime, agent_worlds
 from glowsim.live.driver import Driver
-from glowsim.live.emulated import Drawn, EmulatedAgent, RealTime, agent_worlds
 from glowsim.live.gateway import Gateway
 from glowsim.live.settings import Settings, SettingsError, settings
 from glowsim.live.telemetry import Telemetry

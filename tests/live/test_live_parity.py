@@ -25,9 +25,9 @@ from glowsim.core.types import (
     Scale,
     Usage,
 )
+from glowsim.emulation import EmulatedAgent, RealTime, agent_worlds
 from glowsim.live.calls import Failed, Rejected, Reply
 from glowsim.live.driver import Driver
-from glowsim.live.emulated import EmulatedAgent, RealTime, agent_worlds
 from glowsim.scenario import load
 from glowsim.sim.service import Truth
 

@@ -38,7 +38,8 @@ MANY: dict[str, Any] = {
     "fleet": [
         {
             "agent": "tax", "count": 2, "model": "m", "instances": 2, "concurrency": 3, "startup": "6s",
-            "timeout": "9s", "first_token_timeout": "4s", "instance_price": "$3.6/h", "failures": {"invalid": "2%", "error": "8%"},
+            "timeout": "9s", "first_token_timeout": "4s", "instance_price": "$3.6/h",
+            "failures": {"invalid": "2%", "error": "8%"},
             "service": {"law": "tokens", "base": "200ms", "input": "40us/token", "output": "9ms/token",
                         "slowdown": "8%"},
         }

@@ -3,8 +3,8 @@
 Live mode can be tried without an agent: whoever has no upstream is emulated, by the service law, the
 failures and the start-up times of the scenario. It proves the plumbing; it predicts nothing.
 
-The only module of `glowsim.live` that knows `glowsim.sim`: an emulated instance is the simulator's engine,
-fed by calls and advanced to the present moment.
+Like `glowsim.build` it knows both worlds, which do not know each other: an emulated instance is the
+simulator's engine, fed by calls and advanced to the present moment.
 """
 
 from __future__ import annotations
