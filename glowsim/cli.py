@@ -341,7 +341,12 @@ def serve(
     allow_plugins: PluginsOption = False,
 ) -> None:
     """Run a scenario's controllers live, in front of real agents; those without an upstream are emulated."""
-    from glowsim.live.daemon import run_daemon
+    try:
+        from glowsim.live.daemon import run_daemon
+    except ModuleNotFoundError as error:
+        if error.name not in ("aiohttp", "starlette", "uvicorn"):
+            raise
+        _stop(f"live mode needs {error.name}: pip install 'glowsim[live]'")
 
     _, loaded = _load(scenario, overrides, allow_plugins=allow_plugins)
     upstreams: dict[str, list[str]] = {}

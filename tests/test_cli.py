@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -210,3 +212,39 @@ def test_bench_reports_the_three_rates_and_their_ratios(folder: Path) -> None:
     found = json.loads(done.stdout)
     assert min(found[name] for name in ("bare_loop", "mmc_world", "full_stack", "full_stack_50")) > 0
     assert set(found["ratios"]) == {"mmc_world", "full_stack", "full_stack_50"}
+
+
+@pytest.mark.parametrize(("how", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)])
+def test_an_interrupted_run_leaves_nothing_that_loads(
+    folder: Path, tmp_path: Path, how: int, code: int
+) -> None:
+    run = [
+        sys.executable,
+        "-m",
+        "glowsim",
+        "run",
+        str(folder / "tiny.yaml"),
+        "-s",
+        "workload.0.tasks=10000000",
+    ]
+    process = subprocess.Popen(
+        [*run, "-s", "duration=300d", "--out", str(tmp_path / "run")],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    journal = tmp_path / "run.partial" / "journal-0.glow"
+    for _ in range(600):
+        if journal.exists():
+            break
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(0.1)
+    assert journal.exists()
+    process.send_signal(how)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code, errors.decode()
+    assert not (tmp_path / "run").exists()
+    if how == signal.SIGINT:
+        assert list(tmp_path.iterdir()) == []
+    else:
+        with pytest.raises(RunError, match="interrupted"):
+            load(tmp_path / "run.partial")
