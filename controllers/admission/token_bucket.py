@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import inf
-from operator import attrgetter
+from operator import itemgetter
 from typing import Literal
 
 from glowsim.core.parameters import Count, Positive
@@ -68,9 +68,9 @@ class TokenBucket(Stateful):
         if unit == "requests" and burst < 1:
             raise ValueError(f"burst: {burst} requests at once lets none in; give at least 1")
         self._rate_per_s = rate_per_s
-        self._burst = burst
+        self._burst = float(burst)
         self._span_s = burst / rate_per_s
-        self._key: attrgetter[int] = attrgetter(per)
+        self._key: itemgetter[int] = itemgetter(Request._fields.index(per))
         self._tokens = unit == "tokens"
         self._keys = keys
         self._full_s: dict[int, float] = {}
@@ -79,10 +79,11 @@ class TokenBucket(Stateful):
 
     def admit(self, t_s: float, request: Request) -> float:
         """Return 0 to admit, or the seconds until the bucket holds enough."""
-        amount = request.tokens_in + request.max_tokens_out if self._tokens else 1
+        amount = float(request.tokens_in + request.max_tokens_out) if self._tokens else 1.0
         if amount > self._burst:
             return inf
-        key = self._key(request)
+        key_of = self._key
+        key = key_of(request)
         known_s = self._full_s.get(key)
         full_s = t_s if known_s is None or known_s < t_s else known_s
         full_s += amount / self._rate_per_s

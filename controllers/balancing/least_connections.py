@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from glowsim.core.instance import Instance
+from glowsim.core.instance import UNLIMITED, Instance
 from glowsim.core.snapshot import Stateful
 from glowsim.core.types import Reported, Request
 
@@ -37,18 +37,18 @@ class LeastConnections(Stateful):
     def pick(self, t_s: float, request: Request, allowed: Sequence[Instance]) -> Instance:
         """Return the instance with the least work."""
         picked = self._picked
-        chosen, least, since = allowed[0], 1 << 62, 0
+        chosen, least, since = allowed[0], UNLIMITED, 0
         for each in allowed:
             in_flight = each.in_flight
             if in_flight > least:
                 continue
             last = picked.get(each.number, 0)
-            tied = in_flight == least
-            if not tied or last < since or (last == since and each.number < chosen.number):
+            if in_flight < least or last < since or (last == since and each.number < chosen.number):
                 chosen, least, since = each, in_flight, last
-        self._picks += 1
-        picked[chosen.number] = self._picks
-        picked.move_to_end(chosen.number)
+        number = chosen.number
+        picks = self._picks = self._picks + 1
+        picked[number] = picks
+        picked.move_to_end(number)
         if len(picked) > _REMEMBERED:
             picked.popitem(last=False)
         return chosen

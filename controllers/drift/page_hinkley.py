@@ -56,7 +56,11 @@ class PageHinkley(Stateful):
     """
 
     state = ("_n", "_mean", "_up", "_up_min", "_down", "_down_max", "_quiet_until_s")
+    _n: int
+    _mean: float
+    _up: float
     _up_min: float
+    _down: float
     _down_max: float
 
     def __init__(
@@ -83,21 +87,23 @@ class PageHinkley(Stateful):
         """Take in a value; return an alert, if it is time for one."""
         if not isfinite(value):
             raise ValueError(f"{self.metric}: {value} at {t_s} s is not finite; leave a missing value out")
-        self._n += 1
-        self._mean += (value - self._mean) / self._n
-        strayed = value - self._mean
-        self._up += strayed - self._delta
-        if self._up < self._up_min:
-            self._up_min = self._up
-        self._down += strayed + self._delta
-        if self._down > self._down_max:
-            self._down_max = self._down
-        if self._n < self._minimum or t_s < self._quiet_until_s:
+        n = self._n = self._n + 1
+        mean = self._mean
+        mean += (value - mean) / n
+        self._mean = mean
+        strayed = value - mean
+        up = self._up = self._up + (strayed - self._delta)
+        if up < self._up_min:
+            self._up_min = up
+        down = self._down = self._down + (strayed + self._delta)
+        if down > self._down_max:
+            self._down_max = down
+        if n < self._minimum or t_s < self._quiet_until_s:
             return None
-        if self._tells_up and self._up - self._up_min > self._threshold:
-            return self._alert(t_s, Code.DRIFT_UP, self._up - self._up_min)
-        if self._tells_down and self._down_max - self._down > self._threshold:
-            return self._alert(t_s, Code.DRIFT_DOWN, self._down_max - self._down)
+        if self._tells_up and up - self._up_min > self._threshold:
+            return self._alert(t_s, Code.DRIFT_UP, up - self._up_min)
+        if self._tells_down and self._down_max - down > self._threshold:
+            return self._alert(t_s, Code.DRIFT_DOWN, self._down_max - down)
         return None
 
     def _alert(self, t_s: float, code: Code, statistic: float) -> Alert:

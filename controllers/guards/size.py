@@ -29,6 +29,6 @@ class SizeGuard(Stateful):
 
     def check(self, t_s: float, request: Request) -> Reason | None:
         """Return why to reject the request, or None to let it in."""
-        if request.tokens_in <= self._max_tokens_in:
+        if request[2] <= self._max_tokens_in:
             return None
         return Reason(Code.TOO_LARGE, a=request.tokens_in, b=self._max_tokens_in)

@@ -54,11 +54,11 @@ class PriorityQueue(Stateful):
         """Take in a request; False when full."""
         if len(self._waiting) >= self._limit:
             return False
-        ageing_s = self._ageing_s
-        rank = float(request.priority) if ageing_s is None else request.priority * ageing_s + t_s
+        request_id, priority, ageing_s = request[0], request[4], self._ageing_s
+        rank = float(priority) if ageing_s is None else priority * ageing_s + t_s
         ordinal = self._pushed = self._pushed + 1
-        self._waiting[request.request_id] = ordinal
-        heappush(self._heap, (rank, ordinal, request.request_id))
+        self._waiting[request_id] = ordinal
+        heappush(self._heap, (rank, ordinal, request_id))
         return True
 
     def pop(self, t_s: float) -> int:

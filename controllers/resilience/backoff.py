@@ -90,4 +90,5 @@ class BackoffRetrier(Stateful):
 
     def succeeded(self, t_s: float, request: Request) -> None:
         """Refill the budget."""
-        self._left = min(self._most, self._left + self._budget)
+        if self._left < self._most:
+            self._left = min(self._most, self._left + self._budget)

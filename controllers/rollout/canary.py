@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from itertools import pairwise
 from math import exp, fsum, inf, log
-from operator import attrgetter
+from operator import itemgetter
 from typing import Literal
 
 from glowsim.core.parameters import Count, Fraction, Positive, PositiveSeconds
@@ -106,7 +106,9 @@ class Canary(Stateful):
         self._stages = stages
         self._salt = key_of("canary", salt)
         self._step_s = step_s
-        self._unit: attrgetter[int] = attrgetter("request_id" if unit == "request" else unit)
+        self._unit: itemgetter[int] = itemgetter(
+            Request._fields.index("request_id" if unit == "request" else unit)
+        )
         self._labels = outcome == "observed"
         self._enough = 1.0 / alpha
         self._risk_ratio = risk_ratio
@@ -128,14 +130,16 @@ class Canary(Stateful):
 
     def assign(self, t_s: float, request: Request) -> int:
         """Return 1 for the canary, 0 for the baseline."""
-        unit = self._unit(request) or request.request_id
+        unit_of = self._unit
+        unit = unit_of(request) or request[0]
         return 1 if mix(unit ^ self._salt) < self._share else 0
 
     def finished(self, t_s: float, assigned_s: float, variant: int, ok: bool) -> Advance | None:
         """Take in a request's one outcome; return a rollback, if it comes to that."""
         if self._labels or not self._stage:
             return None
-        self._outcomes += variant
+        if variant:
+            self._outcomes += variant
         if ok:
             return None
         return self._error(t_s, self._weights[bisect_right(self._weights, (assigned_s, inf)) - 1][1], variant)

@@ -23,35 +23,37 @@ LEASE, ASK, GATE, BACKOFF, FIRST_TOKEN, TIMEOUT, SPLITTER, SCALER, PROBE = range
 
 
 class Open:
-    """A request that is not answered yet, or whose last attempt still holds a slot."""
+    """A request that is not answered yet, or whose last attempt still holds a slot.
+
+    Filled in by the pool that opens it: every request passes there, and a constructor costs as much again.
+    """
 
     __slots__ = (
-        "arrived_s", "attempt", "attempts", "cache_key", "committed", "deadline_s", "followers", "instance",
-        "late", "leader", "plan", "pool", "request", "since_s", "state", "used", "variant",
+        "arrived_s", "assigned_s", "attempt", "attempts", "cache_key", "committed", "deadline_s", "followers",
+        "instance", "late", "leader", "plan", "pool", "request", "since_s", "state", "used", "variant",
     )  # fmt: skip
 
-    def __init__(
-        self, request: Request, pool: Pool, arrived_s: float, deadline_s: float, variant: int, plan: Plan
-    ) -> None:
-        self.request = request
-        self.pool = pool
-        self.arrived_s = arrived_s
-        self.deadline_s = deadline_s
-        self.variant = variant
-        self.plan = plan
-        self.state = HELD
-        self.attempts = 0
-        self.attempt = 0
-        self.instance: Instance | None = None
-        self.since_s = arrived_s
-        """When it was queued or dispatched last."""
-        self.cache_key = 0
-        self.committed = False
-        self.used: Usage | None = None
-        self.late = False
-        """Whether its attempt was cancelled for taking too long, which is the instance's failure."""
-        self.followers: list[Open] | None = None
-        self.leader: Open | None = None
+    request: Request
+    pool: Pool
+    arrived_s: float
+    assigned_s: float | None
+    """When the splitter gave it its variant; None: it has its leader's, or none yet."""
+    deadline_s: float
+    variant: int
+    plan: Plan
+    state: int
+    attempts: int
+    attempt: int
+    instance: Instance | None
+    since_s: float
+    """When it was queued or dispatched last."""
+    cache_key: int
+    committed: bool
+    used: Usage | None
+    late: bool
+    """Whether its attempt was cancelled for taking too long, which is the instance's failure."""
+    followers: list[Open] | None
+    leader: Open | None
 
     def snapshot(self) -> dict[str, Any]:
         """Return what cannot be rebuilt from elsewhere, as plain values."""
@@ -59,6 +61,7 @@ class Open:
             "request": self.request,
             "agent": self.request.agent,
             "arrived_s": self.arrived_s,
+            "assigned_s": self.assigned_s,
             "deadline_s": self.deadline_s,
             "variant": self.variant,
             "plan": self.plan,

@@ -92,11 +92,12 @@ class ControlPlane:
                     f"pool {number} is for agent {pool.spec.agent}: give the pools in the agents' order"
                 )
         self.timers = self._books.timers
+        self._attempts = self._books.attempts
+        self._open = self._books.open
+        self._agents = len(self.pools)
         self._now_s = -inf
         self._handlers: dict[type, Callable[[Any, Out], None]] = {
-            Arrived: self._arrived,
             FirstToken: self._first_token,
-            Finished: self._finished,
             Abandoned: self._abandoned,
             Told: self._told,
             InstanceChanged: self._instance_changed,
@@ -106,6 +107,7 @@ class ControlPlane:
             Changed: self._changed,
             Woke: self._woke,
         }
+        self._kinds = {Arrived, Finished, *self._handlers}
 
     def handle(self, event: Event) -> Sequence[Command]:
         """Take in what happened; return what is to be done, in order."""
@@ -118,7 +120,23 @@ class ControlPlane:
             if t_s >= self.timers.earliest_s:
                 self._check(event)
                 self._fire(t_s, out)
-            self._handlers[type(event)](event, out)
+            if (
+                type(event) is Finished
+            ):  # this and the next are what every request has, so they make no detour
+                opened = self._attempts.pop(event[1], None)
+                if opened is not None:
+                    opened.pool.finished(event, opened, out)
+                else:
+                    self._check(event)
+                    self._books.expired.remove(event[1])
+            elif type(event) is Arrived:
+                request = event[1]
+                agent = request[1]
+                if request[0] in self._open or not 0 <= agent < self._agents:
+                    self._check(event)
+                self.pools[agent].arrived(t_s, request, out)
+            else:
+                self._handlers[type(event)](event, out)
         except WorldError as error:
             error.add_note(f"at {event!r}")
             raise
@@ -127,7 +145,7 @@ class ControlPlane:
             self._now_s = nan
             raise
         except Exception as error:
-            if type(event) not in self._handlers:
+            if type(event) not in self._kinds:
                 raise self._unknown(event) from None
             self._now_s = nan
             raise ControllerError(f"{type(error).__name__}: {error} at {event!r}") from error
@@ -208,11 +226,12 @@ class ControlPlane:
 
     def _reopen(self, entry: dict[str, Any]) -> Open:
         pool = self.pools[entry["agent"]]
-        opened = Open(
-            entry["request"], pool, entry["arrived_s"], entry["deadline_s"], entry["variant"], entry["plan"]
-        )
+        opened = Open()
+        opened.pool = pool
+        opened.instance = opened.followers = opened.leader = None
         for name in (
-            "state", "attempts", "attempt", "since_s", "cache_key", "committed", "used", "late",
+            "request", "arrived_s", "assigned_s", "deadline_s", "variant", "plan", "state", "attempts", "attempt",
+            "since_s", "cache_key", "committed", "used", "late",
         ):  # fmt: skip
             setattr(opened, name, entry[name])
         if entry["instance"] is not None:
@@ -241,7 +260,7 @@ class ControlPlane:
         event does not fit; without a timer due, the happy path pays nothing for it.
         """
         books = self._books
-        if type(event) not in self._handlers:
+        if type(event) not in self._kinds:
             raise self._unknown(event)
         match event:
             case Arrived(_, request):
@@ -274,22 +293,6 @@ class ControlPlane:
         return self.pools[agent]
 
     # --- events -------------------------------------------------------------------------------------
-
-    def _arrived(self, event: Arrived, out: Out) -> None:
-        request = event.request
-        if request.request_id in self._books.open:
-            self._check(event)
-        self._pool(request.agent).arrived(event.t_s, request, out)
-
-    def _finished(self, event: Finished, out: Out) -> None:
-        t_s, attempt, outcome, usage, retry_after_s = event
-        books = self._books
-        opened = books.attempts.pop(attempt, None)
-        if opened is None:
-            self._check(event)
-            books.expired.remove(attempt)
-            return
-        opened.pool.finished(t_s, opened, attempt, outcome, usage, retry_after_s, out)
 
     def _first_token(self, event: FirstToken, out: Out) -> None:
         opened = self._books.attempts.get(event.attempt)
@@ -377,4 +380,4 @@ class ControlPlane:
         if len(books.expired) >= _EXPIRED_LIMIT:
             books.expired.remove(min(books.expired))
         books.expired.add(attempt)
-        opened.pool.finished(t_s, opened, attempt, Outcome.LOST, Usage(), 0.0, out)
+        opened.pool.finished(Finished(t_s, attempt, Outcome.LOST, Usage()), opened, out)

@@ -8,8 +8,8 @@ from glowsim.core.types import State
 
 __all__ = ["UNLIMITED", "Eligible", "Instance"]
 
-UNLIMITED = 1 << 30
-"""The cap of a closed breaker."""
+UNLIMITED = (1 << 30) - 1
+"""The cap of a closed breaker: no instance has more in flight. Up to here Python compares integers fast."""
 
 
 class Instance:

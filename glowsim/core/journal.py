@@ -1,5 +1,6 @@
 """The journal: every event, every command, and what the world did with it, packed; the only record of a run.
 
+A record is kept as it is at first and packed together with some thousand others, which costs about half.
 Records of one kind stand together in a block of fixed-size rows, so `numpy.frombuffer` reads them as a
 table; one byte a record tells the order over all kinds. A file is a header and a sequence of frames, each
 with a checksum: a torn last frame is left out on reading and said so. Rare records of varying size are JSON.
@@ -13,6 +14,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Callable, Iterator, Sequence
+from itertools import compress
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 from zlib import crc32
@@ -61,13 +63,15 @@ from glowsim.core.types import (
     Woke,
 )  # fmt: skip
 
-__all__ = ["Difference", "Effected", "Journal", "Recording", "VERSION", "first_difference", "read"]
+__all__ = ["BATCH", "Difference", "Effected", "Journal", "Recording", "VERSION", "first_difference", "read"]
 
 VERSION = 1
 _MAGIC = b"GLOWSIMJ"
 _FRAME = struct.Struct("<4sIQ")
 _FRAME_MAGIC = b"FRAM"
 _SPILL_RECORDS = 1 << 16
+BATCH = 1 << 11
+"""Records that are packed at once."""
 _REASON = [("code", "B"), ("bound", "B"), ("a", "d"), ("b", "d"), ("c", "d")]
 _USAGE = [("tokens_in", "i"), ("tokens_cached", "i"), ("tokens_out", "i"), ("first_token_s", "d")]
 _NUMPY = {"d": "<f8", "q": "<i8", "Q": "<u8", "i": "<i4", "h": "<i2", "B": "u1", "?": "?"}
@@ -86,12 +90,12 @@ class Effected(NamedTuple):
 
 
 class _Kind(NamedTuple):
-    """How one type is packed: a code, its columns, and how to take a record apart and put it together."""
+    """How one type is packed: its columns, which fields hold several of them, and how it is put together."""
 
     code: int
     type: type
     columns: list[tuple[str, str]]
-    apart: Callable[[Any], tuple[Any, ...]] | None
+    nested: tuple[int, ...]
     together: Callable[[tuple[Any, ...]], Any] | None
 
     @property
@@ -114,61 +118,61 @@ _FIXED = [
         [("t_s", "d"), ("request_id", "q"), ("agent", "i"), ("tokens_in", "i"), ("max_tokens_out", "i"),
          ("priority", "B"), ("kind", "h"), ("region", "h"), ("stream", "?"), ("deadline_s", "d"), ("session", "Q"),
          ("user", "Q"), ("tenant", "Q"), ("cache_key", "Q"), ("idempotency_key", "Q"), ("payload", "Q")],
-        lambda r: (r[0], *r[1]),
+        (1,),
         lambda v: Arrived(v[0], Request(*v[1:])),
     ),
-    _Kind(2, FirstToken, [("t_s", "d"), ("attempt", "q")], None, None),
+    _Kind(2, FirstToken, [("t_s", "d"), ("attempt", "q")], (), None),
     _Kind(
         3, Finished, [("t_s", "d"), ("attempt", "q"), ("outcome", "B"), *_USAGE, ("retry_after_s", "d")],
-        lambda r: (r[0], r[1], r[2], *r[3], r[4]),
+        (3,),
         lambda v: Finished(v[0], v[1], Outcome(v[2]), Usage(*v[3:7]), v[7]),
     ),
-    _Kind(4, Abandoned, [("t_s", "d"), ("request_id", "q")], None, None),
+    _Kind(4, Abandoned, [("t_s", "d"), ("request_id", "q")], (), None),
     _Kind(
-        5, Told, [("t_s", "d"), ("ask_id", "q"), ("status", "B"), ("value", "d"), ("expires_s", "d")], None,
+        5, Told, [("t_s", "d"), ("ask_id", "q"), ("status", "B"), ("value", "d"), ("expires_s", "d")], (),
         lambda v: Told(v[0], v[1], Status(v[2]), v[3], v[4]),
     ),
     _Kind(
         6, InstanceChanged,
-        [("t_s", "d"), ("agent", "i"), ("instance", "i"), ("state", "B"), ("region", "h"), ("eta_s", "d")], None,
+        [("t_s", "d"), ("agent", "i"), ("instance", "i"), ("state", "B"), ("region", "h"), ("eta_s", "d")], (),
         lambda v: InstanceChanged(v[0], v[1], v[2], State(v[3]), v[4], v[5]),
     ),
     _Kind(
         7, Reported,
         [("t_s", "d"), ("agent", "i"), ("instance", "i"), ("signal", "h"), ("value", "d"), ("sampled_at_s", "d"),
-         ("n", "i")], None, None,
+         ("n", "i")], (), None,
     ),
-    _Kind(8, Woke, [("t_s", "d")], None, None),
+    _Kind(8, Woke, [("t_s", "d")], (), None),
     _Kind(
         20, Dispatch,
         [("attempt", "q"), ("request_id", "q"), ("instance", "i"), ("model", "h"), ("variant", "h"),
          ("tokens_in", "i"), ("max_tokens_out", "i"), *_REASON],
-        lambda r: (r[0], r[1], r[2], *r[3], *r[4]),
+        (3, 4),
         lambda v: Dispatch(v[0], v[1], v[2], Plan(*v[3:7]), _reason(v[7:])),
     ),
     _Kind(
-        21, Cancel, [("attempt", "q"), *_REASON], lambda r: (r[0], *r[1]), lambda v: Cancel(v[0], _reason(v[1:])),
+        21, Cancel, [("attempt", "q"), *_REASON], (1,), lambda v: Cancel(v[0], _reason(v[1:])),
     ),
     _Kind(
         22, Answer, [("request_id", "q"), ("source", "q"), *_REASON, ("keep", "?")],
-        lambda r: (r[0], r[1], *r[2], r[3]),
+        (2,),
         lambda v: Answer(v[0], v[1], _reason(v[2:7]), v[7]),
     ),
-    _Kind(23, Forget, [("source", "q")], None, None),
+    _Kind(23, Forget, [("source", "q")], (), None),
     _Kind(
-        24, Reject, [("request_id", "q"), ("retry_after_s", "d"), *_REASON], lambda r: (r[0], r[1], *r[2]),
+        24, Reject, [("request_id", "q"), ("retry_after_s", "d"), *_REASON], (2,),
         lambda v: Reject(v[0], v[1], _reason(v[2:])),
     ),
     _Kind(
-        25, Fail, [("request_id", "q"), ("outcome", "B"), *_REASON], lambda r: (r[0], r[1], *r[2]),
+        25, Fail, [("request_id", "q"), ("outcome", "B"), *_REASON], (2,),
         lambda v: Fail(v[0], Outcome(v[1]), _reason(v[2:])),
     ),
     _Kind(
-        26, Advance, [("agent", "i"), ("stage", "h"), ("weight", "d"), *_REASON], lambda r: (r[0], r[1], r[2], *r[3]),
+        26, Advance, [("agent", "i"), ("stage", "h"), ("weight", "d"), *_REASON], (3,),
         lambda v: Advance(v[0], v[1], v[2], _reason(v[3:])),
     ),
     _Kind(
-        40, Effected, [("t_s", "d"), ("first", "q"), ("n", "i"), ("status", "B")], None,
+        40, Effected, [("t_s", "d"), ("first", "q"), ("n", "i"), ("status", "B")], (),
         lambda v: Effected(v[0], v[1], v[2], Effect(v[3])),
     ),
 ]  # fmt: skip
@@ -178,37 +182,27 @@ _LOOSE: dict[int, type] = {
 _FIRST_COMMAND, _EFFECT = 20, 40
 _BY_CODE = {kind.code: kind for kind in _FIXED}
 _CODES = {kind.type: kind.code for kind in _FIXED} | {kind: code for code, kind in _LOOSE.items()}
-_SIZES = {kind.code: kind.struct.size for kind in _FIXED}
+_KINDS = {code: kind for kind, code in _CODES.items()}
 _LENGTH = struct.Struct("<I")
 
 
-def _packers() -> dict[type, Callable[[Any], bytes]]:
-    """Return type -> record -> bytes; what a replay compares and a journal appends."""
-
-    def fixed(kind: _Kind) -> Callable[[Any], bytes]:
-        row, apart = kind.struct.pack, kind.apart
-        if apart is None:
-            return lambda record: row(*record)
-        return lambda record: row(*apart(record))
-
-    def loose(record: Any) -> bytes:
-        text = json.dumps(plain(record), separators=(",", ":")).encode()
-        return _LENGTH.pack(len(text)) + text
-
-    packers: dict[type, Callable[[Any], bytes]] = {kind.type: fixed(kind) for kind in _FIXED}
-    packers |= dict.fromkeys(_LOOSE.values(), loose)
-    arrived, finished, dispatch, answer = (
-        _BY_CODE[_CODES[kind]].struct.pack for kind in (Arrived, Finished, Dispatch, Answer)
-    )
-    # The four that every request has, without the detour.
-    packers[Arrived] = lambda r: arrived(r[0], *r[1])
-    packers[Finished] = lambda r: finished(r[0], r[1], r[2], *r[3], r[4])
-    packers[Dispatch] = lambda r: dispatch(r[0], r[1], r[2], *r[3], *r[4])
-    packers[Answer] = lambda r: answer(r[0], r[1], *r[2], r[3])
-    return packers
-
-
-_PACKERS = _packers()
+def _rows(kind: type, records: list[Any]) -> bytes:
+    """Return the packed rows of records of one type: column by column, so that the loops are the built-ins'."""
+    code = _CODES[kind]
+    if code in _LOOSE:
+        texts = [json.dumps(plain(record), separators=(",", ":")).encode() for record in records]
+        return b"".join([part for text in texts for part in (_LENGTH.pack(len(text)), text)])
+    fixed = _BY_CODE[code]
+    columns: list[Any] = []
+    for i, column in enumerate(zip(*records, strict=True)):
+        columns.extend(zip(*column, strict=True) if i in fixed.nested else [column])
+    try:
+        return b"".join(map(fixed.struct.pack, *columns))
+    except struct.error as error:
+        if len(records) > 1:
+            for record in records:  # one of them is to blame
+                _rows(kind, [record])
+        raise JournalError(f"{records[0]!r} does not fit a row of the journal: {error}") from error
 
 
 class Journal:
@@ -234,8 +228,8 @@ class Journal:
         self._file: BinaryIO | None = None
         self.commands = 0
         """How many commands have been written down: the number of the next one."""
-        self.recorders = self._recorders()
-        """Type of event or command -> function that writes one down."""
+        self.pending: list[Event | Command | Effected] = []
+        """Records that are not packed yet. Who appends here himself, for speed, calls `pack` at `BATCH`."""
         self._settled = 0
         if path is not None:
             head = json.dumps(self.header, separators=(",", ":")).encode()
@@ -243,63 +237,48 @@ class Journal:
             self._file.write(_MAGIC + _LENGTH.pack(len(head)) + head)
             self._file.flush()
 
-    def _recorders(self) -> dict[type, Callable[[Any], None]]:
-        """Return, for every type, a function that appends a record to its block."""
-        order = self._order.append
-
-        def plainly(
-            code: int, extend: Callable[[bytes], None], packed: Callable[[Any], bytes]
-        ) -> Callable[[Any], None]:
-            def record(this: Any) -> None:
-                order(code)
-                extend(packed(this))
-
-            return record
-
-        recorders = {
-            kind: plainly(code, self._blocks[code].extend, _PACKERS[kind]) for kind, code in _CODES.items()
-        }
-        # Every request has these four: the same, with two calls less.
-        arrive, finish, dispatch, answer = (
-            (self._blocks[_CODES[kind]].extend, _BY_CODE[_CODES[kind]].struct.pack)
-            for kind in (Arrived, Finished, Dispatch, Answer)
-        )
-
-        def arrived(r: Arrived, extend: Any = arrive[0], pack: Any = arrive[1]) -> None:
-            order(1)
-            extend(pack(r[0], *r[1]))
-
-        def finished(r: Finished, extend: Any = finish[0], pack: Any = finish[1]) -> None:
-            order(3)
-            t_s, attempt, outcome, usage, retry_after_s = r
-            extend(pack(t_s, attempt, outcome, *usage, retry_after_s))
-
-        def dispatched(r: Dispatch, extend: Any = dispatch[0], pack: Any = dispatch[1]) -> None:
-            order(20)
-            attempt, request_id, instance, plan, reason = r
-            extend(pack(attempt, request_id, instance, *plan, *reason))
-
-        def answered(r: Answer, extend: Any = answer[0], pack: Any = answer[1]) -> None:
-            order(22)
-            request_id, source, reason, keep = r
-            extend(pack(request_id, source, *reason, keep))
-
-        return recorders | {Arrived: arrived, Finished: finished, Dispatch: dispatched, Answer: answered}
-
     def event(self, event: Event) -> None:
         """Write down an event."""
-        self.recorders[type(event)](event)
+        self._record(event)
 
     def command(self, command: Command) -> int:
         """Write down a command and return its number, by which its effect is told."""
-        self.recorders[type(command)](command)
+        self._record(command)
         self.commands += 1
         return self.commands - 1
+
+    def _record(self, record: Event | Command | Effected) -> None:
+        self.pending.append(record)
+        if len(self.pending) >= BATCH:
+            self.pack()
+
+    def pack(self) -> None:
+        """Pack what is pending.
+
+        Raises
+        ------
+        JournalError
+            A record that is none of the types, or has a number out of range; nothing was packed.
+        """
+        pending = self.pending
+        try:
+            order = bytes(map(_CODES.__getitem__, map(type, pending)))
+        except KeyError as error:
+            raise JournalError(f"{error.args[0].__name__} is no event, command or effect") from None
+        codes = np.frombuffer(order, dtype=np.uint8)
+        rows = {
+            code: _rows(_KINDS[code], list(compress(pending, (codes == code).tobytes())))
+            for code in set(order)
+        }
+        self._order += order
+        for code, packed in rows.items():
+            self._blocks[code] += packed
+        pending.clear()
 
     def effect(self, t_s: float, number: int, status: Effect) -> None:
         """Write down what became of a command; those before it, unless deferred, were done at once."""
         self.defer(t_s, number)
-        self.recorders[Effected](Effected(t_s, number, 1, status))
+        self._record(Effected(t_s, number, 1, status))
 
     def defer(self, t_s: float, number: int) -> None:
         """Say that a command's effect will be told later."""
@@ -310,12 +289,12 @@ class Journal:
     def settle(self, t_s: float) -> None:
         """Write down that every command so far, if nothing else was said of it, was done at once."""
         self._settle(t_s, self.commands)
-        if len(self._order) >= _SPILL_RECORDS and self._file is not None:
+        if self._file is not None and len(self._order) + len(self.pending) >= _SPILL_RECORDS:
             self.flush()
 
     def _settle(self, t_s: float, before: int) -> None:
         if before > self._settled:
-            self.recorders[Effected](Effected(t_s, self._settled, before - self._settled, Effect.DONE))
+            self._record(Effected(t_s, self._settled, before - self._settled, Effect.DONE))
             self._settled = before
 
     def resume(self, recording: Recording) -> None:
@@ -323,7 +302,7 @@ class Journal:
 
         Commands whose effect was never told count as refused: nobody knows of anything that was done.
         """
-        if self._order or self.commands:
+        if self._order or self.pending or self.commands:
             raise JournalError("only a fresh journal can take over the records of another")
         self._order.extend(recording._order)
         for code, block in recording._blocks.items():
@@ -339,6 +318,7 @@ class Journal:
 
     def flush(self) -> None:
         """Write what has gathered as one frame of the file."""
+        self.pack()
         if self._file is None or not self._order:
             return
         payload = self._payload()
@@ -363,6 +343,7 @@ class Journal:
 
     def recording(self) -> Recording:
         """Return what an unfiled journal holds."""
+        self.pack()
         return Recording(
             self.header, bytes(self._order), {c: bytes(b) for c, b in self._blocks.items() if b}, False
         )
@@ -474,6 +455,10 @@ def read(path: Path) -> Recording:
     while at < len(data):
         payload = _frame(data, at)
         if payload is None:
+            if _whole_frame_after(data, at):
+                raise JournalError(
+                    f"{path} is damaged at byte {at}, and whole frames follow: take a copy of it"
+                )
             torn = True
             break
         at += _FRAME.size + len(payload)
@@ -501,6 +486,16 @@ def _frame(data: memoryview, at: int) -> memoryview | None:
     return payload
 
 
+def _whole_frame_after(data: memoryview, at: int) -> bool:
+    rest = bytes(data[at + 1 :])
+    place = rest.find(_FRAME_MAGIC)
+    while place >= 0:
+        if _frame(data, at + 1 + place) is not None:
+            return True
+        place = rest.find(_FRAME_MAGIC, place + 1)
+    return False
+
+
 class Difference(NamedTuple):
     """Where a replay first decided otherwise."""
 
@@ -524,7 +519,7 @@ def first_difference(recording: Recording, plane: ControlPlane) -> Difference | 
             return None
         given = plane.handle(event)
         if len(given) == len(expected) and all(
-            _CODES[type(command)] == code and _PACKERS[type(command)](command) == row
+            _CODES[type(command)] == code and _rows(type(command), [command]) == row
             for command, (code, _, row) in zip(given, expected, strict=True)
         ):
             return None

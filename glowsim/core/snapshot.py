@@ -81,6 +81,7 @@ _ENUMS: dict[tuple[str, str], type[IntEnum]] = {
     ("Reason", "code"): reasons.Code,
     ("Reason", "bound"): reasons.Constraint,
     ("Alert", "severity"): types.Severity,
+    ("Change", "kind"): types.ChangeKind,
     ("Fail", "outcome"): types.Outcome,
     ("Finished", "outcome"): types.Outcome,
 }

@@ -79,7 +79,11 @@ class Environment(simpy.Environment):
         if t_s < inf:
             heappush(queue, (t_s, _LAST, self._number(), self._reached, None))
         try:
-            while queue:
+            while (
+                True
+            ):  # not `while queue`: Python 3.11 would never specialise a loop that jumps back that way
+                if not queue:
+                    return True
                 entry = pop(queue)
                 try:
                     self._now, _, _, function, argument = entry
@@ -91,7 +95,6 @@ class Environment(simpy.Environment):
             return True
         except StopSimulation:
             return False
-        return True
 
     @staticmethod
     def _reached(_: None) -> None:

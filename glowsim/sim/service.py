@@ -57,8 +57,8 @@ class TimeService:
 
     def work(self, plan: Plan, truth: Truth, weight: float) -> tuple[float, float, int]:
         """Return the drawn time; the first token comes with the last."""
-        tokens = truth.tokens_out
-        return weight, weight, tokens if tokens < plan.max_tokens_out else plan.max_tokens_out
+        tokens, most = truth[1], plan[3]
+        return weight, weight, tokens if tokens < most else most
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,8 @@ class TokenService:
     law
         Law of a factor on all of it, mean 1.
 
-    >>> TokenService(0.1, 0.0001, 0.01).work(Plan(0, 0, 1000, 500), Truth(1.0, 40, 0.5, 0.5), 1.0)
-    (0.6, 0.2, 40)
+    >>> TokenService(0.25, 0.001, 0.01).work(Plan(0, 0, 1000, 500), Truth(1.0, 50, 0.5, 0.5), 1.0)
+    (1.75, 1.25, 50)
     """
 
     base_s: float

@@ -16,19 +16,42 @@ import numpy as np
 from simpy.core import StopSimulation
 
 from glowsim.core.control_plane import ControlPlane
-from glowsim.core.journal import Journal
+from glowsim.core.journal import BATCH, Journal
 from glowsim.core.streams import Streams, uniform_at
 from glowsim.core.types import (
-    Advance, Answer, Arrived, Ask, Cancel, Dispatch, Effect, Event, Fail, Finished, FirstToken, Forget,
-    InstanceChanged, Outcome, Probe, Probed, Raise, Reject, Request, Scale, Shadowed, State, Usage, Woke,
+    Advance,
+    Answer,
+    Arrived,
+    Ask,
+    Cancel,
+    Command,
+    Dispatch,
+    Effect,
+    Event,
+    Fail,
+    Finished,
+    FirstToken,
+    Forget,
+    InstanceChanged,
+    Outcome,
+    Probe,
+    Probed,
+    Raise,
+    Reject,
+    Request,
+    Scale,
+    Shadowed,
+    State,
+    Usage,
+    Woke,
 )  # fmt: skip
 from glowsim.sim.environment import Environment
 from glowsim.sim.faults import Fault
 from glowsim.sim.laws import Constant, Law
+from glowsim.sim.service import Service, Truth, Variant, weight_again
 from glowsim.sim.serving.engine import Engine, Job
 from glowsim.sim.serving.fcfs import FcfsEngine
 from glowsim.sim.serving.shared import SharedEngine
-from glowsim.sim.service import Service, Truth, Variant, weight_again
 from glowsim.sim.workload.sources import Source
 
 __all__ = ["AgentWorld", "Replica", "World"]
@@ -102,7 +125,7 @@ class World:
         self._handle = plane.handle
         self._timers = plane.timers
         self._journal = journal
-        self._recorders = journal.recorders
+        self._pending = journal.pending
         self._sources = sources
         self._faults = faults
         self._streams = streams
@@ -117,7 +140,7 @@ class World:
         self._wake_at_s = inf
         self._sources_left = len(sources)
         self._started_instances = 0
-        acts: dict[type, Callable[[Any], bool]] = {
+        self._acts: dict[type, Callable[[Any], bool]] = {
             Dispatch: self._dispatch,
             Answer: self._close,
             Reject: self._close,
@@ -131,8 +154,7 @@ class World:
             Advance: lambda advance: True,
             Shadowed: lambda shadowed: True,
         }
-        self._acts = {kind: (self._recorders[kind], act) for kind, act in acts.items()}
-        """Type of command -> (write it down, do it and say whether it was done)."""
+        """Type of command -> do it and say whether it was done."""
 
     # --- running ------------------------------------------------------------------------------------
 
@@ -176,25 +198,32 @@ class World:
 
     def tell(self, event: Event) -> None:
         """Tell the control plane what happened, and do what it says."""
-        self._recorders[type(event)](event)
-        commands = self._handle(event)
+        pending = self._pending
+        pending.append(event)
+        handle = self._handle  # fetched first: calling an attribute that is no method costs more
+        commands = handle(event)
         if commands:
-            journal, acts = self._journal, self._acts
-            number = journal.commands
-            journal.commands = number + len(commands)
+            acts = self._acts
             for command in commands:
-                record, act = acts[type(command)]
-                record(command)
-                if not act(command):
-                    journal.effect(event[0], number, Effect.REFUSED)
-                number += 1
+                pending.append(command)
+                if not acts[type(command)](command):
+                    self._refused(event[0], command, commands)
+            journal = self._journal
+            journal.commands += len(commands)
+            if len(pending) >= BATCH:
+                journal.pack()
         if self._timers.earliest_s < self._wake_at_s:
             self._wake_at_s = self._timers.earliest_s
             self.environment.call_at(self._wake_at_s, self._wake, self._wake_at_s)
-        while self._todo:
-            self.tell(self._todo.popleft())
-        if not self._sources_left and self.stopped:
-            raise StopSimulation
+        if self._todo or not self._sources_left:
+            while self._todo:
+                self.tell(self._todo.popleft())
+            if self.stopped:
+                raise StopSimulation
+
+    def _refused(self, t_s: float, command: Command, commands: Sequence[Command]) -> None:
+        place = next(i for i, each in enumerate(commands) if each is command)
+        self._journal.effect(t_s, self._journal.commands + place, Effect.REFUSED)
 
     def _wake(self, due_s: float) -> None:
         if due_s != self._wake_at_s:
@@ -212,12 +241,12 @@ class World:
     def _dispatch(self, command: Dispatch) -> bool:
         attempt, request_id, number, plan, _ = command
         replica = self.replicas.get(number)
-        if replica is None or replica.state != _READY:
+        if replica is None or replica.state is not _READY:
             usage = Usage()
             self._todo.append(Finished(self.environment.now, attempt, Outcome.UNREACHABLE, usage))
             return False
         request, truth, tries = self._inside[request_id]
-        spec = self.agents[replica.agent]
+        spec, stream = self.agents[replica.agent], request[7]
         weight, _, luck_invalid, luck_error = truth
         if tries:
             luck_error = uniform_at(self._luck_key, request_id, tries)
@@ -225,8 +254,8 @@ class World:
                 weight = weight_again(spec.service, self._luck_key ^ 1, request_id, tries)
         work_s, prefill_s, tokens_out = spec.service.work(plan, truth, weight)
         chance = spec.error
-        if plan.variant:
-            slowdown, chance = spec.variants[plan.variant - 1]
+        if plan[1]:
+            slowdown, chance = spec.variants[plan[1] - 1]
             work_s, prefill_s = work_s * slowdown, prefill_s * slowdown
         if self.extra_error:
             chance += self.extra_error.get(replica.agent, 0.0)
@@ -242,12 +271,12 @@ class World:
             number,
             work_s,
             prefill_s,
-            plan.tokens_in,
+            plan[2],
             tokens_out,
             outcome,
-            request.stream,
+            stream,
         )
-        if request.stream:
+        if stream:
             job.first_token_s = -self.environment.now
         self._jobs[attempt] = job
         replica.engine.start(job)
@@ -258,7 +287,7 @@ class World:
         del self._jobs[attempt]
         first_token_s = job.first_token_s if job.stream and job.first_token_s > 0.0 else _NEVER
         usage = _new(Usage, (job.tokens_in, 0, job.tokens_out, first_token_s))
-        if outcome != _OK:
+        if outcome is not _OK:
             self._unanswered(job)
         if self._draining:
             self._leave_if_empty(job.number)

@@ -21,8 +21,8 @@ class Job:
     """
 
     __slots__ = (
-        "attempt", "begun_s", "end_s", "first_token_s", "number", "outcome", "prefill_s", "progress", "request_id", "stream",
-        "tokens_in", "tokens_out", "work_s",
+        "attempt", "begun_s", "end_s", "first_token_s", "number", "outcome", "prefill_s", "progress",
+        "request_id", "stream", "tokens_in", "tokens_out", "work_s",
     )  # fmt: skip
 
     first_token_s: float

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable, Sequence
 from heapq import heappush
-from typing import Any
+from typing import Any, Protocol
 
 from glowsim.sim.environment import NORMAL, Environment
-from glowsim.sim.serving.engine import Done, Job
 
-__all__ = ["FcfsEngine"]
+__all__ = ["FcfsEngine", "Timed"]
 
 _WAITING, _CANCELLED = -1.0, -2.0
+
+
+class Timed(Protocol):
+    """What the station must know of a job."""
+
+    work_s: float
+    begun_s: float
+    end_s: float
+    progress: float
 
 
 class FcfsEngine:
@@ -26,6 +35,7 @@ class FcfsEngine:
     done
         Called with every job that ends.
 
+    >>> from glowsim.sim.serving.engine import Job
     >>> environment = Environment()
     >>> ended = []
     >>> engine = FcfsEngine(environment, 1, lambda job: ended.append((job.attempt, environment.now)))
@@ -35,39 +45,51 @@ class FcfsEngine:
     [(1, 2.0), (2, 4.0)]
     """
 
-    __slots__ = ("_backlog", "_busy", "_concurrency", "_done", "_environment", "_number", "_queue", "_speed")
+    __slots__ = (
+        "_backlog",
+        "_busy",
+        "_concurrency",
+        "_done",
+        "_end_job",
+        "_environment",
+        "_number",
+        "_queue",
+        "_speed",
+    )
 
-    def __init__(self, environment: Environment, concurrency: int, done: Done) -> None:
+    def __init__(self, environment: Environment, concurrency: int, done: Callable[[Any], None]) -> None:
         self._environment = environment
         self._queue: list[Any] = environment._queue
         self._number = environment._number
         self._concurrency = concurrency
         self._done = done
+        self._end_job = self._end
         self._busy = 0
-        self._backlog: deque[Job] = deque()
+        self._backlog: deque[Timed] = deque()
         self._speed = 1.0
 
-    def start(self, job: Job) -> None:
+    def start(self, job: Timed) -> None:
         """Give the job a server, or a place in the backlog."""
         if self._busy < self._concurrency:
             self._busy += 1
-            now_s = self._environment._now
+            now_s, number = self._environment._now, self._number
             job.begun_s = now_s
             job.end_s = end_s = now_s + job.work_s / self._speed
-            heappush(self._queue, (end_s, NORMAL, self._number(), self._end, job))
+            heappush(self._queue, (end_s, NORMAL, number(), self._end_job, job))
         else:
             job.end_s = _WAITING
             self._backlog.append(job)
 
-    def _end(self, job: Job) -> None:
+    def _end(self, job: Timed) -> None:
         if job.end_s != self._environment._now:
             return  # cancelled meanwhile, or slowed down: another moment was set
         self._busy -= 1
         if self._backlog:
             self.start(self._backlog.popleft())
-        self._done(job)
+        done = self._done
+        done(job)
 
-    def cancel(self, job: Job) -> None:
+    def cancel(self, job: Timed) -> None:
         """Drop a job from its server or from the backlog; its progress is set."""
         if job.end_s == _WAITING:
             job.progress = 0.0
@@ -79,7 +101,7 @@ class FcfsEngine:
         if self._backlog:
             self.start(self._backlog.popleft())
 
-    def set_speed(self, speed: float, jobs: list[Job]) -> None:
+    def set_speed(self, speed: float, jobs: Sequence[Timed]) -> None:
         """Stretch or shrink what is left of the jobs being served, and serve later ones at the new speed."""
         now_s = self._environment._now
         for job in jobs:

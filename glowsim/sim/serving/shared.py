@@ -151,7 +151,7 @@ class SharedEngine:
             self._admit(self._backlog.popleft())
         self._plan()
 
-    def set_speed(self, speed: float, jobs: list[Job]) -> None:  # noqa: ARG002
+    def set_speed(self, speed: float, jobs: list[Job]) -> None:
         """Work at another speed from now on."""
         self._advance()
         self._speed = speed

@@ -60,7 +60,7 @@ class OpenSource:
         self, columns: Columns, blocks: Iterator[Array] | TraceBlocks, until_s: float, tasks: float = inf
     ) -> None:
         self._columns = columns
-        self._blocks = blocks
+        self._blocks: Iterator[Array | tuple[Array, Tokens, Tokens]] = blocks
         self._until_s = until_s
         self._left = tasks
         self._sent = 0
@@ -71,7 +71,7 @@ class OpenSource:
     def start(self, world: World, index: int, count: int) -> None:
         """Send the first one when it is due."""
         self._world, self._index, self._count = world, index, count
-        self._world_arrive = world.arrive
+        self._world_arrive, self._next_arrive = world.arrive, self._arrive
         self._queue, self._number = world.environment._queue, world.environment._number
         self._call_at = world.environment.call_at
         self._next_block()
@@ -84,8 +84,8 @@ class OpenSource:
         if block is None or self._left <= 0:
             self._world.source_ended()
             return
-        times, tokens = (block[0], (block[1], block[2])) if isinstance(block, tuple) else (block, None)
-        n = int(min(np.searchsorted(times, self._until_s), self._left))
+        times, tokens = _apart(block)
+        n = int(min(int(np.searchsorted(times, self._until_s)), self._left))
         if n == 0:
             self._world.source_ended()
             return
@@ -101,14 +101,19 @@ class OpenSource:
         self._call_at(self._times[0], self._arrive, 0)
 
     def _arrive(self, i: int) -> None:
-        following = i + 1
-        if following < len(self._times):
-            heappush(self._queue, (self._times[following], NORMAL, self._number(), self._arrive, following))
-            self._world_arrive(self._requests[i], self._truths[i])
+        following, times = i + 1, self._times
+        if following < len(times):
+            number, arrive = self._number, self._world_arrive
+            heappush(self._queue, (times[following], NORMAL, number(), self._next_arrive, following))
+            arrive(self._requests[i], self._truths[i])
         else:
             request, truth = self._requests[i], self._truths[i]
             self._next_block()
             self._world.arrive(request, truth)
+
+
+def _apart(block: Array | tuple[Array, Tokens, Tokens]) -> tuple[Array, tuple[Tokens, Tokens] | None]:
+    return (block[0], (block[1], block[2])) if isinstance(block, tuple) else (block, None)
 
 
 class ClosedSource:
