@@ -25,7 +25,7 @@ from glowsim.scenario import Scenario
 from glowsim.scenario.workload import Trace
 from glowsim.sim.environment import Environment
 from glowsim.sim.laws import Law
-from glowsim.sim.service import Truth, weight_again
+from glowsim.sim.service import Truth
 from glowsim.sim.serving.engine import Engine, Job
 from glowsim.sim.serving.fcfs import FcfsEngine
 from glowsim.sim.serving.shared import SharedEngine
@@ -193,28 +193,14 @@ class EmulatedAgent:
                 if self._inside.pop(call.attempt, None) is not None:
                     job.progress = 0.0
                     engine.cancel(job)
-                    call.usage = _used_so_far(job)
+                    call.usage = job.used_so_far()
 
     def _job(self, call: Call) -> Job:
-        """Return the work that an attempt is; the rules are those of the simulated world."""
-        spec, plan, request = self._spec, call.plan, call.request
-        truth = self._truth(call)
-        weight, _, luck_invalid, luck_error = truth
-        if call.tries:
-            luck_error = uniform_at(self._luck_key, request.request_id, call.tries)
-            if spec.service.law.random:
-                weight = weight_again(spec.service, self._luck_key ^ 1, request.request_id, call.tries)
-        work_s, prefill_s, tokens_out = spec.service.work(plan, truth, weight)
-        chance = spec.error
-        if plan.variant:
-            slowdown, chance = spec.variants[plan.variant - 1]  # the baseline is not among them
-            work_s, prefill_s = work_s * slowdown, prefill_s * slowdown
-        outcome = Outcome.OK
-        if luck_invalid < spec.invalid:
-            outcome, work_s, tokens_out = Outcome.INVALID, prefill_s, 0
-        elif luck_error < chance:
-            outcome, work_s, tokens_out = Outcome.ERROR, work_s * luck_error / chance, 0
-            prefill_s = min(prefill_s, work_s)
+        """Return the work that an attempt is, by the simulated world's own rules."""
+        plan, request = call.plan, call.request
+        work_s, prefill_s, tokens_out, outcome = self._spec.attempt(
+            plan, self._truth(call), request.request_id, call.tries, self._luck_key
+        )
         return Job(
             call.attempt, request.request_id, call.instance, work_s, prefill_s, plan.tokens_in, tokens_out,
             outcome, request.stream,
@@ -244,13 +230,6 @@ class _Work:
             raise InvalidTask("the emulated agent turned the task down, as the scenario's failures have it")
         if self.job.outcome != Outcome.OK:
             raise InstanceError("the emulated attempt failed, as the scenario's failures have it")
-
-
-def _used_so_far(job: Job) -> Usage:
-    """Return what a cancelled job has used: the prompt once it has begun, and the share of the answer."""
-    done_s, writing_s = job.progress * job.work_s - job.prefill_s, job.work_s - job.prefill_s
-    written = min(max(done_s, 0.0) / max(writing_s, 1e-12), 1.0)
-    return Usage(job.tokens_in if job.progress > 0.0 else 0, 0, int(job.tokens_out * written))
 
 
 def _set(moment: asyncio.Future[None]) -> None:

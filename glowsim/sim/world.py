@@ -34,6 +34,7 @@ from glowsim.core.types import (
     Forget,
     InstanceChanged,
     Outcome,
+    Plan,
     Probe,
     Probed,
     Raise,
@@ -79,6 +80,43 @@ class AgentWorld:
     error: float = 0.0
     variants: tuple[Variant, ...] = ()
     """Those beside the baseline."""
+
+    def attempt(
+        self, plan: Plan, truth: Truth, request_id: int, tries: int, luck_key: int, extra_error: float = 0.0
+    ) -> tuple[float, float, int, Outcome]:
+        """Return (seconds alone, of that before the first token, tokens of the answer, outcome) of an attempt.
+
+        Parameters
+        ----------
+        plan
+            How it is to be served.
+        truth
+            The request's own; a later attempt has fresh luck, and a fresh weight where that is random.
+        request_id, tries
+            Name that luck: how many attempts came before.
+        luck_key
+            Of this replication.
+        extra_error
+            Chance of an error on top, while a fault lasts.
+        """
+        weight, _, luck_invalid, luck_error = truth
+        service = self.service
+        if tries:
+            luck_error = uniform_at(luck_key, request_id, tries)
+            if service.law.random:
+                weight = weight_again(service, luck_key ^ 1, request_id, tries)
+        work_s, prefill_s, tokens_out = service.work(plan, truth, weight)
+        chance = self.error
+        if plan[1]:
+            slowdown, chance = self.variants[plan[1] - 1]
+            work_s, prefill_s = work_s * slowdown, prefill_s * slowdown
+        if luck_invalid < self.invalid:  # the model reads the task and turns it down
+            return prefill_s, prefill_s, 0, _INVALID
+        chance += extra_error
+        if luck_error < chance:  # somewhere along the way, everywhere alike
+            work_s *= luck_error / chance
+            return work_s, min(prefill_s, work_s), 0, _ERROR
+        return work_s, prefill_s, tokens_out, _OK
 
 
 class Replica:
@@ -246,25 +284,11 @@ class World:
             self._todo.append(Finished(self.environment.now, attempt, Outcome.UNREACHABLE, usage))
             return False
         request, truth, tries = self._inside[request_id]
-        spec, stream = self.agents[replica.agent], request[7]
-        weight, _, luck_invalid, luck_error = truth
-        if tries:
-            luck_error = uniform_at(self._luck_key, request_id, tries)
-            if spec.service.law.random:
-                weight = weight_again(spec.service, self._luck_key ^ 1, request_id, tries)
-        work_s, prefill_s, tokens_out = spec.service.work(plan, truth, weight)
-        chance = spec.error
-        if plan[1]:
-            slowdown, chance = spec.variants[plan[1] - 1]
-            work_s, prefill_s = work_s * slowdown, prefill_s * slowdown
-        if self.extra_error:
-            chance += self.extra_error.get(replica.agent, 0.0)
-        outcome = _OK
-        if luck_invalid < spec.invalid:  # the model reads the task and turns it down
-            outcome, work_s, tokens_out = _INVALID, prefill_s, 0
-        elif luck_error < chance:  # somewhere along the way, everywhere alike
-            outcome, work_s, tokens_out = _ERROR, work_s * luck_error / chance, 0
-            prefill_s = min(prefill_s, work_s)
+        agent, stream = replica.agent, request[7]
+        extra = self.extra_error.get(agent, 0.0) if self.extra_error else 0.0
+        work_s, prefill_s, tokens_out, outcome = self.agents[agent].attempt(
+            plan, truth, request_id, tries, self._luck_key, extra
+        )
         job = Job(
             attempt,
             request_id,
@@ -310,12 +334,9 @@ class World:
         replica.engine.cancel(job)
         del self._jobs[job.attempt]
         self._unanswered(job)
-        written = max(job.progress * job.work_s - job.prefill_s, 0.0) / max(job.work_s - job.prefill_s, 1e-12)
-        read = job.tokens_in if job.progress > 0.0 else 0
-        usage = Usage(read, 0, int(job.tokens_out * min(written, 1.0)))
         if self._draining:
             self._leave_if_empty(job.number)
-        return Finished(self.environment.now, job.attempt, outcome, usage)
+        return Finished(self.environment.now, job.attempt, outcome, job.used_so_far())
 
     def _cancel(self, command: Cancel) -> bool:
         job = self._jobs.get(command.attempt)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from glowsim.core.types import Outcome
+from glowsim.core.types import Outcome, Usage
 
 __all__ = ["Done", "Engine", "Job"]
 
@@ -46,6 +46,12 @@ class Job:
         self.tokens_out = tokens_out
         self.outcome = outcome
         self.stream = stream
+
+    def used_so_far(self) -> Usage:
+        """Return what a cancelled job has used: the prompt once it had begun, and its share of the answer."""
+        done_s, writing_s = self.progress * self.work_s - self.prefill_s, self.work_s - self.prefill_s
+        written = min(max(done_s, 0.0) / max(writing_s, 1e-12), 1.0)
+        return Usage(self.tokens_in if self.progress > 0.0 else 0, 0, int(self.tokens_out * written))
 
 
 Done = Callable[[Job], None]
