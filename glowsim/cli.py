@@ -51,7 +51,7 @@ def main() -> None:
     try:
         app()
     except GlowsimError as error:
-        _stop(str(error))
+        _stop("\n".join([str(error), *getattr(error, "__notes__", ())]))
     except KeyboardInterrupt:
         typer.echo("interrupted: nothing was kept", err=True)
         sys.exit(130)

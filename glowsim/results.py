@@ -399,7 +399,11 @@ def _spread(name: str, values: Column, which: Sequence[str]) -> dict[str, float]
 def _instance_usd(tables: Tables, warmup_s: float, agents: Sequence[int] | None) -> float:
     """Return what the instances cost from the warm-up on: from their start to their end, ready or not."""
     table = tables.instances
-    mine = np.isin(table["agent"], list(agents)) if agents is not None else np.ones(len(table["t_s"]), dtype=bool)
+    mine = (
+        np.isin(table["agent"], list(agents))
+        if agents is not None
+        else np.ones(len(table["t_s"]), dtype=bool)
+    )
     t_s, number, state, usd = (table[name][mine] for name in ("t_s", "instance", "state", "usd_per_hour"))
     if not len(t_s):
         return 0.0

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from glowsim.core import journal
 from glowsim.results import RunError, load
 
 TINY = """
@@ -232,13 +233,13 @@ def test_an_interrupted_run_leaves_nothing_that_loads(
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
-    journal = tmp_path / "run.partial" / "journal-0.glow"
+    written = tmp_path / "run.partial" / "journal-0.glow"
     for _ in range(600):
-        if journal.exists():
+        if written.exists():
             break
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(0.1)
-    assert journal.exists()
+    assert written.exists()
     process.send_signal(how)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == code, errors.decode()
@@ -248,3 +249,26 @@ def test_an_interrupted_run_leaves_nothing_that_loads(
     else:
         with pytest.raises(RunError, match="interrupted"):
             load(tmp_path / "run.partial")
+
+
+def test_a_controller_that_raises_stops_the_run_and_leaves_its_journal(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "class Moody:\n"
+        "    def pick(self, t_s, request, allowed):\n"
+        "        if t_s > 5: raise RuntimeError('not today')\n"
+        "        return allowed[0]\n"
+        "    def reported(self, t_s, reported): ...\n"
+        "    def snapshot(self): return {}\n"
+        "    def restore(self, saved): ...\n"
+    )
+    (tmp_path / "moody.yaml").write_text(TINY + "controllers:\n  balancer: {use: 'mine:Moody'}\n")
+    refused = glowsim("run", "moody.yaml", "--out", "run", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "--allow-plugins" in refused.stderr
+    done = glowsim("run", "moody.yaml", "--out", "run", "--allow-plugins", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "RuntimeError: not today at Arrived(t_s=5." in done.stderr
+    assert "run.partial/journal-0.glow" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
+    assert len(journal.read(tmp_path / "run.partial" / "journal-0.glow")) > 50

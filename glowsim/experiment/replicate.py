@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from glowsim import build, results
 from glowsim.core import journal
+from glowsim.core.errors import ControllerError, WorldError
 from glowsim.scenario import Scenario
 
 __all__ = ["Replicated", "journal_path", "part_path", "replicate"]
@@ -82,9 +83,14 @@ def replicate(
     begun_s = time.process_time()
     path = journal_path(folder, number)
     built = build.replication(scenario, number, journal_path=path, data=data, allow_plugins=allow_plugins)
-    with _rare_collections():
-        built.world.start()
-        built.world.run(scenario.duration_s + scenario.drain_s, progress)
+    try:
+        with _rare_collections():
+            built.world.start()
+            built.world.run(scenario.duration_s + scenario.drain_s, progress)
+    except (ControllerError, WorldError) as error:
+        built.journal.close()
+        error.add_note(f"the journal up to there is {path}")
+        raise
     recording = journal.read(path)
     tables = results.fold(recording, scenario)
     names = results.naming(recording.header)
