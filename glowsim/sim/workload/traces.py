@@ -109,14 +109,17 @@ def read_csv(path: Path, columns: tuple[str, str, str]) -> Trace:
 
 
 def _seconds(path: Path, times: list[str]) -> npt.NDArray[np.float64]:
+    """Return numbers as they are, and dates as seconds since the earliest."""
     try:
         return np.array(times, dtype=np.float64)
     except ValueError:
-        pass  # not numbers: dates, then
+        return _since_the_first(path, times)
+
+
+def _since_the_first(path: Path, times: list[str]) -> npt.NDArray[np.float64]:
+    texts = [text.strip().replace(" ", "T").removesuffix("Z") for text in times]
     try:
-        stamps = np.array(
-            [text.strip().replace(" ", "T").removesuffix("Z") for text in times], dtype="datetime64[ns]"
-        )
+        stamps = np.array(texts, dtype="datetime64[ns]")
     except ValueError as error:
         raise TraceError(f"{path}: times must be seconds or ISO 8601: {error}") from error
     since_start: npt.NDArray[np.int64] = (stamps - stamps.min()).astype(np.int64)

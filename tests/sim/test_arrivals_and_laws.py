@@ -1,0 +1,93 @@
+"""Arrivals follow their rates, laws their distributions, and users begin in the middle of things."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from glowsim import build, results
+from glowsim.scenario import Scenario
+from glowsim.sim import laws
+from glowsim.sim.workload import arrivals
+
+U = (np.arange(200_000) + 0.5) / 200_000
+
+
+def moments(curve: tuple[Any, Any], seed: int = 1) -> Any:
+    blocks = list(arrivals.inhomogeneous(*curve, np.random.default_rng(seed)))
+    return np.concatenate(blocks)
+
+
+@pytest.mark.parametrize(
+    ("law", "reference"),
+    [
+        (laws.Exponential(2.0), stats.expon(scale=2.0)),
+        (laws.LogNormal(3.0, 0.7), stats.lognorm(0.7, scale=3.0)),
+        (laws.Gamma(2.0, 0.5), stats.gamma(4.0, scale=0.5)),
+        (laws.Uniform(1.0, 5.0), stats.uniform(1.0, 4.0)),
+    ],
+    ids=lambda each: type(each).__name__,
+)
+def test_a_law_is_its_textbook_quantile_function(law: laws.Law, reference: Any) -> None:
+    np.testing.assert_allclose(law.ppf(U[::1000]), reference.ppf(U[::1000]), rtol=1e-9)
+    assert law.ppf(np.array([0.0]))[0] >= 0.0, "zero is a number that a generator may draw"
+
+
+def test_clipping_moves_what_lies_beyond_to_the_edge() -> None:
+    values = laws.Clipped(laws.Exponential(1.0), low=0.5, high=2.0).ppf(U)
+    assert (values.min(), values.max()) == (0.5, 2.0)
+    assert np.mean(values == 2.0) == pytest.approx(np.exp(-2.0), abs=1e-4)
+
+
+def test_the_rate_changes_where_it_is_said_to() -> None:
+    """Counts in each step within 4.5 standard deviations: a false alarm in 100,000 seeds."""
+    times = moments(arrivals.piecewise([(0.0, 100.0), (50.0, 0.0), (60.0, 400.0)], 100.0))
+    for start, end, expected in ((0, 50, 5000), (50, 60, 0), (60, 100, 16000)):
+        count = ((times >= start) & (times < end)).sum()
+        assert abs(count - expected) <= 4.5 * np.sqrt(expected)
+    assert np.all(np.diff(times) >= 0)
+
+
+def test_a_day_has_its_peak_at_its_hour_and_its_mean() -> None:
+    day = 86_400.0
+    times = moments(arrivals.diurnal(1.0, 0.8, day, 14 * 3600.0, 5 * day))
+    assert abs(len(times) - 5 * day) <= 4.5 * np.sqrt(5 * day)
+    by_hour = np.bincount((times % day // 3600).astype(int), minlength=24)
+    assert by_hour.argmax() in (13, 14)
+    assert by_hour.argmin() in (1, 2)
+    assert by_hour.max() / by_hour.min() == pytest.approx(1.8 / 0.2, rel=0.15)
+
+
+def test_a_process_seen_through_its_own_clock_is_poisson() -> None:
+    curve = arrivals.piecewise([(0.0, 50.0), (30.0, 300.0)], 60.0)
+    through = np.interp(moments(curve, seed=4), *curve)
+    assert stats.kstest(np.diff(through), "expon").pvalue > 1e-4
+
+
+def test_two_rates_under_one_seed_stay_paired() -> None:
+    slow = moments(arrivals.piecewise([(0.0, 10.0)], 100.0))
+    fast = moments(arrivals.piecewise([(0.0, 20.0)], 100.0))
+    np.testing.assert_allclose(slow, 2 * fast[: len(slow)])
+
+
+def test_users_do_not_all_arrive_at_once() -> None:
+    """A thousand users with an exponential think time of 10 s send 100/s from the first second on."""
+    scenario = Scenario.model_validate(
+        {
+            "title": "closed", "question": "Is the start stationary?", "seed": 1, "duration": "10s",
+            "models": {"m": {"input": "$1/1M", "output": "$1/1M"}},
+            "fleet": [{"agent": "a", "model": "m", "instances": 1, "concurrency": 1000,
+                       "service": {"law": "time", "time": "1ms"}}],
+            "workload": [{"kind": "closed", "users": 1000, "think": {"law": "exponential", "mean": "10s"},
+                          "tokens_in": 1, "tokens_out": 1}],
+        }
+    )  # fmt: skip
+    built = build.replication(scenario, 0)
+    built.world.start()
+    built.world.run(20.0)
+    arrived = results.fold(built.journal.recording(), scenario).requests["t_arrive_s"]
+    each_second = np.bincount(arrived.astype(int), minlength=10)[:10]
+    assert np.all(np.abs(each_second - 100) <= 4.5 * 10), each_second
