@@ -113,6 +113,8 @@ class ThresholdScaler(Stateful):
 
     def _next_look_s(self, t_s: float, want: int, *, busy: bool) -> float:
         """Return when the answer could be another one: with nothing to do, not before the way down is free."""
+        if self._min == self._max == want:
+            return inf  # the one size that it may have
         if busy:
             return t_s + self._look_s
         if want == self._min:

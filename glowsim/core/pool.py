@@ -806,7 +806,7 @@ class Pool:
         wanted = self._scaler.decide(t_s, self.load(t_s))
         self._area, self._area_s, self._area_since_s = 0.0, t_s, t_s
         # With nothing in the system, an arrival is news that the scaler has not seen, whenever it next looks.
-        self._scaler_asleep = self._in_system == 0 or not isfinite(wanted.look_s)
+        self._scaler_asleep = self._in_system == 0
         self._scaler_due_s = inf
         if isfinite(wanted.look_s):
             if wanted.look_s <= t_s:

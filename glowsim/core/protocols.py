@@ -208,7 +208,7 @@ class Load(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """How many instances to have, why, and when to look again (inf: when something happens)."""
+    """How many instances to have, why, and when to look again (inf: not by time)."""
 
     instances: int
     reason: Reason

