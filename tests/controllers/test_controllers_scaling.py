@@ -89,6 +89,13 @@ def test_a_fresh_scaler_does_not_shrink_a_fleet_that_has_just_begun() -> None:
     assert scaler.decide(307.0, load(0.1, 9)).instances == 2
 
 
+def test_a_fleet_of_one_size_is_not_looked_at_by_time() -> None:
+    scaler = ThresholdScaler(min_instances=3, max_instances=3)
+    assert scaler.decide(0.0, load(90.0, 3)).look_s == inf
+    below = scaler.decide(9.0, load(90.0, 2))
+    assert (below.instances, below.reason.bound) == (3, MINIMUM), "one that failed is replaced"
+
+
 def test_it_looks_again_only_when_its_answer_could_change() -> None:
     scaler = ThresholdScaler(cooldown_down_s=100, cooldown_up_s=50)
     assert scaler.decide(-100.0, load(0.0, 3)).look_s == 0.0, "not before the way down is free"
