@@ -180,7 +180,7 @@ def test_campaign_bare_station(servers: int, rate: float, exact: float, requests
     ("scenario", "metric", "exact", "runs"),
     [
         (station(0.8, 200_000, warmup="2000s"), "wait_s_mean", 4.0, 40),
-        (station(8, 200_000, agent=TEN, warmup="100s"), "wait_s_mean", 0.204590, 30),
+        (station(8, 200_000, agent=TEN, warmup="100s"), "wait_s_mean", 0.204590, 40),
         (station(0.8, 200_000, agent={"service": LOGNORMAL}, warmup="2000s"), "wait_s_mean", 5.436564, 100),
     ],
     ids=["M/M/1", "M/M/10", "M/G/1 lognormal"],
