@@ -21,7 +21,7 @@ class FifoQueue(Stateful):
 
     >>> queue = FifoQueue(limit=1)
     >>> queue.push(0.0, Request(7, 0, 900, 100)), queue.push(0.0, Request(8, 0, 900, 100))
-    (True, False)
+    (0, 8)
     >>> queue.pop(1.0)
     7
     """
@@ -32,12 +32,12 @@ class FifoQueue(Stateful):
         self._limit = limit
         self._waiting: OrderedDict[int, None] = OrderedDict()
 
-    def push(self, t_s: float, request: Request) -> bool:
-        """Take in a request; False when full."""
+    def push(self, t_s: float, request: Request) -> int:
+        """Take in a request; return its own number when full."""
         if len(self._waiting) >= self._limit:
-            return False
+            return request[0]
         self._waiting[request.request_id] = None
-        return True
+        return 0
 
     def pop(self, t_s: float) -> int:
         """Return and remove the one that has waited longest."""

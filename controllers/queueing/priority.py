@@ -50,16 +50,16 @@ class PriorityQueue(Stateful):
         self._waiting: dict[int, int] = {}
         self._pushed = 0
 
-    def push(self, t_s: float, request: Request) -> bool:
-        """Take in a request; False when full."""
+    def push(self, t_s: float, request: Request) -> int:
+        """Take in a request; return its own number when full."""
         if len(self._waiting) >= self._limit:
-            return False
+            return request[0]
         request_id, priority, ageing_s = request[0], request[4], self._ageing_s
         rank = float(priority) if ageing_s is None else priority * ageing_s + t_s
         ordinal = self._pushed = self._pushed + 1
         self._waiting[request_id] = ordinal
         heappush(self._heap, (rank, ordinal, request_id))
-        return True
+        return 0
 
     def pop(self, t_s: float) -> int:
         """Return and remove the most urgent one."""

@@ -49,9 +49,9 @@ class ConsecutiveBreaker(Stateful):
     Source: Nygard, "Release It!", 2nd edition, 2018, section "Circuit Breaker".
 
     >>> breaker = ConsecutiveBreaker(failures=2, open_s=30)
-    >>> breaker.record(0.0, 7, Outcome.ERROR), breaker.record(1.0, 7, Outcome.TIMEOUT)
+    >>> breaker.record(0.0, 7, Outcome.ERROR, 1.0), breaker.record(1.0, 7, Outcome.TIMEOUT, 1.0)
     (None, Gate(cap=0, until_s=31.0))
-    >>> breaker.wake(31.0, 7), breaker.record(32.0, 7, Outcome.OK).until_s
+    >>> breaker.wake(31.0, 7), breaker.record(32.0, 7, Outcome.OK, 1.0).until_s
     (Gate(cap=1, until_s=61.0), inf)
     """
 
@@ -76,7 +76,7 @@ class ConsecutiveBreaker(Stateful):
         self._troubled: dict[int, tuple[int, int, float, float]] = {}
         """Instance -> (phase, failures in a row, open period, end of the gate); a healthy one is absent."""
 
-    def record(self, t_s: float, instance: int, outcome: Outcome) -> Gate | None:
+    def record(self, t_s: float, instance: int, outcome: Outcome, duration_s: float) -> Gate | None:
         """Take in how an attempt or a probe ended; return the new gate if it changed."""
         known = self._troubled.get(instance)
         if known is None:

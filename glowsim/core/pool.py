@@ -376,25 +376,40 @@ class Pool:
             self._area_s = t_s
             self._in_system += 1
             self._dispatch(t_s, opened, reason, out)
-        elif self._queue.push(t_s, opened.request):
-            opened.since_s = t_s
-            opened.state = QUEUED
-            self._waiting += 1
-            self._area += self._in_system * (t_s - self._area_s)
-            self._area_s = t_s
-            self._in_system += 1
         else:
-            placed = False
-            full = Reason(Code.QUEUE_FULL, a=self._waiting)
-            if opened.attempts:
-                self._settle(t_s, opened, _NOTHING)
-                self._fail(t_s, opened, Outcome.ERROR, full, out)
+            refused = self._queue.push(t_s, opened.request)
+            placed = refused != opened.request.request_id
+            if placed:
+                opened.since_s = t_s
+                opened.state = QUEUED
+                self._waiting += 1
+                self._area += self._in_system * (t_s - self._area_s)
+                self._area_s = t_s
+                self._in_system += 1
+                if refused:
+                    self._shed(t_s, self._open[refused], out)
             else:
-                self._admitted_for_nothing(t_s, opened.request, opened)
-                out.append(Reject(opened.request.request_id, 0.0, full))
+                self._turn_away(t_s, opened, Reason(Code.QUEUE_FULL, a=self._waiting), out)
         if self._scaler_asleep:
             self._look(t_s, out)
         return placed
+
+    def _shed(self, t_s: float, opened: Open, out: Out) -> None:
+        """Turn a waiting request away whose place in the queue a more important one has taken."""
+        self._waiting -= 1
+        self._area += self._in_system * (t_s - self._area_s)
+        self._area_s = t_s
+        self._in_system -= 1
+        self._turn_away(t_s, opened, Reason(Code.SHED, a=t_s - opened.since_s), out)
+        self._promote(t_s, opened, out)
+
+    def _turn_away(self, t_s: float, opened: Open, reason: Reason, out: Out) -> None:
+        if opened.attempts:
+            self._settle(t_s, opened, _NOTHING)
+            self._fail(t_s, opened, Outcome.ERROR, reason, out)
+        else:
+            self._admitted_for_nothing(t_s, opened.request, opened)
+            out.append(Reject(opened.request.request_id, 0.0, reason))
 
     def _dispatch(self, t_s: float, opened: Open, reason: Reason, out: Out) -> None:
         allowed = self.eligible
@@ -450,7 +465,7 @@ class Pool:
                 outcome = Outcome.TIMEOUT
         state, breaker = instance.state, self._breaker
         if breaker is not None and (ok or outcome != _CANCELLED) and (state is _READY or state < _GONE):
-            gate = breaker.record(t_s, instance.number, outcome)
+            gate = breaker.record(t_s, instance.number, outcome, t_s - opened.since_s)
             if gate is not None:
                 self._gate(t_s, instance, gate)
         if instance.place < 0 and state is _READY and instance.in_flight < instance.cap:
@@ -763,7 +778,8 @@ class Pool:
             instance = self.instances.get(number)
             if instance is None:
                 continue
-            gate = self._breaker.record(event.t_s, number, _OK if healthy else Outcome.UNREACHABLE)
+            outcome = _OK if healthy else Outcome.UNREACHABLE
+            gate = self._breaker.record(event.t_s, number, outcome, 0.0)
             if gate is not None:
                 self._gate(event.t_s, instance, gate)
         self._drain(event.t_s, out)

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from glowsim.core.instance import Instance
 
 __all__ = [
-    "HOLD", "Asker", "Balancer", "Breaker", "Cache", "Controller", "Detector", "Gate", "Guard", "Limiter",
-    "Load", "Planner", "Queue", "Retrier", "Scaler", "Splitter", "Stored", "Wanted",
+    "HOLD", "Asker", "Balancer", "Breaker", "Cache", "Controller", "Detector", "Follower", "Gate", "Guard",
+    "Limiter", "Load", "Planner", "Queue", "Retrier", "Scaler", "Splitter", "Stored", "Wanted",
 ]  # fmt: skip
 
 HOLD = -1.0
@@ -135,8 +135,11 @@ class Planner(Controller, Protocol):
 class Queue(Controller, Protocol):
     """Decides the order in which waiting requests are dispatched."""
 
-    def push(self, t_s: float, request: Request) -> bool:
-        """Take in a request; False when full."""
+    def push(self, t_s: float, request: Request) -> int:
+        """Take in a request; return 0, or the number of the one that there is no room for.
+
+        That is this request's, which is then not in the queue, or a waiting one's whose place it takes.
+        """
 
     def pop(self, t_s: float) -> int:
         """Return and remove the next request's number; only called when not empty."""
@@ -158,6 +161,22 @@ class Balancer(Controller, Protocol):
         """Take in a measurement of an instance, as old as it says."""
 
 
+class Follower(Protocol):
+    """What balancers and breakers may also hear of; a method that is not there is not called and costs nothing."""
+
+    def joined(self, t_s: float, instance: Instance) -> None:
+        """Hear that an instance is ready."""
+
+    def left(self, t_s: float, instance: int) -> None:
+        """Hear that an instance drains, has failed or is gone; perhaps more than once."""
+
+    def moved(self, instance: Instance) -> None:
+        """Hear that its work in flight, or whether it may get work (``place >= 0``), has changed."""
+
+    def ended(self, t_s: float, instance: Instance, outcome: Outcome, duration_s: float) -> None:
+        """Hear how an attempt on it ended, that many seconds after its dispatch."""
+
+
 class Gate(NamedTuple):
     """How much a breaker lets through to an instance, and when to ask it again."""
 
@@ -169,8 +188,8 @@ class Gate(NamedTuple):
 class Breaker(Controller, Protocol):
     """Decides how much work an instance may have, from how its attempts end."""
 
-    def record(self, t_s: float, instance: int, outcome: Outcome) -> Gate | None:
-        """Take in how an attempt or a probe ended; return the new gate if it changed."""
+    def record(self, t_s: float, instance: int, outcome: Outcome, duration_s: float) -> Gate | None:
+        """Take in how an attempt or a probe ended, and after how long; return the new gate if it changed."""
 
     def wake(self, t_s: float, instance: int) -> Gate | None:
         """Take in that the gate's moment has come; return the new gate if it changed."""

@@ -272,16 +272,17 @@ class _FallbackQueue(Stateful):
         self._waiting: OrderedDict[int, None] = OrderedDict()
         self._broken = False
 
-    def push(self, t_s: float, request: Request) -> bool:
-        accepted = len(self._waiting) < self._limit
+    def push(self, t_s: float, request: Request) -> int:
+        refused = 0 if len(self._waiting) < self._limit else request.request_id
         if not self._broken:
             try:
-                accepted = self._inner.push(t_s, request)
+                refused = self._inner.push(t_s, request)
             except Exception as error:  # noqa: BLE001
                 self._break("push", error, t_s)
-        if accepted:
+        if refused != request.request_id:
             self._waiting[request.request_id] = None
-        return accepted
+            self._waiting.pop(refused, None)
+        return refused
 
     def pop(self, t_s: float) -> int:
         if not self._broken:
@@ -475,10 +476,10 @@ class _ShadowBreaker(_Shadow):
         super().__init__(family, live, candidate, agent, notes)
         self._until_s: dict[int, float] = {}
 
-    def record(self, t_s: float, instance: int, outcome: Outcome) -> Gate | None:
-        gate: Gate | None = self._live.record(t_s, instance, outcome)
+    def record(self, t_s: float, instance: int, outcome: Outcome, duration_s: float) -> Gate | None:
+        gate: Gate | None = self._live.record(t_s, instance, outcome, duration_s)
         self._wake_candidate(t_s, instance, None)
-        self._follow(instance, self._compare("record", gate, t_s, instance, outcome))
+        self._follow(instance, self._compare("record", gate, t_s, instance, outcome, duration_s))
         return gate
 
     def wake(self, t_s: float, instance: int) -> Gate | None:

@@ -131,7 +131,7 @@ def queue(rng: random.Random) -> Step:
         if takes and len(one):
             return one.pop(t_s)
         pushed = one.push(t_s, r)
-        if pushed and removes:
+        if pushed != r.request_id and removes:
             one.remove(t_s, r)
         return pushed, len(one)
 
@@ -151,7 +151,7 @@ def breaker(rng: random.Random) -> Step:
         return lambda one, t_s, r: one.forget(instance)
     if draw < 0.3:
         return lambda one, t_s, r: one.wake(t_s, instance)
-    return lambda one, t_s, r: one.record(t_s, instance, outcome)
+    return lambda one, t_s, r: one.record(t_s, instance, outcome, 1.0)
 
 
 def retrier(rng: random.Random) -> Step:

@@ -29,11 +29,11 @@ def test_the_next_is_the_one_with_the_best_aged_priority(
         steps = Fraction(0) if ageing_s is None else Fraction(t_s - entry[1], ageing_s)
         return entry[0].priority - steps
 
-    for number, (gap, what, value) in enumerate(plan):
+    for number, (gap, what, value) in enumerate(plan, 1):
         t_s += gap
         if what == "push":
             request = Request(number, 0, 1, 1, priority=value)
-            assert queue.push(float(t_s), request) == (len(waiting) < limit)
+            assert queue.push(float(t_s), request) == (0 if len(waiting) < limit else request.request_id)
             if len(waiting) < limit:
                 waiting.append((request, t_s))
         elif waiting and what == "pop":

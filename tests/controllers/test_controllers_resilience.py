@@ -56,7 +56,7 @@ def test_the_breaker_follows_its_states(plan: list[tuple[int, Outcome | None]], 
     for gap, outcome in plan:
         t_s += gap
         history.append((t_s, outcome))
-        gate = breaker.wake(t_s, 7) if outcome is None else breaker.record(t_s, 7, outcome)
+        gate = breaker.wake(t_s, 7) if outcome is None else breaker.record(t_s, 7, outcome, 1.0)
         expected = gate_from_history(history, failures)
         if gate is None:
             assert told == expected, "a change must be told"
@@ -68,23 +68,23 @@ def test_the_breaker_follows_its_states(plan: list[tuple[int, Outcome | None]], 
 
 def test_half_open_cannot_get_stuck() -> None:
     breaker = ConsecutiveBreaker(failures=1, open_s=5, probes=3)
-    gate = breaker.record(0.0, 1, Outcome.ERROR)
+    gate = breaker.record(0.0, 1, Outcome.ERROR, 1.0)
     for _ in range(4):  # the probes' outcomes never count, and it is woken all the same
         assert gate is not None
         gate = breaker.wake(gate.until_s, 1)
         assert gate is not None
         assert gate.cap == 3
-        assert breaker.record(gate.until_s - 1.0, 1, Outcome.THROTTLED) is None
-    assert breaker.record(gate.until_s, 1, Outcome.OK) == (UNLIMITED, inf)
+        assert breaker.record(gate.until_s - 1.0, 1, Outcome.THROTTLED, 1.0) is None
+    assert breaker.record(gate.until_s, 1, Outcome.OK, 1.0) == (UNLIMITED, inf)
 
 
 def test_instances_are_apart_and_the_gone_are_forgotten() -> None:
     breaker = ConsecutiveBreaker(failures=2)
-    assert breaker.record(0.0, 1, Outcome.ERROR) is None
-    assert breaker.record(0.0, 2, Outcome.ERROR) is None
+    assert breaker.record(0.0, 1, Outcome.ERROR, 1.0) is None
+    assert breaker.record(0.0, 2, Outcome.ERROR, 1.0) is None
     breaker.forget(1)
-    assert breaker.record(1.0, 1, Outcome.ERROR) is None
-    assert breaker.record(1.0, 2, Outcome.ERROR) is not None
+    assert breaker.record(1.0, 1, Outcome.ERROR, 1.0) is None
+    assert breaker.record(1.0, 2, Outcome.ERROR, 1.0) is not None
     breaker.forget(2)
     breaker.forget(3)
     assert breaker.wake(100.0, 2) is None

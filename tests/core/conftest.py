@@ -211,10 +211,10 @@ class Urgent(Stateful):
 
     def push(self, t_s, request):
         if len(self.heap) == self.limit:
-            return False
+            return request.request_id
         heappush(self.heap, (request.priority, self.came, request.request_id))
         self.came += 1
-        return True
+        return 0
 
     def pop(self, t_s):
         return heappop(self.heap)[2]
@@ -254,7 +254,7 @@ class Fuse(Stateful):
         self.failed = {}
         self.half_open = set()
 
-    def record(self, t_s, instance, outcome):
+    def record(self, t_s, instance, outcome, duration_s):
         if outcome == Outcome.OK:
             self.failed[instance] = 0
             if instance in self.half_open:

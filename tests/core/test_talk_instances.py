@@ -186,7 +186,7 @@ def test_a_gate_is_woken_once_however_often_it_was_set(talk_to, tiny):
         state = (*tiny.Fuse.state, "woken")
         woken = 0
 
-        def record(self, t_s, instance, outcome):
+        def record(self, t_s, instance, outcome, duration_s):
             return Gate(0, 12.0)
 
         def wake(self, t_s, instance):
