@@ -17,8 +17,9 @@ class PageHinkley(Stateful):
 
     With the running mean m_n (the n-th value included), upwards: U_n = U_(n-1) + x_n - m_n - delta, and an
     alert when U_n - min(U_1 .. U_n) exceeds ``threshold``; downwards: D_n = D_(n-1) + x_n - m_n + delta, and
-    max(D_1 .. D_n) - D_n. After an alert it starts afresh and says nothing for ``quiet_s``; a move that it
-    noticed meanwhile is told afterwards, if it still stands.
+    max(D_1 .. D_n) - D_n. Either is kept as one number, how far it strayed: max(0, before + x_n - m_n - delta)
+    upwards. After an alert it starts afresh and says nothing for ``quiet_s``; a move that it noticed meanwhile
+    is told afterwards, if it still stands.
 
     It promises no run length between false alarms. Measured for values of 0 and 1 with mean 0.05, delta
     0.005, threshold 20, upwards, 400 streams: 17 of them had a false alarm within 5,000 values, and a
@@ -55,13 +56,11 @@ class PageHinkley(Stateful):
     [(102, 'DRIFT_UP')]
     """
 
-    state = ("_n", "_mean", "_up", "_up_min", "_down", "_down_max", "_quiet_until_s")
+    state = ("_n", "_mean", "_up", "_down", "_quiet_until_s")
     _n: int
     _mean: float
     _up: float
-    _up_min: float
     _down: float
-    _down_max: float
 
     def __init__(
         self,
@@ -91,19 +90,18 @@ class PageHinkley(Stateful):
         mean = self._mean
         mean += (value - mean) / n
         self._mean = mean
-        strayed = value - mean
-        up = self._up = self._up + (strayed - self._delta)
-        if up < self._up_min:
-            self._up_min = up
-        down = self._down = self._down + (strayed + self._delta)
-        if down > self._down_max:
-            self._down_max = down
-        if n < self._minimum or t_s < self._quiet_until_s:
+        strayed, delta = value - mean, self._delta
+        up = self._up + strayed - delta
+        self._up = up if up > 0.0 else 0.0
+        down = self._down - strayed - delta
+        self._down = down if down > 0.0 else 0.0
+        threshold = self._threshold
+        if (up <= threshold and down <= threshold) or n < self._minimum or t_s < self._quiet_until_s:
             return None
-        if self._tells_up and up - self._up_min > self._threshold:
-            return self._alert(t_s, Code.DRIFT_UP, up - self._up_min)
-        if self._tells_down and self._down_max - down > self._threshold:
-            return self._alert(t_s, Code.DRIFT_DOWN, self._down_max - down)
+        if up > threshold and self._tells_up:
+            return self._alert(t_s, Code.DRIFT_UP, up)
+        if down > threshold and self._tells_down:
+            return self._alert(t_s, Code.DRIFT_DOWN, down)
         return None
 
     def _alert(self, t_s: float, code: Code, statistic: float) -> Alert:
@@ -115,5 +113,3 @@ class PageHinkley(Stateful):
     def _restart(self) -> None:
         self._n = 0
         self._mean = self._up = self._down = 0.0
-        self._up_min = inf
-        self._down_max = -inf

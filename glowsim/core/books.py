@@ -30,7 +30,7 @@ class Open:
 
     __slots__ = (
         "arrived_s", "assigned_s", "attempt", "attempts", "cache_key", "committed", "deadline_s", "followers",
-        "instance", "late", "leader", "plan", "pool", "request", "since_s", "state", "used", "variant",
+        "instance", "late", "leader", "plan", "pool", "request", "rung", "since_s", "state", "used", "variant",
     )  # fmt: skip
 
     request: Request
@@ -52,6 +52,8 @@ class Open:
     used: Usage | None
     late: bool
     """Whether its attempt was cancelled for taking too long, which is the instance's failure."""
+    rung: int
+    """How many steps of the fallback ladder it has gone down."""
     followers: list[Open] | None
     leader: Open | None
 
@@ -74,6 +76,7 @@ class Open:
             "committed": self.committed,
             "used": self.used,
             "late": self.late,
+            "rung": self.rung,
             "followers": [follower.request.request_id for follower in self.followers or ()],
         }
 

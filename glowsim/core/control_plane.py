@@ -125,7 +125,7 @@ class ControlPlane:
             ):  # this and the next are what every request has, so they make no detour
                 opened = self._attempts.pop(event[1], None)
                 if opened is not None:
-                    opened.pool.finished(event, opened, out)
+                    opened.pool.finish(event, opened, out)
                 else:
                     self._check(event)
                     self._books.expired.remove(event[1])
@@ -134,7 +134,10 @@ class ControlPlane:
                 agent = request[1]
                 if request[0] in self._open or not 0 <= agent < self._agents:
                     self._check(event)
-                self.pools[agent].arrived(t_s, request, out)
+                pool = self.pools[agent]
+                if not pool.started:
+                    pool.start(t_s, out)
+                pool.arrive(t_s, request, out, None)
             else:
                 self._handlers[type(event)](event, out)
         except WorldError as error:
@@ -231,7 +234,7 @@ class ControlPlane:
         opened.instance = opened.followers = opened.leader = None
         for name in (
             "request", "arrived_s", "assigned_s", "deadline_s", "variant", "plan", "state", "attempts", "attempt",
-            "since_s", "cache_key", "committed", "used", "late",
+            "since_s", "cache_key", "committed", "used", "late", "rung",
         ):  # fmt: skip
             setattr(opened, name, entry[name])
         if entry["instance"] is not None:
@@ -330,13 +333,14 @@ class ControlPlane:
         change = event.change
         pool = self.pools[change.agent]
         if change.kind == ChangeKind.SET_INSTANCES:
-            pool.set_instances(int(change.value), out)
+            pool.sizing.set_instances(event.t_s, int(change.value), out)
         elif change.kind == ChangeKind.ROLL_BACK:
-            pool.roll_back(event.t_s, out)
+            if pool.stages is not None:
+                pool.stages.roll_back(event.t_s, out)
         elif change.kind == ChangeKind.PAUSE_SCALING:
-            pool.pause()
+            pool.sizing.pause()
         else:
-            pool.resume(event.t_s, out)
+            pool.sizing.resume(event.t_s, out)
 
     def _woke(self, event: Woke, out: Out) -> None:
         """Take in nothing: the timers have fired already."""
@@ -367,9 +371,11 @@ class ControlPlane:
                     if number in pool.instances:
                         pool.gate_due(due_s, number, out)
             elif kind == b.SCALER:
-                self.pools[number].scaler_due(due_s, out)
+                self.pools[number].sizing.due(due_s, out)
             elif kind == b.SPLITTER:
-                self.pools[number].splitter_due(due_s, out)
+                stages = self.pools[number].stages
+                assert stages is not None
+                stages.due(due_s, out)
             else:
                 self.pools[number].probe_due(due_s, out)
 
@@ -380,4 +386,4 @@ class ControlPlane:
         if len(books.expired) >= _EXPIRED_LIMIT:
             books.expired.remove(min(books.expired))
         books.expired.add(attempt)
-        opened.pool.finished(Finished(t_s, attempt, Outcome.LOST, Usage()), opened, out)
+        opened.pool.finish(Finished(t_s, attempt, Outcome.LOST, Usage()), opened, out)

@@ -59,7 +59,12 @@ class Eligible(list[Instance]):
     [1]
     """
 
-    __slots__ = ()
+    __slots__ = ("instances",)
+
+    def __init__(self, instances: dict[int, Instance] | None = None) -> None:
+        super().__init__()
+        self.instances = {} if instances is None else instances
+        """Every instance of the pool by its number, whether or not it may get work."""
 
     def add(self, instance: Instance) -> None:
         """Add an instance that is not in the list."""

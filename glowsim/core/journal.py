@@ -226,8 +226,9 @@ class Journal:
         self._order = bytearray()
         self._blocks: dict[int, bytearray] = {code: bytearray() for code in _CODES.values()}
         self._file: BinaryIO | None = None
-        self.commands = 0
-        """How many commands have been written down: the number of the next one."""
+        self._commands = 0
+        self._counted = 0
+        """Commands among the records so far, and of the pending ones how many records were looked at for it."""
         self.pending: list[Event | Command | Effected] = []
         """Records that are not packed yet. Who appends here himself, for speed, calls `pack` at `BATCH`."""
         self._settled = 0
@@ -244,8 +245,16 @@ class Journal:
     def command(self, command: Command) -> int:
         """Write down a command and return its number, by which its effect is told."""
         self._record(command)
-        self.commands += 1
         return self.commands - 1
+
+    @property
+    def commands(self) -> int:
+        """How many commands have been written down: the number of the next one."""
+        pending = self.pending
+        for place in range(self._counted, len(pending)):
+            self._commands += _FIRST_COMMAND <= _CODES[type(pending[place])] < _EFFECT
+        self._counted = len(pending)
+        return self._commands
 
     def _record(self, record: Event | Command | Effected) -> None:
         self.pending.append(record)
@@ -273,6 +282,9 @@ class Journal:
         self._order += order
         for code, packed in rows.items():
             self._blocks[code] += packed
+        uncounted = codes[self._counted :]
+        self._commands += int(np.count_nonzero((uncounted >= _FIRST_COMMAND) & (uncounted < _EFFECT)))
+        self._counted = 0
         pending.clear()
 
     def effect(self, t_s: float, number: int, status: Effect) -> None:
@@ -308,7 +320,7 @@ class Journal:
         for code, block in recording._blocks.items():
             self._blocks[code].extend(block)
         order = np.frombuffer(recording._order, dtype=np.uint8)
-        self.commands = self._settled = int(np.sum((order >= _FIRST_COMMAND) & (order < _EFFECT)))
+        self._commands = self._settled = int(np.sum((order >= _FIRST_COMMAND) & (order < _EFFECT)))
         untold = np.ones(self.commands, dtype=bool)
         for row in recording.table(Effected):
             untold[row["first"] : row["first"] + row["n"]] = False

@@ -11,6 +11,7 @@ handed in by the builder (a `Stream`, the agent's number) comes before the star.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import IntEnum
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from glowsim.core.types import (
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "HOLD", "Asker", "Balancer", "Breaker", "Cache", "Controller", "Detector", "Follower", "Gate", "Guard",
-    "Limiter", "Load", "Planner", "Queue", "Retrier", "Scaler", "Splitter", "Stored", "Wanted",
+    "Ladder", "Limiter", "Load", "Planner", "Queue", "Resort", "Retrier", "Rung", "Scaler", "Splitter",
+    "Stale", "Stored", "Wanted",
 ]  # fmt: skip
 
 HOLD = -1.0
@@ -125,6 +127,13 @@ class Cache(Controller, Protocol):
         """
 
 
+class Stale(Protocol):
+    """What a cache may also be asked; one that has no such method has nothing to give."""
+
+    def stale(self, t_s: float, key: int) -> int:
+        """Return the source of an answer that is still held, be it no longer fresh, or 0; changes nothing."""
+
+
 class Planner(Controller, Protocol):
     """Decides how a request is served: model, token limits, prompt; from counts alone."""
 
@@ -176,6 +185,12 @@ class Follower(Protocol):
     def ended(self, t_s: float, instance: Instance, outcome: Outcome, duration_s: float) -> None:
         """Hear how an attempt on it ended, that many seconds after its dispatch."""
 
+    def probed(self, t_s: float, instance: int, healthy: bool) -> Gate | None:
+        """Take in the result of a probe, and return the new gate if it changed: breakers only.
+
+        Without this method, a probe is recorded as an attempt that was OK or UNREACHABLE after no time.
+        """
+
 
 class Gate(NamedTuple):
     """How much a breaker lets through to an instance, and when to ask it again."""
@@ -189,7 +204,7 @@ class Breaker(Controller, Protocol):
     """Decides how much work an instance may have, from how its attempts end."""
 
     def record(self, t_s: float, instance: int, outcome: Outcome, duration_s: float) -> Gate | None:
-        """Take in how an attempt or a probe ended, and after how long; return the new gate if it changed."""
+        """Take in how an attempt ended, and after how long; return the new gate if it changed."""
 
     def wake(self, t_s: float, instance: int) -> Gate | None:
         """Take in that the gate's moment has come; return the new gate if it changed."""
@@ -208,6 +223,34 @@ class Retrier(Controller, Protocol):
 
     def succeeded(self, t_s: float, request: Request) -> None:
         """Take in that a request was answered: budgets refill by successes."""
+
+
+class Resort(IntEnum):
+    """What a request may get in place of a failure."""
+
+    MODEL = 0
+    """Another attempt, with another model."""
+    STALE = 1
+    """An answer that the cache still holds though its time is over."""
+    APOLOGY = 2
+    """A text that was written beforehand."""
+
+
+class Rung(NamedTuple):
+    """A step of a ladder; ``model`` is for `Resort.MODEL`."""
+
+    kind: Resort
+    model: int = 0
+
+
+class Ladder(Controller, Protocol):
+    """Decides what a request gets that would fail, or be turned away, otherwise."""
+
+    def instead(self, t_s: float, request: Request, rung: int, outcome: Outcome) -> Rung | None:
+        """Return the step after ``rung`` others were tried, or None: it fails.
+
+        A step that cannot be taken (no free instance, no answer kept) is passed over.
+        """
 
 
 class Load(NamedTuple):

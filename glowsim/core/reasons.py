@@ -45,10 +45,15 @@ class Code(IntEnum):
     STAGE_DONE = 60
     EVIDENCE_OF_HARM = 61
     STARTED = 62
+    OTHER_MODEL = 64
+    STALE = 65
+    APOLOGY = 66
     DRIFT_UP = 70
     DRIFT_DOWN = 71
     CONTROLLER_FAILED = 72
     FALLBACK = 73
+    BURNING = 80
+    RECOVERED = 81
 
 
 class Constraint(IntEnum):
@@ -110,10 +115,15 @@ _SENTENCES: dict[Code, str] = {
     Code.STAGE_DONE: "stage {a:.0f} done: {b:.0f} canary outcomes, evidence of harm {c:.3g}",
     Code.EVIDENCE_OF_HARM: "evidence of harm {a:.3g} reached {b:.3g} after {c:.0f} canary outcomes",
     Code.STARTED: "the rollout started",
+    Code.OTHER_MODEL: "tried on model {a:.0f} instead",
+    Code.STALE: "answered from the cache, out of date",
+    Code.APOLOGY: "answered with an apology",
     Code.DRIFT_UP: "moved up: statistic {a:.3g} over {b:.3g}, mean {c:.4g}",
     Code.DRIFT_DOWN: "moved down: statistic {a:.3g} over {b:.3g}, mean {c:.4g}",
     Code.CONTROLLER_FAILED: "a controller raised an error; its fallback decided",
     Code.FALLBACK: "the stated fallback",
+    Code.BURNING: "burning {a:.3g} times the error budget, {b:.3g} times of late; alert at {c:.3g}",
+    Code.RECOVERED: "burning {a:.3g} times the error budget of late, below {b:.3g}",
 }
 
 _BOUNDS: dict[Constraint, str] = {

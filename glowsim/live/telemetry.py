@@ -157,7 +157,7 @@ class Telemetry:
         """Return the fleet at a moment, as plain JSON data; latencies are of the last five minutes."""
         agents = {}
         for name, agent, pool in zip(self._names, self._agents, self._plane.pools, strict=True):
-            load = pool.load(t_s)
+            load = pool.sizing.load(t_s)
             recent = sorted(latency_s for when_s, latency_s in agent.recent if when_s >= t_s - _WINDOW_S)
             agents[name] = {
                 "open": agent.open,
@@ -192,7 +192,7 @@ class Telemetry:
             "# TYPE glowsim_build_info gauge",
             f'glowsim_build_info{{version="{glowsim.__version__}"}} 1',
         ]
-        loads = [pool.load(t_s) for pool in self._plane.pools]
+        loads = [pool.sizing.load(t_s) for pool in self._plane.pools]
         named = list(zip([f'agent="{name}"' for name in self._names], self._agents, loads, strict=True))
 
         def lines_of(name: str, kind: str, value: Callable[[_Agent, Load], float]) -> list[str]:

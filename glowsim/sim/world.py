@@ -24,7 +24,6 @@ from glowsim.core.types import (
     Arrived,
     Ask,
     Cancel,
-    Command,
     Dispatch,
     Effect,
     Event,
@@ -160,10 +159,7 @@ class World:
         self.extra_error: dict[int, float] = {}
         """Agent -> chance of an error on top of its own, while a fault lasts."""
         self._plane = plane
-        self._handle = plane.handle
-        self._timers = plane.timers
         self._journal = journal
-        self._pending = journal.pending
         self._sources = sources
         self._faults = faults
         self._streams = streams
@@ -179,7 +175,7 @@ class World:
         self._sources_left = len(sources)
         self._started_instances = 0
         self._acts: dict[type, Callable[[Any], bool]] = {
-            Dispatch: self._dispatch,
+            Dispatch: self._dispatcher(),
             Answer: self._close,
             Reject: self._close,
             Fail: self._close,
@@ -193,6 +189,8 @@ class World:
             Shadowed: lambda shadowed: True,
         }
         """Type of command -> do it and say whether it was done."""
+        self.tell = self._teller()
+        """Tell the control plane what happened, and do what it says."""
 
     # --- running ------------------------------------------------------------------------------------
 
@@ -231,39 +229,38 @@ class World:
 
     def arrive(self, request: Request, truth: Truth) -> None:
         """Let a request reach the gateway."""
+        if len(self._journal.pending) >= BATCH:
+            self._journal.pack()
         self._inside[request[0]] = (request, truth, 0)
-        self.tell(_new(Arrived, (self.environment._now, request)))
+        tell = self.tell  # fetched first: calling an attribute that is no method costs more
+        tell(_new(Arrived, (self.environment._now, request)))
 
-    def tell(self, event: Event) -> None:
-        """Tell the control plane what happened, and do what it says."""
-        pending = self._pending
-        pending.append(event)
-        handle = self._handle  # fetched first: calling an attribute that is no method costs more
-        commands = handle(event)
-        if commands:
-            acts = self._acts
-            for command in commands:
-                pending.append(command)
+    def _teller(self) -> Callable[[Event], None]:
+        """Return the function that every event goes through, with what never changes bound once."""
+        handle, timers = self._plane.handle, self._plane.timers
+        acts, todo, journal, call_at = self._acts, self._todo, self._journal, self.environment.call_at
+        note = journal.pending.append
+
+        def tell(event: Event) -> None:
+            note(event)
+            for command in handle(event):
+                note(command)
                 if not acts[type(command)](command):
-                    self._refused(event[0], command, commands)
-            journal = self._journal
-            journal.commands += len(commands)
-            if len(pending) >= BATCH:
-                journal.pack()
-        if self._timers.earliest_s < self._wake_at_s:
-            self._wake_at_s = self._timers.earliest_s
-            self.environment.call_at(self._wake_at_s, self._wake, self._wake_at_s)
-        if self._todo or not self._sources_left:
-            while self._todo:
-                self.tell(self._todo.popleft())
-            if self.stopped:
-                raise StopSimulation
+                    journal.effect(event[0], journal.commands - 1, Effect.REFUSED)
+            if timers.earliest_s < self._wake_at_s:
+                due_s = self._wake_at_s = timers.earliest_s
+                call_at(due_s, self._wake, due_s)
+            if todo or not self._sources_left:
+                while todo:
+                    tell(todo.popleft())
+                if self.stopped:
+                    raise StopSimulation
 
-    def _refused(self, t_s: float, command: Command, commands: Sequence[Command]) -> None:
-        place = next(i for i, each in enumerate(commands) if each is command)
-        self._journal.effect(t_s, self._journal.commands + place, Effect.REFUSED)
+        return tell
 
     def _wake(self, due_s: float) -> None:
+        if len(self._journal.pending) >= BATCH:
+            self._journal.pack()
         if due_s != self._wake_at_s:
             return
         self._wake_at_s = inf
@@ -276,35 +273,31 @@ class World:
 
     # --- attempts -----------------------------------------------------------------------------------
 
-    def _dispatch(self, command: Dispatch) -> bool:
-        attempt, request_id, number, plan, _ = command
-        replica = self.replicas.get(number)
-        if replica is None or replica.state is not _READY:
-            usage = Usage()
-            self._todo.append(Finished(self.environment.now, attempt, Outcome.UNREACHABLE, usage))
-            return False
-        request, truth, tries = self._inside[request_id]
-        agent, stream = replica.agent, request[7]
-        extra = self.extra_error.get(agent, 0.0) if self.extra_error else 0.0
-        work_s, prefill_s, tokens_out, outcome = self.agents[agent].attempt(
-            plan, truth, request_id, tries, self._luck_key, extra
-        )
-        job = Job(
-            attempt,
-            request_id,
-            number,
-            work_s,
-            prefill_s,
-            plan[2],
-            tokens_out,
-            outcome,
-            stream,
-        )
-        if stream:
-            job.first_token_s = -self.environment.now
-        self._jobs[attempt] = job
-        replica.engine.start(job)
-        return True
+    def _dispatcher(self) -> Callable[[Dispatch], bool]:
+        """Return what starts an attempt, with what never changes bound once."""
+        replica_of, inside, jobs, agents = self.replicas.get, self._inside, self._jobs, self.agents
+        luck_key, extra_error, environment = self._luck_key, self.extra_error, self.environment
+
+        def dispatch(command: Dispatch) -> bool:
+            attempt, request_id, number, plan, _ = command
+            replica = replica_of(number)
+            if replica is None or replica.state is not _READY:
+                self._todo.append(Finished(environment.now, attempt, Outcome.UNREACHABLE, Usage()))
+                return False
+            request, truth, tries = inside[request_id]
+            agent, stream = replica.agent, request[7]
+            work_s, prefill_s, tokens_out, outcome = agents[agent].attempt(
+                plan, truth, request_id, tries, luck_key, extra_error.get(agent, 0.0) if extra_error else 0.0
+            )
+            job = jobs[attempt] = Job(
+                attempt, request_id, number, work_s, prefill_s, plan[2], tokens_out, outcome, stream
+            )
+            if stream:
+                job.first_token_s = -environment.now
+            replica.engine.start(job)
+            return True
+
+        return dispatch
 
     def _done(self, job: Job) -> None:
         attempt, outcome = job.attempt, job.outcome

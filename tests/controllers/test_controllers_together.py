@@ -144,7 +144,7 @@ def test_they_work_together_and_survive_a_restart(leased: bool, seed: int) -> No
         if events % 97 == 0:
             twin = plane(leased)
             twin.restore(json.loads(json.dumps(live.snapshot(), allow_nan=False)))
-        have = live.pools[0].load(t_s)
+        have = live.pools[0].sizing.load(t_s)
         commands = live.handle(event)
         if events >= 97:
             assert list(twin.handle(event)) == list(commands)

@@ -423,7 +423,7 @@ class Witness:
                 assert instance.in_flight <= len(held), "a slot is held by an open attempt"
                 assert instance.in_flight >= len(set(held) - self.cancelled), "an open attempt holds a slot"
                 free = free or (instance.state == State.READY and instance.in_flight < instance.cap)
-            load = pool.load(self.now_s)
+            load = pool.sizing.load(self.now_s)
             assert not (free and load.queued), "I4"
             assert load.queued == len(pool.controllers.queue)
 

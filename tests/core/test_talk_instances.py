@@ -16,7 +16,7 @@ def test_a_central_queue_holds_what_the_slots_do_not_take(talk_to):
     talk = talk_to(slots=2, concurrency=2)
     talk.ready(0.0, 0)
     assert [talk.arrives(1.0, number) != [] for number in (1, 2, 3)] == [True, True, False]
-    assert talk.plane.pools[0].load(1.0).queued == 1
+    assert talk.plane.pools[0].sizing.load(1.0).queued == 1
     assert talk.finishes(2.0, 2) == ["answer 2 from 2, OWN", "dispatch 3: request 3 to 0, QUEUED"]
 
 
@@ -27,7 +27,7 @@ def test_a_queue_at_the_instance_is_more_slots_than_it_serves_at_once(talk_to):
         assert len(talk.arrives(1.0, number)) == 1
     assert talk.arrives(1.0, 9) == []
     assert [each.load for each in talk.plane.pools[0].instances.values()] == [1.0, 1.0]
-    load = talk.plane.pools[0].load(1.0)
+    load = talk.plane.pools[0].sizing.load(1.0)
     assert (load.in_flight, load.queued, load.slots, load.concurrency) == (8, 1, 4, 1)
 
 
@@ -45,7 +45,7 @@ def test_what_waited_without_instances_goes_when_one_is_ready(talk_to):
     talk.arrives(3.0, 3)
     assert talk.instance(4.0, 0, State.STARTING) == []
     assert talk.ready(5.0, 0) == ["dispatch 1: request 1 to 0, QUEUED", "dispatch 2: request 2 to 0, QUEUED"]
-    assert talk.plane.pools[0].load(5.0).ready == 1
+    assert talk.plane.pools[0].sizing.load(5.0).ready == 1
 
 
 def test_agents_do_not_share_instances(talk_to):
@@ -113,7 +113,7 @@ def test_a_victim_that_was_starting_gets_no_work_when_its_readiness_crosses_the_
     talk.arrives(1.0, 2)
     assert talk.ordered(2.0, Change(ChangeKind.SET_INSTANCES, 0, 1)) == ["scale to 1 without [1], OPERATOR"]
     assert talk.ready(2.1, 1) == []
-    assert talk.plane.pools[0].load(2.1).draining == 1
+    assert talk.plane.pools[0].sizing.load(2.1).draining == 1
 
 
 def test_an_order_for_what_is_there_changes_nothing(talk_to):

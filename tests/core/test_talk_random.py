@@ -236,5 +236,5 @@ def test_everything_ends_and_nothing_is_left(tiny, steps):
         witness.saw(event, commands)
     assert not witness.open
     assert not witness.attempts
-    load = plane.pools[0].load(world.t_s)
+    load = plane.pools[0].sizing.load(world.t_s)
     assert (load.in_flight, load.queued) == (0, 0)

@@ -1,0 +1,76 @@
+"""A pool's rollout: when its splitter is woken, and what becomes of a change of stage."""
+
+from __future__ import annotations
+
+from math import inf, isfinite
+from typing import TYPE_CHECKING
+
+from glowsim.core.books import SPLITTER
+from glowsim.core.errors import ControllerError
+from glowsim.core.protocols import Splitter
+from glowsim.core.types import Advance, Command, Observed
+
+if TYPE_CHECKING:
+    from glowsim.core.books import Books
+
+__all__ = ["Stages"]
+
+Out = list[Command]
+
+
+class Stages:
+    """The rollout of one agent."""
+
+    __slots__ = ("_agent", "_books", "_splitter", "due_s")
+
+    def __init__(self, agent: int, splitter: Splitter, books: Books) -> None:
+        self._agent = agent
+        self._splitter = splitter
+        self._books = books
+        self.due_s = inf
+        """When the splitter is woken next."""
+
+    def start(self, t_s: float, out: Out) -> None:
+        """Take in the first arrival: the splitter's moment may have passed already."""
+        if self._splitter.wake_s() <= t_s:
+            self._wake(t_s, out)
+        else:
+            self._arm(t_s)
+
+    def due(self, t_s: float, out: Out) -> None:
+        """Tell the splitter that its time has come."""
+        if t_s >= self.due_s:
+            self.due_s = inf
+            self._wake(t_s, out)
+
+    def observed(self, event: Observed, out: Out) -> None:
+        """Pass a late label on."""
+        advance = self._splitter.observed(event.t_s, event)
+        if advance is not None:
+            self.advance(event.t_s, advance, out)
+
+    def roll_back(self, t_s: float, out: Out) -> None:
+        """Obey an operator: back to the baseline."""
+        advance = self._splitter.roll_back(t_s)
+        if advance is not None:
+            self.advance(t_s, advance, out)
+
+    def advance(self, t_s: float, advance: Advance, out: Out) -> None:
+        """Give out a change of stage."""
+        out.append(advance._replace(agent=self._agent))
+        self._arm(t_s)
+
+    def _wake(self, t_s: float, out: Out) -> None:
+        advance = self._splitter.wake(t_s)
+        if advance is not None:
+            self.advance(t_s, advance, out)
+        else:
+            self._arm(t_s)
+
+    def _arm(self, t_s: float) -> None:
+        due_s = self._splitter.wake_s()
+        if not due_s > t_s:
+            raise ControllerError(f"the splitter wants to be woken at {due_s} s, but it is {t_s} s")
+        if isfinite(due_s) and due_s != self.due_s:
+            self.due_s = due_s
+            self._books.timers.at(due_s, SPLITTER, self._agent)
