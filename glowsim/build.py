@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from math import inf
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,13 +15,16 @@ from glowsim.core.control_plane import ControlPlane, Notes
 from glowsim.core.errors import GlowsimError
 from glowsim.core.journal import Journal
 from glowsim.core.pool import Controllers, PoolSpec
+from glowsim.core.price import Price
 from glowsim.core.streams import Streams
+from glowsim.core.together import Breakers, Limiters
 from glowsim.core.wrappers import fallback, shadow
 from glowsim.scenario import Scenario, digest
 from glowsim.scenario import fleet as written
 from glowsim.scenario import laws as written_laws
 from glowsim.scenario import workload as written_workload
-from glowsim.scenario.controllers import Controller
+from glowsim.scenario.controllers import Controller, Limit
+from glowsim.scenario.workload import ALL
 from glowsim.sim import faults, laws
 from glowsim.sim.service import Service, TimeService, TokenService, Variant
 from glowsim.sim.workload import arrivals, traces
@@ -36,6 +38,8 @@ __all__ = [
 
 _DEFAULT_QUEUE = Controller(use="fifo")
 _DEFAULT_BALANCER = Controller(use="round_robin")
+_TOGETHER: dict[str, Callable[[list[Any]], Any]] = {"limiter": Limiters, "breaker": Breakers}
+"""How several controllers of a family decide as one."""
 _CANCEL_GRACE_S = 30.0
 _HOLD_LIMIT = 10_000
 _FOLLOWER_LIMIT = 10_000
@@ -100,12 +104,14 @@ def control_plane(
     """
     notes = Notes()
     models = {name: number for number, name in enumerate(scenario.models)}
+    maker = _Maker(streams, _prices(scenario), tuple(models), notes, allow_plugins, fall_back)
+    shared = maker.fleetwide(scenario.controllers.fleetwide())
     pools = []
     for number, (name, agent) in enumerate(scenario.agents().items()):
         chosen = scenario.controllers_of(agent)
         if "splitter" in chosen and not agent.variants:
             raise BuildError(f"{name} has a splitter but no variants to split between: give it 'variants'")
-        made = _controllers(name, number, chosen, streams, notes, allow_plugins, fall_back)
+        made = maker.controllers(name, number, chosen, shared)
         spec = PoolSpec(
             agent=number,
             slots=agent.slots,
@@ -117,45 +123,96 @@ def control_plane(
             hold_limit=_HOLD_LIMIT,
             follower_limit=_FOLLOWER_LIMIT,
             memory=_MEMORY,
+            probe_every_s=inf if agent.health_check_s is None else agent.health_check_s,
+            prices=tuple(
+                (price.input_usd_per_token, price.cached_input_usd_per_token, price.output_usd_per_token)
+                for price in scenario.models.values()
+            ),
         )
         pools.append((spec, made))
     return ControlPlane(pools, notes)
 
 
-def _controllers(
-    name: str, number: int, chosen: dict[str, tuple[Controller, ...]], streams: Streams, notes: Notes,
-    allow_plugins: bool, fall_back: bool,
-) -> Controllers:  # fmt: skip
-    chosen = {"queue": (_DEFAULT_QUEUE,), "balancer": (_DEFAULT_BALANCER,)} | chosen
+def _prices(scenario: Scenario) -> tuple[Price, ...]:
+    """Return the prices of each agent's model, by the agent's number."""
+    models = [scenario.models[agent.model] for agent in scenario.agents().values()]
+    return tuple(
+        Price(each.input_usd_per_token, each.cached_input_usd_per_token, each.output_usd_per_token)
+        for each in models
+    )
 
-    def make(family: str, place: str, controller: Controller) -> Any:
-        kind = registry.find(family, controller.use, allow_plugins=allow_plugins)
+
+class _Maker(NamedTuple):
+    """Makes controllers of what a scenario says, with what is handed to them."""
+
+    streams: Streams
+    prices: tuple[Price, ...]
+    models: tuple[str, ...]
+    notes: Notes
+    allow_plugins: bool
+    fall_back: bool
+
+    def fleetwide(self, limits: Sequence[Controller]) -> list[Any]:
+        """Return the limiters that all agents share; their alerts are the first agent's."""
+        made = []
+        for i, limit in enumerate(limits):
+            place = f"limiter.{i}"
+            hands = {"stream": self.streams.stream("controller", ALL, place), "prices": self.prices}
+            made.append(self._one(ALL, 0, "limiter", place, limit, hands))
+        return made
+
+    def controllers(
+        self, name: str, number: int, chosen: dict[str, tuple[Controller, ...]], shared: list[Any]
+    ) -> Controllers:
+        """Return an agent's controllers, the fleet's limiters among its own where they stand."""
+        chosen = {"queue": (_DEFAULT_QUEUE,), "balancer": (_DEFAULT_BALANCER,)} | chosen
+        limits = iter(shared)
+        made: dict[str, list[Any]] = {family: [] for family in chosen}
+        for family, ones in chosen.items():
+            alone = len(ones) == 1 and family != "detector"
+            for i, controller in enumerate(ones):
+                if isinstance(controller, Limit) and controller.scope == "fleet":
+                    made[family].append(next(limits))
+                    continue
+                place = family if alone else f"{family}.{i}"
+                stream = self.streams.stream("controller", name, place)
+                hands = {"stream": stream, "agent": number, "prices": self.prices, "models": self.models}
+                made[family].append(self._one(name, number, family, place, controller, hands))
+        detectors = tuple(made.pop("detector", ()))
+        try:
+            singles = {
+                family: parts[0] if len(parts) == 1 else _TOGETHER[family](parts)
+                for family, parts in made.items()
+            }
+        except ValueError as error:
+            raise BuildError(f"{name}: {error}") from error
+        return Controllers(detectors=detectors, **singles)
+
+    def _one(
+        self, name: str, number: int, family: str, place: str, controller: Controller, hands: dict[str, Any]
+    ) -> Any:
+        kind = registry.find(family, controller.use, allow_plugins=self.allow_plugins)
         arguments, findings = registry.check(kind, controller.settings)
         if findings:
             raise BuildError(f"{name}: {place}: {findings[0].message}")
-        hands: dict[str, Any] = {"stream": streams.stream("controller", name, place), "agent": number}
-        asked = [
-            parameter.name
-            for parameter in inspect.signature(kind).parameters.values()
-            if parameter.kind is parameter.POSITIONAL_OR_KEYWORD
-        ]
+        asked = registry.handed_in(kind)
         unknown = [each for each in asked if each not in hands]
         if unknown:
             raise BuildError(
                 f"{name}: {place}: {controller.use} asks for {unknown[0]!r}, which nobody hands in"
             )
-        made = kind(*(hands[each] for each in asked), **arguments)
-        if controller.shadow is not None:
-            made = shadow(family, made, make(family, place + ".shadow", controller.shadow), number, notes)
-        return fallback(family, made, number, notes, queue_limit=_QUEUE_LIMIT) if fall_back else made
-
-    singles = {
-        family: make(family, family, ones[0]) for family, ones in chosen.items() if family != "detector"
-    }
-    detectors = tuple(
-        make("detector", f"detector.{i}", each) for i, each in enumerate(chosen.get("detector", ()))
-    )
-    return Controllers(detectors=detectors, **singles)
+        try:
+            made = kind(*(hands[each] for each in asked), **arguments)
+            if controller.shadow is not None:
+                place += ".shadow"
+                hands = {**hands, "stream": self.streams.stream("controller", name, place)}
+                candidate = self._one(name, number, family, place, controller.shadow, hands)
+                made = shadow(family, made, candidate, number, self.notes)
+        except ValueError as error:
+            raise BuildError(f"{name}: {place}: {error}") from error
+        if self.fall_back:
+            return fallback(family, made, number, self.notes, queue_limit=_QUEUE_LIMIT)
+        return made
 
 
 # --- the world ------------------------------------------------------------------------------------------
@@ -208,6 +265,7 @@ def agent_world(scenario: Scenario, agent: written.Agent) -> AgentWorld:
         slowdown=agent.service.slowdown if isinstance(agent.service, written_laws.TokenService) else 0.0,
         shared=shared,
         startup=law(agent.startup_s),
+        cancellable=agent.cancellable,
         region=scenario.regions.index(agent.region),
         invalid=agent.failures.invalid,
         error=agent.failures.error,
@@ -310,14 +368,28 @@ def _moments(workload: Any, until_s: float, generator: np.random.Generator) -> I
 def _faults(scenario: Scenario, fault: written.Fault) -> Iterator[faults.Fault]:
     numbers = {agent: number for number, agent in enumerate(scenario.agents())}
     for member in scenario.members(fault.agent):
-        number = numbers[member]
+        when = numbers[member], fault.at_s, fault.lasts_s
         match fault:
             case written.Crash():
-                yield faults.CrashFault(number, fault.at_s, fault.lasts_s, fault.instances)
+                yield faults.Crash(*when, fault.instances)
             case written.Slow():
-                yield faults.SlowFault(number, fault.at_s, fault.lasts_s, fault.instances, fault.factor)
+                yield faults.Slow(*when, fault.instances, fault.factor)
+            case written.BrownOut():
+                yield faults.BrownOut(*when, fault.factor)
             case written.Errors():
-                yield faults.ErrorFault(number, fault.at_s, fault.lasts_s, fault.error)
+                yield faults.Errors(*when, fault.error)
+            case written.Refuse():
+                yield faults.Refuse(*when, fault.instances, fault.after_s)
+            case written.Hang():
+                yield faults.Hang(*when, fault.instances)
+            case written.Throttle():
+                yield faults.Throttle(*when, fault.share, fault.retry_after_s)
+            case written.Garbage():
+                yield faults.Garbage(*when, fault.instances, fault.after_s, fault.noticed)
+            case written.SlowStart():
+                yield faults.SlowStart(*when, fault.factor)
+            case written.Silence():
+                yield faults.Silence(*when)
 
 
 # --- the bench --------------------------------------------------------------------------------------------
@@ -359,7 +431,7 @@ def stack_world(
             "breaker": {"use": "consecutive"},
             "retrier": {"use": "backoff"},
             "scaler": {
-                "use": "threshold", "min_instances": instances, "max_instances": instances, "look": "15s",
+                "use": "agent_scaler", "min_instances": instances, "max_instances": instances, "look": "15s",
             },
             "detector": [{"use": "page_hinkley", "metric": "latency_s", "threshold": 1e9, "delta": 0.1}],
         },

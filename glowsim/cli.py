@@ -22,6 +22,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+controllers = typer.Typer(help="What decides: the controllers that can be chosen.", no_args_is_help=True)
+app.add_typer(controllers, name="controllers")
+
 BAD_INPUT = 2
 
 ScenarioArgument = Annotated[
@@ -250,6 +253,45 @@ def list_scenarios() -> None:
         typer.echo(f"{path.stem}\n    {loaded.title}\n    {loaded.question}")
 
 
+@controllers.command("list")
+def list_controllers(as_json: JsonOption = False) -> None:
+    """List the controllers, family by family in the order of a request's way, with one line each."""
+    from glowsim.showing import decides, families
+
+    found = families()
+    if as_json:
+        typer.echo(
+            json.dumps({family: {"decides": decides(family), "names": found[family]} for family in found})
+        )
+        return
+    for family, lines in found.items():
+        typer.echo(f"{family}: {decides(family)}")
+        for name, line in lines.items():
+            typer.echo(f"  {name:20} {line}")
+
+
+@controllers.command("show")
+def show_controller(
+    name: Annotated[str, typer.Argument(help="A name (see list), FAMILY/NAME, or module:Class.")],
+    allow_plugins: PluginsOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what a controller decides, its parameters with bounds and defaults, and a block to copy."""
+    from glowsim.showing import render, show
+
+    if allow_plugins:
+        from glowsim.registry import add_plugin_folder
+
+        add_plugin_folder(Path.cwd())
+    shown = show(name, allow_plugins=allow_plugins)
+    if as_json:
+        typer.echo(json.dumps(shown.as_json()))
+        return
+    from rich.console import Console
+
+    render(shown, Console(highlight=False))
+
+
 @app.command()
 def init(
     folder: Annotated[Path, typer.Argument(help="Where to put scenarios, their schema and the notebooks.")],
@@ -295,6 +337,62 @@ def replay(
         typer.echo(result.text)
         different |= result.different
     sys.exit(1 if different else 0)
+
+
+@app.command()
+def check(
+    source: Annotated[
+        Path, typer.Argument(metavar="JOURNAL_OR_RUN", help="The folder of a run, or a journal.")
+    ],
+    scenario: Annotated[
+        str | None, typer.Option(help="For a journal by itself: the scenario that it was made with.")
+    ] = None,
+    allow_plugins: PluginsOption = False,
+) -> None:
+    """Check the invariants over recorded journals; exit 0 if all hold, 1 with what does not, 2 on bad input."""
+    from glowsim.fuzz.journals import check_journals
+
+    loaded = None if scenario is None else _load(scenario, [], allow_plugins=allow_plugins)[1]
+    broken = False
+    for checked in check_journals(source, loaded, allow_plugins=allow_plugins):
+        torn = " (a torn last frame was left out)" if checked.torn else ""
+        verdict = f"{len(checked.violations)} violations" if checked.violations else "every invariant holds"
+        typer.echo(f"{checked.path}: {checked.records:,} records, {verdict}{torn}")
+        for violation in checked.violations:
+            typer.echo(f"  {violation}")
+        broken |= bool(checked.violations)
+    sys.exit(1 if broken else 0)
+
+
+@app.command()
+def fuzz(
+    seeds: Annotated[int, typer.Option(min=1, help="How many random scenarios.")] = 200,
+    first: Annotated[int, typer.Option(min=0, help="The first seed.")] = 0,
+    jobs: Annotated[int, typer.Option(min=1, max=256, help="Processes to spread the seeds over.")] = 1,
+    as_json: JsonOption = False,
+) -> None:
+    """Run random scenarios and check everything; exit 0 if all holds, 1 with the smallest scenarios that fail."""
+    from glowsim.fuzz.campaign import campaign, write
+
+    shown = not as_json and sys.stderr.isatty()
+    failed: list[dict[str, Any]] = []
+    for seed, found in campaign(first, seeds, jobs):
+        if shown:
+            typer.echo(f"\r{seed - first + 1} of {seeds} seeds, {len(failed)} failed", nl=False, err=True)
+        if found is None:
+            continue
+        kind, message = found.failure
+        file = str(write(found, Path()))
+        failed.append({"seed": seed, "kind": kind, "message": message, "file": file, "again": found.again})
+        if not as_json:
+            typer.echo(f"seed {seed}: {kind}: {message}\n  shrunk: {file}\n  again:  {found.again}")
+    if shown:
+        typer.echo(err=True)
+    if as_json:
+        typer.echo(json.dumps({"first": first, "seeds": seeds, "failed": failed}))
+    else:
+        typer.echo(f"{seeds} seeds from {first}: {len(failed)} failed")
+    sys.exit(1 if failed else 0)
 
 
 @app.command()

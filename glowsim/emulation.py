@@ -24,7 +24,7 @@ from glowsim.live.calls import Call, InstanceError, InvalidTask, Reply, Serve
 from glowsim.scenario import Scenario
 from glowsim.scenario.workload import Trace
 from glowsim.sim.environment import Environment
-from glowsim.sim.laws import Law
+from glowsim.sim.laws import Law, one_by_one
 from glowsim.sim.service import Truth
 from glowsim.sim.serving.engine import Engine, Job
 from glowsim.sim.serving.fcfs import FcfsEngine
@@ -121,8 +121,10 @@ class EmulatedAgent:
 
     Parameters
     ----------
+    agent
+        Its number.
     spec
-        What the world knows of the agent.
+        What the world knows of it.
     truth
         The truth of a call's request.
     streams
@@ -132,13 +134,14 @@ class EmulatedAgent:
     """
 
     def __init__(
-        self, spec: AgentWorld, truth: Callable[[Call], Truth], streams: Streams, time: RealTime
+        self, agent: int, spec: AgentWorld, truth: Callable[[Call], Truth], streams: Streams, time: RealTime
     ) -> None:
         self._spec = spec
         self._truth = truth
         self._time = time
         self._luck_key = streams.key("luck")
-        self._startup_key = streams.key("startup")
+        law = spec.startup
+        self._starts = one_by_one(law, streams.generator("startup", agent) if law.random else None)
         self._inside: dict[int, _Work] = {}
 
     def instance(self) -> Serve:
@@ -152,8 +155,8 @@ class EmulatedAgent:
         return partial(self._serve, engine)
 
     async def start(self, instance: int) -> Serve:
-        """Return an instance after its own draw of the start-up time."""
-        await asyncio.sleep(_value(self._spec.startup, uniform_at(self._startup_key, instance)))
+        """Return an instance after the time that the agent's n-th start takes."""
+        await asyncio.sleep(next(self._starts))
         return self.instance()
 
     async def stop(self, instance: int) -> None:

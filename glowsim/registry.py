@@ -45,6 +45,8 @@ __all__ = [
     "add_plugin_folder",
     "check",
     "find",
+    "handed_in",
+    "names",
     "parameters",
 ]
 
@@ -52,24 +54,53 @@ BUILT_INS: Final[dict[str, dict[str, str]]] = {
     "guard": {"size": "controllers.guards.size:SizeGuard"},
     "limiter": {
         "token_bucket": "controllers.admission.token_bucket:TokenBucket",
+        "gcra": "controllers.admission.gcra:Gcra",
+        "concurrency": "controllers.admission.concurrency:ConcurrencyLimiter",
+        "budget": "controllers.admission.budget:Budget",
         "leased": "controllers.admission.leased:LeasedLimiter",
     },
     "splitter": {"canary": "controllers.rollout.canary:Canary"},
-    "cache": {"lru": "controllers.caching.lru:LruCache"},
+    "cache": {
+        "lru": "controllers.caching.lru:LruCache",
+        "lfu": "controllers.caching.lfu:LfuCache",
+        "s3_fifo": "controllers.caching.s3_fifo:S3FifoCache",
+    },
     "planner": {"cap": "controllers.tokens.cap:TokenCap"},
     "queue": {
         "fifo": "controllers.queueing.fifo:FifoQueue",
         "priority": "controllers.queueing.priority:PriorityQueue",
+        "deadline": "controllers.queueing.deadline:DeadlineQueue",
+        "fair": "controllers.queueing.fair:FairQueue",
+        "adaptive_lifo": "controllers.queueing.adaptive_lifo:AdaptiveLifoQueue",
     },
     "balancer": {
         "round_robin": "controllers.balancing.round_robin:RoundRobin",
         "least_connections": "controllers.balancing.least_connections:LeastConnections",
         "power_of_two": "controllers.balancing.power_of_two:PowerOfTwo",
+        "weighted": "controllers.balancing.weighted:Weighted",
+        "adaptive": "controllers.balancing.adaptive:Adaptive",
+        "peak_ewma": "controllers.balancing.peak_ewma:PeakEwma",
+        "ip_hash": "controllers.balancing.ip_hash:IpHash",
+        "consistent_hash": "controllers.balancing.consistent_hash:ConsistentHash",
+        "affinity": "controllers.balancing.affinity:Affinity",
     },
-    "breaker": {"consecutive": "controllers.resilience.breaker:ConsecutiveBreaker"},
+    "breaker": {
+        "consecutive": "controllers.resilience.breaker:ConsecutiveBreaker",
+        "failure_rate": "controllers.resilience.failure_rate:FailureRateBreaker",
+        "outlier": "controllers.resilience.outlier:OutlierBreaker",
+        "probes": "controllers.resilience.probes:ProbesBreaker",
+    },
     "retrier": {"backoff": "controllers.resilience.backoff:BackoffRetrier"},
-    "scaler": {"threshold": "controllers.scaling.threshold:ThresholdScaler"},
-    "detector": {"page_hinkley": "controllers.drift.page_hinkley:PageHinkley"},
+    "ladder": {"ladder": "controllers.resilience.ladder:FallbackLadder"},
+    "scaler": {
+        "agent_scaler": "controllers.scaling.agent_scaler:AgentScaler",
+        "hpa": "controllers.scaling.hpa:HpaScaler",
+        "queueing": "controllers.scaling.queueing:QueueingScaler",
+    },
+    "detector": {
+        "page_hinkley": "controllers.drift.page_hinkley:PageHinkley",
+        "slo": "controllers.monitoring.burn_rate:BurnRate",
+    },
 }
 """Family -> name -> where the class is; imported when it is asked for."""
 
@@ -209,15 +240,28 @@ def find(family: str, use: str, *, allow_plugins: bool = False) -> type:
         if not allow_plugins:
             raise RegistryError(f"{use!r} is code beside the scenario: run with --allow-plugins to trust it")
         return _imported(use)
-    installed = {
-        entry.name.removeprefix(f"{family}."): entry
+    installed = _installed(family)
+    if use in installed:
+        return _imported(installed[use])
+    allowed = names(family)
+    raise RegistryError(f"unknown {family} {use!r}", allowed, did_you_mean(use, allowed))
+
+
+def names(family: str) -> tuple[str, ...]:
+    """Return what ``use`` may say in a family: the built-ins, then the plug-ins that are installed.
+
+    >>> "agent_scaler" in names("scaler")
+    True
+    """
+    return (*BUILT_INS[family], *sorted(_installed(family)))
+
+
+def _installed(family: str) -> dict[str, str]:
+    return {
+        entry.name.removeprefix(f"{family}."): entry.value
         for entry in importlib.metadata.entry_points(group=_GROUP)
         if entry.name.startswith(f"{family}.")
     }
-    if use in installed:
-        return _imported(installed[use].value)
-    allowed = (*BUILT_INS[family], *sorted(installed))
-    raise RegistryError(f"unknown {family} {use!r}", allowed, did_you_mean(use, allowed))
 
 
 def add_plugin_folder(folder: Path) -> None:
@@ -263,6 +307,8 @@ def _own(package: str) -> Path:
     return beside
 
 
+_MADE_UP: Final[dict[str, Any]] = {"agent": 0, "prices": ()}
+"""What a controller may be handed where one is made only to see whether it can be."""
 _SUFFIXES: Final = (("_per_s", RATE), ("_usd", MONEY), ("_s", DURATION))
 
 
@@ -330,11 +376,24 @@ def _extras(hint: Any) -> tuple[Any, ...]:
     return get_args(hint)[1:] if get_origin(hint) is Annotated else ()
 
 
+def handed_in(controller: type) -> tuple[str, ...]:
+    """Return what ``glowsim.build`` hands to a controller: the constructor's arguments before the star.
+
+    >>> class Budget:
+    ...     def __init__(self, prices: object, *, limit_usd: float) -> None: ...
+    >>> handed_in(Budget)
+    ('prices',)
+    """
+    arguments = inspect.signature(controller).parameters.values()
+    return tuple(each.name for each in arguments if each.kind is each.POSITIONAL_OR_KEYWORD)
+
+
 def check(controller: type, settings: Mapping[str, Any]) -> tuple[dict[str, Any], list[Finding]]:
     """Return the constructor's arguments that written settings stand for, and what is wrong with them.
 
-    Where each setting is right by itself, and nothing has to be handed in, one is made to see whether its
-    constructor accepts them together: it raises ``ValueError("argument: what is wrong")`` otherwise.
+    Where each setting is right by itself, and nothing has to be handed in but what can be made up here, one
+    is made to see whether its constructor accepts them together: it raises
+    ``ValueError("argument: what is wrong")`` otherwise.
 
     Args:
         controller: a class that ``find`` returned.
@@ -362,11 +421,11 @@ def check(controller: type, settings: Mapping[str, Any]) -> tuple[dict[str, Any]
 def _refused(
     controller: type, arguments: Mapping[str, Any], known: Mapping[str, Parameter]
 ) -> Iterator[Finding]:
-    signature = inspect.signature(controller).parameters.values()
-    if any(one.kind is not one.KEYWORD_ONLY and one.default is one.empty for one in signature):
+    handed = handed_in(controller)
+    if any(name not in _MADE_UP for name in handed):
         return
     try:
-        controller(**arguments)
+        controller(*(_MADE_UP[name] for name in handed), **arguments)
     except ValueError as error:
         first, _, rest = str(error).partition(": ")
         keys = {parameter.name: parameter.key for parameter in known.values()}

@@ -165,7 +165,9 @@ def _requests(recording: Recording, times: Column, attempts: Table) -> Table:
         t_end_s[at] = times[recording.positions(kind)]
         if kind is Answer:
             source[at] = table["source"]
-            outcome[at] = Outcome.OK
+            sorry = table["code"] == Code.APOLOGY  # a text written beforehand: for the client, a failure
+            ending[at[sorry]] = 3
+            outcome[at] = np.where(sorry, Outcome.ERROR, Outcome.OK)
         elif kind is Fail:
             outcome[at] = table["outcome"]
     gone = recording.table(Abandoned)
@@ -424,9 +426,9 @@ def little(tables: Tables) -> tuple[float, float]:
     requests = tables.requests
     closed = ~np.isnan(requests["t_end_s"])
     starts, ends = np.sort(requests["t_arrive_s"][closed]), np.sort(requests["t_end_s"][closed])
-    if not len(ends):
+    horizon_s = float(ends[-1]) if len(ends) else 0.0
+    if not horizon_s:  # nothing ended, or all of it at the first moment
         return 0.0, 0.0
-    horizon_s = float(ends[-1])
     moments = np.concatenate([starts, ends])
     order = np.argsort(moments, kind="stable")
     steps = np.concatenate([np.ones(len(starts)), -np.ones(len(ends))])[order]

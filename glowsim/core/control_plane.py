@@ -262,6 +262,8 @@ class ControlPlane:
         Asked before timers fire, so that a refused event has changed nothing, and by the handlers when an
         event does not fit; without a timer due, the happy path pays nothing for it.
         """
+        if type(event) is Woke:
+            return
         books = self._books
         if type(event) not in self._kinds:
             raise self._unknown(event)

@@ -190,7 +190,7 @@ def _rows(kind: type, records: list[Any]) -> bytes:
     """Return the packed rows of records of one type: column by column, so that the loops are the built-ins'."""
     code = _CODES[kind]
     if code in _LOOSE:
-        texts = [json.dumps(plain(record), separators=(",", ":")).encode() for record in records]
+        texts = [_loose_bytes(record) for record in records]
         return b"".join([part for text in texts for part in (_LENGTH.pack(len(text)), text)])
     fixed = _BY_CODE[code]
     columns: list[Any] = []
@@ -203,6 +203,25 @@ def _rows(kind: type, records: list[Any]) -> bytes:
             for record in records:  # one of them is to blame
                 _rows(kind, [record])
         raise JournalError(f"{records[0]!r} does not fit a row of the journal: {error}") from error
+
+
+_SCALE = struct.Struct("<4iBB3d")
+
+
+def _loose_bytes(record: Any) -> bytes:
+    """Return a record of varying size as JSON; a `Scale`, which a quiet fleet writes with every task, as numbers."""
+    if type(record) is Scale:
+        agent, region, kind, want, victims, reason = record
+        return _SCALE.pack(agent, region, kind, want, *reason) + struct.pack(f"<{len(victims)}i", *victims)
+    return json.dumps(plain(record), separators=(",", ":")).encode()
+
+
+def _loose_record(code: int, packed: bytes) -> Any:
+    if code != _CODES[Scale]:
+        return unplain(json.loads(packed))
+    agent, region, kind, want, *reason = _SCALE.unpack_from(packed)
+    victims = struct.unpack_from(f"<{(len(packed) - _SCALE.size) // 4}i", packed, _SCALE.size)
+    return Scale(agent, region, kind, want, victims, _reason(reason))
 
 
 class Journal:
@@ -414,7 +433,7 @@ class Recording:
         while offset < len(block):
             (length,) = _LENGTH.unpack_from(block, offset)
             offset += _LENGTH.size + length
-            records.append(unplain(json.loads(block[offset - length : offset])))
+            records.append(_loose_record(code, block[offset - length : offset]))
         return records
 
     def records(self) -> Iterator[Event | Command | Effected]:
@@ -435,7 +454,7 @@ class Recording:
             else:
                 (length,) = _LENGTH.unpack_from(block, offset)
                 end = offset + _LENGTH.size + length
-                record = unplain(json.loads(block[end - length : end]))
+                record = _loose_record(code, block[end - length : end])
             offsets[code] = end
             yield code, record, block[offset:end]
 

@@ -336,9 +336,11 @@ class Pool:
     def _turn_away(self, t_s: float, opened: Open, reason: Reason, out: Out) -> None:
         if opened.attempts:
             self._fail(t_s, opened, Outcome.ERROR, _NOTHING, reason, out)
-        elif not self._degraded(t_s, opened, Outcome.ERROR, _NOTHING, out):
+        else:
+            instead = self._resort(t_s, opened, Outcome.ERROR)
+            assert not isinstance(instead, Plan), "no instance is free"
             self._admitted_for_nothing(t_s, opened.request, opened)
-            out.append(Reject(opened.request.request_id, 0.0, reason))
+            out.append(instead or Reject(opened.request.request_id, 0.0, reason))
 
     def drain(self, t_s: float, out: Out) -> None:
         """Dispatch what waits, as far as instances have room."""
@@ -421,45 +423,37 @@ class Pool:
     def _fail(
         self, t_s: float, opened: Open, outcome: Outcome, usage: Usage, reason: Reason, out: Out
     ) -> None:
-        if self._degraded(t_s, opened, outcome, usage, out):
+        instead = self._resort(t_s, opened, outcome)
+        if isinstance(instead, Plan):
+            opened.plan = instead
+            opened.used = _sum(opened.used, usage)
+            opened.since_s = t_s
+            self.place(t_s, opened, Reason(Code.OTHER_MODEL, a=instead.model), out)
             return
         self._settle(t_s, opened, usage)
         self._close(opened)
-        out.append(Fail(opened.request.request_id, outcome, reason))
+        out.append(instead or Fail(opened.request.request_id, outcome, reason))
         self._note_failure(t_s, opened, out)
         self._promote(t_s, opened, out)
 
-    def _degraded(self, t_s: float, opened: Open, outcome: Outcome, usage: Usage, out: Out) -> bool:
-        """Give a request that would fail the next best thing, if its agent's ladder has one."""
+    def _resort(self, t_s: float, opened: Open, outcome: Outcome) -> Answer | Plan | None:
+        """Return the next best thing for a request that would fail: an answer, another plan, or None."""
         ladder = self.controllers.ladder
         if ladder is None or opened.committed:
-            return False
+            return None
         request = opened.request
         while (rung := ladder.instead(t_s, request, opened.rung, outcome)) is not None:
             opened.rung += 1
             if rung.kind == Resort.MODEL:
-                if t_s < opened.deadline_s and self.eligible:
-                    opened.plan = opened.plan._replace(model=rung.model)
-                    opened.used = _sum(opened.used, usage)
-                    opened.since_s = t_s
-                    self.place(t_s, opened, Reason(Code.OTHER_MODEL, a=rung.model), out)
-                    return True
-                continue
-            source, reason = 0, Reason(Code.APOLOGY)
-            if rung.kind == Resort.STALE:
-                source = (
-                    0 if self._stale is None or not opened.cache_key else self._stale(t_s, opened.cache_key)
-                )
-                if not source:
-                    continue
-                reason = Reason(Code.STALE)
-            self._settle(t_s, opened, usage)
-            self._close(opened)
-            out.append(Answer(request.request_id, source, reason, keep=bool(source)))
-            self._note_failure(t_s, opened, out)
-            self._promote(t_s, opened, out)
-            return True
-        return False
+                if self.eligible and t_s < opened.deadline_s:
+                    return opened.plan._replace(model=rung.model)
+            elif rung.kind == Resort.APOLOGY:
+                return Answer(request.request_id, 0, Reason(Code.APOLOGY))
+            elif opened.cache_key and self._stale is not None:
+                source = self._stale(t_s, opened.cache_key)
+                if source:
+                    return Answer(request.request_id, source, Reason(Code.STALE), keep=True)
+        return None
 
     def _promote(self, t_s: float, gone: Open, out: Out) -> None:
         """Have one follower take over from a leader, and one repeat keep the idempotency key."""
@@ -580,7 +574,9 @@ class Pool:
         self._let_go(t_s, opened, reason, out)
         if state == IN_FLIGHT and t_s >= opened.since_s + self.spec.timeout_s:
             opened.late = True  # the instance had the whole time, none of it went by in a queue
-        out.append(Fail(opened.request.request_id, Outcome.TIMEOUT, reason))
+        instead = self._resort(t_s, opened, Outcome.TIMEOUT)
+        assert not isinstance(instead, Plan), "its time is up"
+        out.append(instead or Fail(opened.request.request_id, Outcome.TIMEOUT, reason))
         if state not in (HELD, JOINED):
             self._note_failure(t_s, opened, out)
         self._promote(t_s, opened, out)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = [
     "HOLD", "Asker", "Balancer", "Breaker", "Cache", "Controller", "Detector", "Follower", "Gate", "Guard",
     "Ladder", "Limiter", "Load", "Planner", "Queue", "Resort", "Retrier", "Rung", "Scaler", "Splitter",
-    "Stale", "Stored", "Wanted",
+    "Stale", "Stored", "Wanted", "Withdrawing",
 ]  # fmt: skip
 
 HOLD = -1.0
@@ -66,6 +66,13 @@ class Limiter(Controller, Protocol):
 
     def settle(self, t_s: float, request: Request, usage: Usage) -> None:
         """Replace the reservation of an admitted request by what it used in the end."""
+
+
+class Withdrawing(Protocol):
+    """A limiter that tells a request which never came in from one that used nothing."""
+
+    def withdraw(self, t_s: float, request: Request) -> None:
+        """Give back all that `admit` took; without this method the request is settled with no usage."""
 
 
 class Asker(Protocol):

@@ -91,6 +91,7 @@ FAMILIES: dict[str, dict[str, Method]] = {
     "limiter": {
         "admit": Method(lambda *_: 0.0, {"limiter": float}, lambda wait_s, *_: not isnan(wait_s)),
         "settle": _TOLD,
+        "withdraw": _TOLD,
         "to_ask": _TOLD,
         "told": _TOLD,
     },
@@ -105,6 +106,7 @@ FAMILIES: dict[str, dict[str, Method]] = {
     "cache": {
         "get": Method(lambda *_: 0, {"cache": lambda source: float(source > 0)}),
         "put": Method(lambda *_: Stored(False, ()), {}),
+        "stale": Method(lambda *_: 0, {}),
     },
     "planner": {
         "plan": Method(
@@ -121,15 +123,26 @@ FAMILIES: dict[str, dict[str, Method]] = {
             _take_turns, {"balancer": lambda each: float(each.number)}, lambda each, *_: each.place >= 0
         ),
         "reported": _TOLD,
+        "joined": _TOLD,
+        "left": _TOLD,
+        "moved": _TOLD,
+        "ended": _TOLD,
     },
     "breaker": {
         "record": Method(_nothing, {"breaker": _cap}, _later),
         "wake": Method(lambda *_: Gate(UNLIMITED, inf), {"breaker": _cap}, _later),
         "forget": _TOLD,
+        "joined": _TOLD,
+        "left": _TOLD,
+        "ended": _TOLD,
+        "probed": Method(_nothing, {"breaker": _cap}, _later),
     },
     "retrier": {
         "after": Method(lambda *_: inf, {"retrier": float}, lambda wait_s, *_: wait_s >= 0.0),
         "succeeded": _TOLD,
+    },
+    "ladder": {
+        "instead": Method(_nothing, {"ladder": lambda rung: -1.0 if rung is None else float(rung.kind)})
     },
     "scaler": {
         "decide": Method(
@@ -145,7 +158,7 @@ FAMILIES: dict[str, dict[str, Method]] = {
 
 def _moment(name: str, arguments: tuple[Any, ...]) -> float:
     """Return when a method was called; -inf for those that are not told."""
-    return -inf if name in ("forget", "wake_s") else float(arguments[0])
+    return -inf if name in ("forget", "wake_s", "moved") else float(arguments[0])
 
 
 class _Alarm(Stateful):
@@ -227,6 +240,8 @@ class _Fallback(Stateful):
             self._keep_awake()
         if family == "detector":
             self.metric = inner.metric
+        if family == "breaker":
+            self.when_all_open = getattr(inner, "when_all_open", "wait")
 
     def _guarded(self, family: str, name: str, method: Method) -> Callable[..., Any]:
         inner = getattr(self._inner, name)
@@ -377,14 +392,17 @@ class _Shadow(Stateful):
         self._agent = agent
         self._notes = notes
         self._alarm = _Alarm(agent, Severity.WARNING, notes)
-        for name in FAMILIES[family]:
-            if hasattr(live, name) and not hasattr(type(self), name):
+        for name, method in FAMILIES[family].items():
+            wanted = hasattr(live, name) or (not method.numbers and hasattr(candidate, name))
+            if wanted and not hasattr(type(self), name):
                 setattr(self, name, self._both(name))
         if family == "detector":
             self.metric = live.metric
+        if family == "breaker":
+            self.when_all_open = getattr(live, "when_all_open", "wait")
 
     def _both(self, name: str) -> Callable[..., Any]:
-        live = getattr(self._live, name)
+        live = getattr(self._live, name, _nothing)
 
         def call(*arguments: Any) -> Any:
             answer = live(*arguments)
@@ -397,9 +415,10 @@ class _Shadow(Stateful):
         """Ask the candidate too and note both answers; return the candidate's, None if it failed."""
         numbers = FAMILIES[self._family][name].numbers
         try:  # a list is the pool's own, so the candidate gets a copy
-            other = getattr(self._candidate, name)(
-                *(tuple(a) if isinstance(a, list) else a for a in arguments)
-            )
+            ask = self._asked(name)
+            if ask is None:
+                return None
+            other = ask(*(tuple(a) if isinstance(a, list) else a for a in arguments))
             read = {label: number(other) for label, number in numbers.items()}
         except Exception as error:  # noqa: BLE001  a candidate that fails is a finding, not a failure
             self._alarm.failed(f"shadow {self._family}.{name}", error, _moment(name, arguments))
@@ -408,6 +427,13 @@ class _Shadow(Stateful):
             for label, value in read.items():
                 self._notes.append(Shadowed(self._agent, label, numbers[label](answer), value))
         return other
+
+    def _asked(self, name: str) -> Callable[..., Any] | None:
+        """Return the candidate's method; None where it does without one."""
+        if FAMILIES[self._family][name].numbers:
+            method: Callable[..., Any] = getattr(self._candidate, name)
+            return method
+        return getattr(self._candidate, name, None)
 
 
 class _ShadowLimiter(_Shadow):
@@ -428,8 +454,24 @@ class _ShadowLimiter(_Shadow):
             if wait_s == 0.0:
                 self._reserved.add(request.request_id)
             else:
-                self._compare("settle", None, t_s, request, Usage())
+                self._give_back(t_s, request)
         return wait_s
+
+    def withdraw(self, t_s: float, request: Request) -> None:
+        if hasattr(self._live, "withdraw"):
+            self._live.withdraw(t_s, request)
+        else:
+            self._live.settle(t_s, request, Usage())
+        if request.request_id in self._reserved:
+            self._reserved.remove(request.request_id)
+            self._give_back(t_s, request)
+
+    def _give_back(self, t_s: float, request: Request) -> None:
+        """Have the candidate take its admission back: this request will not come in."""
+        if hasattr(self._candidate, "withdraw"):
+            self._compare("withdraw", None, t_s, request)
+        else:
+            self._compare("settle", None, t_s, request, Usage())
 
     def settle(self, t_s: float, request: Request, usage: Usage) -> None:
         self._live.settle(t_s, request, usage)
@@ -488,6 +530,15 @@ class _ShadowBreaker(_Shadow):
             self._notes.append(Shadowed(self._agent, "breaker", _cap(gate), -1.0))
         return gate
 
+    def probed(self, t_s: float, instance: int, healthy: bool) -> Gate | None:
+        gate: Gate | None = _probe(self._live)(t_s, instance, healthy)
+        self._wake_candidate(t_s, instance, None)
+        self._follow(instance, self._compare("probed", gate, t_s, instance, healthy))
+        return gate
+
+    def _asked(self, name: str) -> Callable[..., Any] | None:
+        return _probe(self._candidate) if name == "probed" else super()._asked(name)
+
     def forget(self, instance: int) -> None:
         self._live.forget(instance)
         self._until_s.pop(instance, None)
@@ -503,3 +554,14 @@ class _ShadowBreaker(_Shadow):
     def _follow(self, instance: int, gate: Gate | None) -> None:
         if gate is not None:
             self._until_s[instance] = gate.until_s
+
+
+def _probe(breaker: Any) -> Callable[[float, int, bool], Gate | None]:
+    """Return how a breaker takes in a probe: by its own method, or as an attempt that took no time."""
+
+    def recorded(t_s: float, instance: int, healthy: bool) -> Gate | None:
+        outcome = Outcome.OK if healthy else Outcome.UNREACHABLE
+        gate: Gate | None = breaker.record(t_s, instance, outcome, 0.0)
+        return gate
+
+    return getattr(breaker, "probed", recorded)

@@ -132,6 +132,7 @@ async def serving(
             journal,
             memory=_MEMORY,
             contents=_CONTENTS,
+            apology=chosen.apology,
             clock=time.perf_counter,
             watch=telemetry.saw,
         )
@@ -145,7 +146,7 @@ async def serving(
             for (name, agent), world in zip(fleet, agent_worlds(scenario), strict=True):
                 number = names[name]
                 if name in emulated:
-                    emulation = EmulatedAgent(world, truths[name], streams, real_time)
+                    emulation = EmulatedAgent(number, world, truths[name], streams, real_time)
                     driver.scalers[number] = emulation
                     instances = [emulation.instance() for _ in range(agent.instances)]
                 else:

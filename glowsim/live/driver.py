@@ -88,7 +88,7 @@ class _Ticket:
         self.task = task
         self.said: asyncio.Queue[str | Answered | Exception] = asyncio.Queue()
         self.tries = 0
-        self.streamed = 0
+        self.streamed = -1
         """The attempt whose pieces it was given."""
 
 
@@ -141,6 +141,8 @@ class Driver:
         Agent -> who starts and stops its instances; an agent without one keeps the instances it has.
     watch
         Is called with every event and the commands that answered it.
+    apology
+        The content of an answer that a fallback ladder gives for want of any other.
 
     Raises
     ------
@@ -173,7 +175,7 @@ class Driver:
         self, plane: ControlPlane, journal: Journal, *, memory: int, contents: int,
         clock: Callable[[], float] | None = None, asker: Asker | None = None,
         scalers: Mapping[int, Scaler] | None = None,
-        watch: Callable[[Event, Sequence[Command]], None] | None = None,
+        watch: Callable[[Event, Sequence[Command]], None] | None = None, apology: Any = "",
     ) -> None:  # fmt: skip
         self._loop = asyncio.get_running_loop()
         self._clock = self._loop.time if clock is None else clock
@@ -186,6 +188,7 @@ class Driver:
         self.scalers: dict[int, Scaler] = dict(scalers or {})
         """Agent -> who starts and stops its instances."""
         self._watch = watch
+        self._apology = Reply(apology, Usage())
         self._tickets: dict[int, _Ticket] = {}
         self._running: dict[int, _Running] = {}
         self._instances: dict[int, _Instance] = {}
@@ -479,6 +482,8 @@ class Driver:
         if ticket is None:
             return _REFUSED  # its client is of a time before the restart
         reply = self._fresh[1] if self._fresh[0] == source else self._kept.get(source)
+        if source == 0:
+            reply = self._apology
         if reply is None:  # lost in a restart, or too many were kept: made again, past the cache
             ticket.request = self._numbered(ticket.request._replace(cache_key=0, idempotency_key=0))
             self._tickets[ticket.request.request_id] = ticket

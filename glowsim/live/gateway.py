@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from hashlib import blake2b
-from math import ceil
+from math import ceil, isfinite
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -332,7 +332,8 @@ def _refusal(error: Rejected | Failed | Closed) -> Response:
         wait_s = error.retry_after_s
     else:
         status = _FAILED.get(error.outcome, 502) if isinstance(error, Failed) else 503
-    headers = {"Retry-After": str(max(ceil(wait_s), 1))} if status in _COME_BACK else None
+    come_back = status in _COME_BACK and isfinite(wait_s)  # never: what exceeds its limit by itself
+    headers = {"Retry-After": str(max(ceil(wait_s), 1))} if come_back else None
     return JSONResponse({"error": _description(error)}, status, headers)
 
 

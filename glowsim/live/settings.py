@@ -85,6 +85,10 @@ class Settings(BaseModel):
     admin_token: Secret | None = None
     max_body_bytes: Annotated[int, Field(ge=1)] = 1024 * 1024
     max_header_bytes: Annotated[int, Field(ge=1024)] = 16 * 1024
+    apology: Annotated[str, Field(min_length=1, max_length=4096)] = (
+        "I am sorry: I cannot answer this at the moment. Please try again later."
+    )
+    """What a fallback ladder answers for want of anything else."""
     max_tokens_out: Annotated[int, Field(ge=1)] = 4096
     """For a task that names no limit."""
     body_timeout_s: Annotated[float, Field(gt=0.0)] = 30.0

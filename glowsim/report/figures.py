@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -13,6 +12,7 @@ import numpy.typing as npt
 
 from glowsim.report.binning import OverTime, tail
 from glowsim.report.numbers import Scale, exact, scale_of
+from glowsim.report.style import BAND, BLUE, GREEN, INK, ORANGE, RED, SOFT, STYLE, bare, headed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,40 +30,7 @@ __all__ = [
 Floats = npt.NDArray[np.float64]
 
 _WIDTH_IN: Final = 7.2
-_INK, _SOFT, _GRID, _BAND = "#22303c", "#5b6873", "#e3e7ea", "#eceff1"
-_BLUE, _ORANGE, _GREEN, _RED = "#1f5fa8", "#b8560b", "#1b7a5a", "#a3293d"
-_LINES: Final = {50: (_BLUE, "-", "median"), 95: (_ORANGE, "--", "p95"), 99: (_RED, ":", "p99")}
-_STYLE: Final[Any] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "glowsim",
-    "font.family": "DejaVu Sans",
-    "font.size": 8.0,
-    "text.parse_math": False,
-    "text.color": _INK,
-    "axes.edgecolor": _SOFT,
-    "axes.labelcolor": _SOFT,
-    "axes.linewidth": 0.6,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.formatter.useoffset": False,
-    "axes.titlesize": 8.5,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "grid.color": _GRID,
-    "grid.linewidth": 0.6,
-    "xtick.color": _SOFT,
-    "ytick.color": _SOFT,
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
-    "legend.frameon": False,
-    "legend.fontsize": 8.0,
-    "legend.handlelength": 2.2,
-    "lines.linewidth": 1.3,
-    "path.simplify": True,
-    "path.simplify_threshold": 0.2,
-}
+_LINES: Final = {50: (BLUE, "-", "median"), 95: (ORANGE, "--", "p95"), 99: (RED, ":", "p99")}
 
 
 class Target(NamedTuple):
@@ -114,10 +81,10 @@ def _histogram(axes: Axes, latency_s: Floats, targets: Sequence[Target]) -> None
     highest = body_end_s(latency_s, targets)
     scale = scale_of("duration", highest)
     counts, edges = np.histogram(latency_s, bins=60, range=(0.0, highest))
-    axes.stairs(100 * counts / len(latency_s), edges / scale.factor, fill=True, color=_BLUE, alpha=0.85)
+    axes.stairs(100 * counts / len(latency_s), edges / scale.factor, fill=True, color=BLUE, alpha=0.85)
     for target in targets:
         if target.latency_s <= highest:
-            axes.axvline(target.latency_s / scale.factor, color=_INK, linestyle=(0, (4, 3)), linewidth=0.9)
+            axes.axvline(target.latency_s / scale.factor, color=INK, linestyle=(0, (4, 3)), linewidth=0.9)
     axes.set_title("Share of the requests")
     axes.set_xlabel(f"latency ({scale.after.strip()})")
     axes.set_ylabel("% in each bar")
@@ -133,7 +100,7 @@ def _tail(axes: Axes, latency_s: Floats, targets: Sequence[Target]) -> None:
     left = min(max(float(np.quantile(latency_s, 0.02)), largest / 1000), largest / 10) or 1e-3
     x = np.maximum(np.concatenate([[left], curve.x]), left) / scale.factor
     shares = np.concatenate([[1.0], curve.share])
-    axes.step(x, np.maximum(100 * shares, lowest / 10), where="post", color=_BLUE)
+    axes.step(x, np.maximum(100 * shares, lowest / 10), where="post", color=BLUE)
     axes.set_xscale("log")
     axes.set_yscale("log")
     right = max(1.15 * largest, 2 * left, *(4 * target.latency_s for target in targets), 0.0)
@@ -142,9 +109,9 @@ def _tail(axes: Axes, latency_s: Floats, targets: Sequence[Target]) -> None:
     for target in targets:
         at = target.latency_s / scale.factor
         if target.slower is None:
-            axes.axvline(at, color=_INK, linestyle=(0, (4, 3)), linewidth=0.9)
+            axes.axvline(at, color=INK, linestyle=(0, (4, 3)), linewidth=0.9)
             continue
-        axes.plot([at], [100 * target.slower], marker="D", color=_INK, markersize=4, linestyle="none")
+        axes.plot([at], [100 * target.slower], marker="D", color=INK, markersize=4, linestyle="none")
         missed = float((latency_s > target.latency_s).mean()) > target.slower
         axes.annotate(
             f"≤ {100 * target.slower:g} % over {exact(target.latency_s, 'duration')}",
@@ -180,17 +147,17 @@ def requests_over_time(
         most = max(float(slices.arrivals_per_s.max()), float(slices.completions_per_s.max()))
         scale = scale_of("rate", most)
         edges = slices.edges_s / clock.factor
-        rate.stairs(slices.arrivals_per_s / scale.factor, edges, baseline=None, color=_BLUE, label="arrivals")
+        rate.stairs(slices.arrivals_per_s / scale.factor, edges, baseline=None, color=BLUE, label="arrivals")
         rate.stairs(
-            slices.completions_per_s / scale.factor, edges, baseline=None, color=_ORANGE, label="completions",
+            slices.completions_per_s / scale.factor, edges, baseline=None, color=ORANGE, label="completions",
             linestyle="--",
         )  # fmt: skip
-        _headed(rate, f"Requests{scale.after}")
+        headed(rate, f"Requests{scale.after}")
         at = moments_s / clock.factor
-        level.step(at, in_flight, where="post", color=_BLUE, label="in flight", linewidth=0.9)
-        level.step(at, waiting, where="post", color=_ORANGE, linestyle="--", label="waiting", linewidth=1.1)
+        level.step(at, in_flight, where="post", color=BLUE, label="in flight", linewidth=0.9)
+        level.step(at, waiting, where="post", color=ORANGE, linestyle="--", label="waiting", linewidth=1.1)
         _whole_numbers(level)
-        _headed(level, "Open requests")
+        headed(level, "Open requests")
     return svg()
 
 
@@ -202,7 +169,7 @@ def _percentiles(axes: Axes, slices: OverTime, clock: Scale) -> None:
     for percentile, values in slices.latency_s.items():
         colour, line, name = _LINES[percentile]
         axes.plot(centres, values / scale.factor, color=colour, linestyle=line, label=name)
-    _headed(axes, f"Latency ({scale.after.strip()})")
+    headed(axes, f"Latency ({scale.after.strip()})")
 
 
 def fleet_over_time(
@@ -225,23 +192,23 @@ def fleet_over_time(
         figure.subplots_adjust(left=0.075, right=0.985, top=0.88, bottom=0.18)
         clock = _time_axis((axes,), back)
         at = moments_s / clock.factor
-        axes.fill_between(at, ready, step="post", color=_BLUE, alpha=0.25, linewidth=0)
-        axes.step(at, ready, where="post", color=_BLUE, label="ready")
+        axes.fill_between(at, ready, step="post", color=BLUE, alpha=0.25, linewidth=0)
+        axes.step(at, ready, where="post", color=BLUE, label="ready")
         axes.fill_between(
             at,
             ready,
             ready + starting,
             step="post",
-            facecolor=_GREEN,
+            facecolor=GREEN,
             alpha=0.45,
             linewidth=0,
             label="starting",
         )
-        axes.step(at, wanted, where="post", color=_INK, linestyle="--", label="wanted", linewidth=1.0)
+        axes.step(at, wanted, where="post", color=INK, linestyle="--", label="wanted", linewidth=1.0)
         highest = max(float((ready + starting).max()), float(wanted.max()), 1.0)
         for marker, colour, name, when_s in (
-            ("v", _RED, "alert", alerts_s),
-            ("D", _ORANGE, "rollout", stages_s),
+            ("v", RED, "alert", alerts_s),
+            ("D", ORANGE, "rollout", stages_s),
         ):
             if len(when_s):
                 drawn = np.unique(np.round(when_s / back.end_s, 3)) * back.end_s / clock.factor
@@ -251,7 +218,7 @@ def fleet_over_time(
                 )  # fmt: skip
         axes.set_ylim(0, 1.16 * highest)
         _whole_numbers(axes)
-        _headed(axes, "Instances", low=None)
+        headed(axes, "Instances", low=None)
     return svg()
 
 
@@ -261,39 +228,25 @@ def _figure(height_in: float) -> Iterator[tuple[Figure, Callable[[], str]]]:
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(_WIDTH_IN, height_in))
         drawn = io.StringIO()
-        yield figure, lambda: _bare(drawn.getvalue())
+        yield figure, lambda: bare(drawn.getvalue())
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(drawn, format="svg", metadata=nothing, transparent=True)
-
-
-def _bare(svg: str) -> str:
-    """Cut what stands before the element, and the ids that are only names: several pictures share a page."""
-    svg = svg[svg.index("<svg") :]
-    return re.sub(r' id="[A-Za-z][A-Za-z.]*_[0-9]+"', "", svg).strip()
 
 
 def _time_axis(panels: Sequence[Axes], back: Backdrop) -> Scale:
     clock = scale_of("duration", max(back.end_s, 1.0))
     for axes in panels:
         if back.warmup_s:
-            axes.axvline(back.warmup_s / clock.factor, color=_SOFT, linestyle=":", linewidth=0.9)
+            axes.axvline(back.warmup_s / clock.factor, color=SOFT, linestyle=":", linewidth=0.9)
         for begin_s, end_s in back.faults_s:
-            axes.axvspan(begin_s / clock.factor, end_s / clock.factor, color=_BAND, linewidth=0)
+            axes.axvspan(begin_s / clock.factor, end_s / clock.factor, color=BAND, linewidth=0)
     panels[-1].locator_params(axis="x", steps=[1, 2, 5, 10])
     panels[-1].set_xlim(0, back.end_s / clock.factor)
     panels[-1].set_xlabel(f"simulated time ({clock.after.strip()})")
     return clock
-
-
-def _headed(axes: Axes, title: str, low: float | None = 0.0) -> None:
-    axes.set_title(title)
-    if low is not None:
-        axes.set_ylim(low, 1.06 * axes.get_ylim()[1])
-    axes.grid(visible=False, axis="x")
-    axes.legend(loc="lower right", bbox_to_anchor=(1.0, 0.97), ncols=5, borderaxespad=0, columnspacing=1.4)
 
 
 def _whole_numbers(axes: Axes) -> None:

@@ -22,12 +22,19 @@ from glowsim.scenario.quantities import (
 __all__ = [
     "HOME",
     "Agent",
+    "BrownOut",
     "Crash",
     "Errors",
     "Failures",
     "Fault",
+    "Garbage",
+    "Hang",
     "Prices",
+    "Refuse",
+    "Silence",
     "Slow",
+    "SlowStart",
+    "Throttle",
     "Variant",
     "member_names",
 ]
@@ -102,6 +109,15 @@ class Agent(Model):
         alias="first_token_timeout",
         description="Longest time to the first token; default: none.",
     )
+    health_check_s: PositiveDuration | None = Field(
+        default=None,
+        alias="health_check",
+        description="How often instances are probed; default: never.",
+    )
+    cancellable: bool = Field(
+        default=True,
+        description="Whether an instance stops working on what is cancelled, or works on for nobody.",
+    )
     service: Service = Field(description="How long a request takes.")
     failures: Failures = Field(default_factory=Failures, description="What fails without a fault.")
     variants: dict[Name, Variant] = Field(
@@ -116,6 +132,9 @@ class Agent(Model):
         if self.slots < self.concurrency:
             message = f"must be at least the concurrency ({self.concurrency}), or servers stay idle"
             raise findings_error(Finding(("slots",), message))
+        if self.controllers.fleetwide():
+            message = "a limiter with scope 'fleet' is every agent's: move it to the scenario's controllers"
+            raise findings_error(Finding(("controllers", "limiter"), message))
         return self
 
     def names(self) -> tuple[str, ...]:
@@ -163,5 +182,64 @@ class Errors(_AnyFault):
     error: Share = Field(description="Share of attempts that fail.")
 
 
-Fault = Annotated[Crash | Slow | Errors, ChosenBy("kind")]
+class BrownOut(_AnyFault):
+    """Every instance serves ``factor`` times slower, fresh ones too."""
+
+    kind: Literal["brown_out"]
+    factor: PositiveNumber = Field(description="Factor on the time of service.")
+
+
+class Refuse(_AnyFault):
+    """Instances refuse connections; probes of them fail."""
+
+    kind: Literal["refuse"]
+    instances: Count = Field(default=1, description="How many instances.")
+    after_s: Duration = Field(default=0.0, alias="after", description="Time until the gateway hears.")
+
+
+class Hang(_AnyFault):
+    """Instances take requests and never answer; probes of them fail."""
+
+    kind: Literal["hang"]
+    instances: Count = Field(default=1, description="How many instances.")
+
+
+class Throttle(_AnyFault):
+    """A share of the attempts is told at once to come again later (429)."""
+
+    kind: Literal["throttle"]
+    share: Share = Field(default=1.0, description="Share of attempts.")
+    retry_after_s: Duration = Field(
+        default=0.0, alias="retry_after", description="What they are told to wait; 0: nothing is said."
+    )
+
+
+class Garbage(_AnyFault):
+    """Instances answer quickly and wrongly."""
+
+    kind: Literal["garbage"]
+    instances: Count = Field(default=1, description="How many instances.")
+    after_s: Duration = Field(default=0.05, alias="after", description="How quickly.")
+    noticed: Share = Field(
+        default=0.0, description="Share that the adapter's check of the answer turns into errors."
+    )
+
+
+class SlowStart(_AnyFault):
+    """Instances that begin to start meanwhile take ``factor`` times as long."""
+
+    kind: Literal["slow_start"]
+    factor: PositiveNumber = Field(description="Factor on the time until an instance is ready.")
+
+
+class Silence(_AnyFault):
+    """Metrics are lost: no result of a probe reaches the gateway."""
+
+    kind: Literal["silence"]
+
+
+Fault = Annotated[
+    Crash | Slow | BrownOut | Errors | Refuse | Hang | Throttle | Garbage | SlowStart | Silence,
+    ChosenBy("kind"),
+]
 """Something that goes wrong at a stated time."""

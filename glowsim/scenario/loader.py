@@ -101,10 +101,18 @@ def _one_controller(
 ) -> Iterator[Finding]:
     if not isinstance(written, dict) or not isinstance(written.get("use"), str):
         return
-    settings = {key: value for key, value in written.items() if key not in ("use", "shadow")}
+    ours = ("use", "shadow", "scope") if family == "limiter" else ("use", "shadow")
+    settings = {key: value for key, value in written.items() if key not in ours}
     try:
         controller = registry.find(family, written["use"], allow_plugins=allow_plugins)
         _, findings = registry.check(controller, settings)
+        if (
+            family == "limiter"
+            and written.get("scope") == "fleet"
+            and "agent" in registry.handed_in(controller)
+        ):
+            message = f"{written['use']} decides for one agent: leave its scope out"
+            findings = [*findings, Finding(("scope",), message)]
     except registry.RegistryError as error:
         findings = [Finding(("use",), str(error), error.allowed, error.suggestion)]
     yield from (finding._replace(path=path + finding.path) for finding in findings)

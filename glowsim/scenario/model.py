@@ -181,8 +181,8 @@ class Scenario(Model):
         return {name: weight / total for name, weight in weights.items()}
 
     def controllers_of(self, agent: Agent) -> dict[str, tuple[Controller, ...]]:
-        """Return family -> the controllers of an agent: the scenario's, replaced by its own."""
-        return {**self.controllers.chosen(), **agent.controllers.chosen()}
+        """Return family -> an agent's controllers: the scenario's, replaced by its own but for the fleet's."""
+        return self.controllers.replaced_by(agent.controllers)
 
 
 def digest(scenario: Scenario) -> str:

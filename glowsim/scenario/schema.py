@@ -6,6 +6,7 @@ import inspect
 from typing import Any
 
 from glowsim import registry
+from glowsim.scenario.controllers import SEVERAL, Limit
 from glowsim.scenario.model import Scenario
 
 __all__ = ["schema"]
@@ -20,15 +21,15 @@ def schema() -> dict[str, Any]:
     found = Scenario.model_json_schema(by_alias=True)
     definitions = found["$defs"]
     families = definitions["Controllers"]["properties"]
-    del definitions["Controller"]
+    del definitions["Controller"], definitions["Limit"]
     for family in registry.FAMILIES:
         definitions[family] = _family(family)
         reference = {"$ref": f"#/$defs/{family}"}
-        listed = families[family].get("type") == "array"
-        families[family] = {
-            "description": families[family]["description"],
-            **({"type": "array", "items": reference} if listed else reference),
-        }
+        several: dict[str, Any] = {"type": "array", "items": reference}
+        allowed = several if families[family].get("type") == "array" else reference
+        if family in SEVERAL:
+            allowed = {"anyOf": [reference, {**several, "minItems": 1}]}
+        families[family] = {"description": families[family]["description"], **allowed}
     renamed: dict[str, Any] = _renamed(found, {key: _short(key, part) for key, part in definitions.items()})
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **renamed}
 
@@ -78,6 +79,11 @@ def _controller(family: str, use: str) -> dict[str, Any]:
         "properties": {
             "use": {"const": use},
             "shadow": {"$ref": f"#/$defs/{family}"},
+            **(
+                {"scope": Limit.model_json_schema()["$defs"]["Limit"]["properties"]["scope"]}
+                if family == "limiter"
+                else {}
+            ),
             **{parameter.key: parameter.json_schema() for parameter in parameters},
         },
         "required": ["use", *(parameter.key for parameter in parameters if parameter.required)],

@@ -6,6 +6,7 @@ parameter changes, which is what makes paired comparisons sharp. Whole columns a
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import inf
 from typing import Protocol
@@ -13,9 +14,20 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Clipped", "Constant", "Exponential", "Gamma", "Law", "LogNormal", "Quantiles", "Uniform"]
+__all__ = [
+    "Clipped",
+    "Constant",
+    "Exponential",
+    "Gamma",
+    "Law",
+    "LogNormal",
+    "Quantiles",
+    "Uniform",
+    "one_by_one",
+]
 
 Array = npt.NDArray[np.float64]
+_BLOCK = 64
 
 
 class Law(Protocol):
@@ -27,6 +39,17 @@ class Law(Protocol):
 
     def ppf(self, u: Array) -> Array:
         """Return the values that belong to uniform numbers in [0, 1)."""
+
+
+def one_by_one(law: Law, generator: np.random.Generator | None) -> Iterator[float]:
+    """Yield values of a law, drawn in blocks; one that is not random needs no generator.
+
+    >>> values = one_by_one(Constant(3.0), None)
+    >>> next(values), next(values)
+    (3.0, 3.0)
+    """
+    while True:
+        yield from law.ppf(np.zeros(_BLOCK) if generator is None else generator.random(_BLOCK)).tolist()
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,11 @@ about every request to itself and shows the control plane only what a gateway co
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from math import inf
+from math import fsum, inf, prod
 from typing import Any
 
-import numpy as np
 from simpy.core import StopSimulation
 
 from glowsim.core.control_plane import ControlPlane
@@ -46,8 +45,8 @@ from glowsim.core.types import (
     Woke,
 )  # fmt: skip
 from glowsim.sim.environment import Environment
-from glowsim.sim.faults import Fault
-from glowsim.sim.laws import Constant, Law
+from glowsim.sim.faults import Fault, Struck
+from glowsim.sim.laws import Constant, Law, one_by_one
 from glowsim.sim.service import Service, Truth, Variant, weight_again
 from glowsim.sim.serving.engine import Engine, Job
 from glowsim.sim.serving.fcfs import FcfsEngine
@@ -77,6 +76,8 @@ class AgentWorld:
     region: int = 0
     invalid: float = 0.0
     error: float = 0.0
+    cancellable: bool = True
+    """Whether an instance stops working on what is cancelled, or works on for nobody."""
     variants: tuple[Variant, ...] = ()
     """Those beside the baseline."""
 
@@ -121,12 +122,14 @@ class AgentWorld:
 class Replica:
     """An instance in the world."""
 
-    __slots__ = ("agent", "engine", "number", "state")
+    __slots__ = ("agent", "engine", "number", "slowdown", "state")
 
     def __init__(self, number: int, agent: int, engine: Engine) -> None:
         self.number = number
         self.agent = agent
         self.engine = engine
+        self.slowdown = 1.0
+        """What faults make of its times."""
         self.state = State.STARTING
 
 
@@ -156,24 +159,30 @@ class World:
         self.environment = Environment()
         self.agents = agents
         self.replicas: dict[int, Replica] = {}
-        self.extra_error: dict[int, float] = {}
-        """Agent -> chance of an error on top of its own, while a fault lasts."""
+        self.troubles: dict[int, list[Fault]] = {}
+        """Agent -> the faults that are active."""
         self._plane = plane
         self._journal = journal
         self._sources = sources
         self._faults = faults
+        for number, fault in enumerate(faults):
+            fault.number = number
         self._streams = streams
         self._luck_key = streams.key("luck")
-        self._startup_key = streams.key("startup")
+        self._fault_key = streams.key("fault")
         self._inside: dict[int, tuple[Request, Truth, int]] = {}
         """Open requests: (request, truth, attempts that ended without an answer)."""
         self._jobs: dict[int, Job] = {}
+        self._unserved: set[int] = set()
+        """Attempts that reached an instance and are in no engine: a fault struck them."""
         self._draining: set[int] = set()
         self._waiting = any(source.waits for source in sources)
         self._todo: deque[Event] = deque()
         self._wake_at_s = inf
         self._sources_left = len(sources)
         self._started_instances = 0
+        self._starts: dict[int, Iterator[float]] = {}
+        """Agent -> the times that its instances take to start, one after the other."""
         self._acts: dict[type, Callable[[Any], bool]] = {
             Dispatch: self._dispatcher(),
             Answer: self._close,
@@ -276,7 +285,7 @@ class World:
     def _dispatcher(self) -> Callable[[Dispatch], bool]:
         """Return what starts an attempt, with what never changes bound once."""
         replica_of, inside, jobs, agents = self.replicas.get, self._inside, self._jobs, self.agents
-        luck_key, extra_error, environment = self._luck_key, self.extra_error, self.environment
+        luck_key, troubles, environment = self._luck_key, self.troubles, self.environment
 
         def dispatch(command: Dispatch) -> bool:
             attempt, request_id, number, plan, _ = command
@@ -285,9 +294,15 @@ class World:
                 self._todo.append(Finished(environment.now, attempt, Outcome.UNREACHABLE, Usage()))
                 return False
             request, truth, tries = inside[request_id]
-            agent, stream = replica.agent, request[7]
+            agent, stream, extra = replica.agent, request[7], 0.0
+            if troubles and agent in troubles:
+                struck = self._struck(replica, request_id, tries)
+                if struck is not None:
+                    self._serve_struck(command, replica, struck)
+                    return True
+                extra = fsum(fault.errors() for fault in troubles[agent])
             work_s, prefill_s, tokens_out, outcome = agents[agent].attempt(
-                plan, truth, request_id, tries, luck_key, extra_error.get(agent, 0.0) if extra_error else 0.0
+                plan, truth, request_id, tries, luck_key, extra
             )
             job = jobs[attempt] = Job(
                 attempt, request_id, number, work_s, prefill_s, plan[2], tokens_out, outcome, stream
@@ -299,9 +314,53 @@ class World:
 
         return dispatch
 
+    def _struck(self, replica: Replica, request_id: int, tries: int) -> Struck | None:
+        for fault in self.troubles[replica.agent]:
+            luck = uniform_at(self._fault_key ^ fault.number, request_id, tries)
+            struck = fault.strikes(replica, luck)
+            if struck is not None:
+                return struck
+        return None
+
+    def _serve_struck(self, command: Dispatch, replica: Replica, struck: Struck) -> None:
+        """Have an attempt end as a fault says, in its time, without the engine."""
+        attempt, request_id, number, plan, _ = command
+        tokens_in = plan.tokens_in if struck.tokens_out else 0
+        job = self._jobs[attempt] = Job(
+            attempt,
+            request_id,
+            number,
+            struck.after_s,
+            0.0,
+            tokens_in,
+            struck.tokens_out,
+            struck.outcome,
+            False,
+        )
+        self._unserved.add(attempt)
+        if struck.after_s < inf:
+            due_s = self.environment.now + struck.after_s
+            self.environment.call_at(due_s, self._end_struck, (job, struck.retry_after_s))
+
+    def _end_struck(self, ending: tuple[Job, float]) -> None:
+        job, retry_after_s = ending
+        if job.attempt not in self._unserved:
+            return  # cancelled meanwhile
+        self._unserved.remove(job.attempt)
+        del self._jobs[job.attempt]
+        if job.outcome is not _OK:
+            self._unanswered(job)
+        if self._draining:
+            self._leave_if_empty(job.number)
+        usage = Usage(job.tokens_in, 0, job.tokens_out)
+        self.tell(Finished(self.environment.now, job.attempt, job.outcome, usage, retry_after_s))
+
     def _done(self, job: Job) -> None:
         attempt, outcome = job.attempt, job.outcome
-        del self._jobs[attempt]
+        if self._jobs.pop(attempt, None) is None:  # cancelled, and worked on for nobody
+            if self._draining:
+                self._leave_if_empty(job.number)
+            return
         first_token_s = job.first_token_s if job.stream and job.first_token_s > 0.0 else _NEVER
         usage = _new(Usage, (job.tokens_in, 0, job.tokens_out, first_token_s))
         if outcome is not _OK:
@@ -324,12 +383,19 @@ class World:
         """Take a job off its instance; what it wrote so far is used up."""
         replica = self.replicas[job.number]
         job.progress = 0.0
-        replica.engine.cancel(job)
+        if job.attempt in self._unserved:
+            self._unserved.remove(job.attempt)
+            used = Usage()
+        elif outcome is Outcome.CANCELLED and not self.agents[replica.agent].cancellable:
+            used = Usage(job.tokens_in, 0, 0)
+        else:
+            replica.engine.cancel(job)
+            used = job.used_so_far()
         del self._jobs[job.attempt]
         self._unanswered(job)
         if self._draining:
             self._leave_if_empty(job.number)
-        return Finished(self.environment.now, job.attempt, outcome, job.used_so_far())
+        return Finished(self.environment.now, job.attempt, outcome, used)
 
     def _cancel(self, command: Cancel) -> bool:
         job = self._jobs.get(command.attempt)
@@ -373,11 +439,14 @@ class World:
             replica = self.replicas.get(number)
             if replica is None:
                 continue  # it went away at this very moment
-            if replica.state == State.STARTING or not len(replica.engine):
+            if replica.state == State.STARTING:
                 self._leave(replica)
-            else:
-                replica.state = State.DRAINING
-                self._draining.add(number)
+                continue
+            replica.state = State.DRAINING
+            self._draining.add(number)
+            place = len(self._todo)
+            self._leave_if_empty(number)
+            if len(self._todo) == place:
                 self._todo.append(InstanceChanged(now_s, replica.agent, number, State.DRAINING))
         for _ in range(command.want - len(self._alive(command.agent))):
             self._begin(self._make(command.agent))
@@ -386,24 +455,37 @@ class World:
     def _begin(self, replica: Replica) -> None:
         """Have an instance start; it is ready after its own draw of the start-up time."""
         now_s, spec = self.environment.now, self.agents[replica.agent]
-        draw = np.array([uniform_at(self._startup_key, replica.number)])
-        ready_s = now_s + float(spec.startup.ppf(draw)[0])
+        ready_s = now_s + self._startup_s(replica)
+        for fault in self.troubles.get(replica.agent, ()):
+            ready_s = now_s + (ready_s - now_s) * fault.delays()
         replica.state = State.STARTING
         self._todo.append(
             InstanceChanged(now_s, replica.agent, replica.number, State.STARTING, spec.region, ready_s)
         )
         self.environment.call_at(ready_s, self._ready, replica)
 
+    def _startup_s(self, replica: Replica) -> float:
+        """Return how long this instance takes to start: the n-th start of an agent is always the same."""
+        agent, law = replica.agent, self.agents[replica.agent].startup
+        if agent not in self._starts:
+            generator = self._streams.generator("startup", agent) if law.random else None
+            self._starts[agent] = one_by_one(law, generator)
+        return next(self._starts[agent])
+
     def _ready(self, replica: Replica) -> None:
         if replica.state == State.STARTING:
             replica.state = State.READY
             spec = self.agents[replica.agent]
             now_s = self.environment.now
+            if self.troubles:
+                self.pace(replica.agent)
             self.tell(InstanceChanged(now_s, replica.agent, replica.number, State.READY, spec.region))
 
     def _leave_if_empty(self, number: int) -> None:
         replica = self.replicas.get(number)
-        if replica is not None and number in self._draining and not len(replica.engine):
+        if replica is None or number not in self._draining or len(replica.engine):
+            return
+        if not any(self._jobs[attempt].number == number for attempt in self._unserved):
             self._leave(replica)
 
     def _leave(self, replica: Replica) -> None:
@@ -413,8 +495,15 @@ class World:
         self._todo.append(InstanceChanged(self.environment.now, replica.agent, replica.number, State.GONE))
 
     def _probe(self, command: Probe) -> bool:
-        results = tuple((replica.number, True) for replica in self._alive(command.agent))
-        self._todo.append(Probed(self.environment.now, command.agent, results))
+        results = []
+        for replica in self._alive(command.agent):
+            if replica.state is not _READY:
+                continue
+            hidden = [fault.hides(replica) for fault in self.troubles.get(command.agent, ())]
+            if None in hidden:
+                return True  # the results are lost
+            results.append((replica.number, not any(hidden)))
+        self._todo.append(Probed(self.environment.now, command.agent, tuple(results)))
         return True
 
     # --- faults -------------------------------------------------------------------------------------
@@ -425,8 +514,19 @@ class World:
         return sorted(ready, key=lambda replica: replica.number)[:count]
 
     def jobs(self, replica: Replica) -> list[Job]:
-        """Return the jobs inside an instance, in the order in which they came."""
+        """Return the jobs that reached an instance, in the order in which they came."""
         return [job for job in self._jobs.values() if job.number == replica.number]
+
+    def pace(self, agent: int) -> None:
+        """Have the instances of an agent work at the speed that the active faults leave them."""
+        for replica in self.replicas.values():
+            if replica.agent != agent:
+                continue
+            slowdown = prod(fault.slows(replica) for fault in self.troubles.get(agent, ()))
+            if slowdown != replica.slowdown:
+                replica.slowdown = slowdown
+                served = [job for job in self.jobs(replica) if job.attempt not in self._unserved]
+                replica.engine.set_speed(1.0 / slowdown, served)
 
     def crash(self, replica: Replica) -> None:
         """Have an instance fail now; what it was doing is lost."""

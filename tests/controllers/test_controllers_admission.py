@@ -56,7 +56,7 @@ steps = st.lists(
 def test_tokens_are_reserved_and_settled_exactly(
     calls: list[tuple[int, int, int, bool, int]], rate: int, burst: int
 ) -> None:
-    ours = TokenBucket(rate_per_s=rate, burst=burst, unit="tokens", per="user", keys=10)
+    ours = TokenBucket((), rate_per_s=rate, burst=burst, of="tokens", per="user", keys=10)
     exact: dict[int, Bucket] = {}
     t = Fraction(0)
     for gap, reserved, used, settles, user in calls:
@@ -75,7 +75,7 @@ def test_tokens_are_reserved_and_settled_exactly(
 def test_who_comes_back_after_the_stated_wait_is_let_in(
     rate_per_s: float, burst: float, start_s: float
 ) -> None:
-    bucket = TokenBucket(rate_per_s=rate_per_s, burst=burst)
+    bucket = TokenBucket((), rate_per_s=rate_per_s, burst=burst)
     t_s = start_s
     for number in range(150):
         wait_s = bucket.admit(t_s, Request(number, 0, 1, 1))
@@ -86,20 +86,20 @@ def test_who_comes_back_after_the_stated_wait_is_let_in(
 
 
 def test_a_rounding_error_does_not_send_anybody_away_again() -> None:
-    bucket, request = TokenBucket(rate_per_s=3, burst=1), Request(1, 0, 1, 1)
+    bucket, request = TokenBucket((), rate_per_s=3, burst=1), Request(1, 0, 1, 1)
     assert bucket.admit(0.063, request) == 0.0
     t_s = 0.07830807225867356  # with this wait, the end of the wait rounds to a little too early
     assert bucket.admit(t_s + bucket.admit(t_s, request), request) == 0.0
 
 
 def test_what_can_never_be_admitted_is_told_so() -> None:
-    bucket = TokenBucket(rate_per_s=10, burst=100, unit="tokens")
+    bucket = TokenBucket((), rate_per_s=10, burst=100, of="tokens")
     assert bucket.admit(0.0, Request(1, 0, 60, 41)) == inf
     assert bucket.admit(0.0, Request(2, 0, 60, 40)) == 0.0
 
 
 def test_a_request_counts_whatever_became_of_it() -> None:
-    bucket = TokenBucket(rate_per_s=1, burst=1)
+    bucket = TokenBucket((), rate_per_s=1, burst=1)
     request = Request(1, 0, 60, 41)
     assert bucket.admit(0.0, request) == 0.0
     bucket.settle(0.0, request, Usage())
@@ -109,32 +109,43 @@ def test_a_request_counts_whatever_became_of_it() -> None:
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 8), st.integers(1, 12)), max_size=120))
 def test_forgetting_full_buckets_never_lets_more_in(calls: list[tuple[int, int]]) -> None:
-    few = TokenBucket(rate_per_s=1, burst=2, per="user", keys=3)
-    many = TokenBucket(rate_per_s=1, burst=2, per="user", keys=1000)
+    few = TokenBucket((), rate_per_s=1, burst=2, per="user", keys=3)
+    many = TokenBucket((), rate_per_s=1, burst=2, per="user", keys=1000)
     t_s = 0.0
     for gap, user in calls:
         t_s += gap / 8
         request = Request(1, 0, 1, 1, user=user)
         wait_s = few.admit(t_s, request)
-        assert len(few.snapshot()["_full_s"]["is"]) <= 3
+        assert len(few.snapshot()["_moment_s"]["is"]) <= 3
         if wait_s == 0.0:
             assert many.admit(t_s, request) == 0.0
         else:  # for want of its own bucket's level, or of a bucket
-            later = TokenBucket(rate_per_s=1, burst=2, per="user", keys=3)
+            later = TokenBucket((), rate_per_s=1, burst=2, per="user", keys=3)
             later.restore(few.snapshot())
             assert later.admit(t_s + wait_s, request) == 0.0
 
 
 def test_a_bucket_that_a_refund_filled_makes_room() -> None:
-    bucket = TokenBucket(rate_per_s=1, burst=100, unit="tokens", per="user", keys=1)
+    bucket = TokenBucket((), rate_per_s=1, burst=100, of="tokens", per="user", keys=1)
     first, second, third = (Request(user, 0, 50, 50, user=user) for user in (1, 2, 3))
     assert bucket.admit(0.0, first) == 0.0
     assert bucket.admit(10.0, second) == 90.0
-    bucket.settle(20.0, first, Usage(20, 0, 10))
-    assert bucket.admit(21.0, second) == 9.0, "30 tokens were used, 21 have flowed back"
-    assert bucket.admit(30.0, second) == 0.0
-    assert bucket.admit(129.0, third) == 1.0
-    assert bucket.admit(130.0, third) == 0.0
+    bucket.settle(20.0, first, Usage(5, 0, 10))
+    assert bucket.admit(20.0, second) == 0.0, "15 tokens were used, and have flowed back by then"
+    assert bucket.admit(119.0, third) == 1.0
+    assert bucket.admit(120.0, third) == 0.0
+
+
+def test_while_every_bucket_is_in_use_room_is_looked_for_seldom() -> None:
+    bucket = TokenBucket((), rate_per_s=1, burst=1, per="user", keys=64)
+    waits = [bucket.admit(user / 100, Request(user, 0, 1, 1, user=user)) for user in range(1, 66)]
+    assert waits[:64] == [0.0] * 64
+    room_s = 0.65 + waits[64]
+    assert room_s == pytest.approx(1.04), "when the fourth, a sixteenth of them, is full again"
+    assert bucket.admit(1.03, Request(70, 0, 1, 1, user=70)) == pytest.approx(room_s - 1.03)
+    late = [bucket.admit(room_s, Request(user, 0, 1, 1, user=user)) for user in range(70, 75)]
+    assert late[:4] == [0.0] * 4
+    assert late[4] > 0.0
 
 
 class Shared:

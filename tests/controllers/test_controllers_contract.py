@@ -7,39 +7,74 @@ import inspect
 import json
 import random
 from collections.abc import Callable, Iterator
+from math import inf
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import pytest
 
 import controllers
+from controllers.admission.budget import Budget
+from controllers.admission.concurrency import ConcurrencyLimiter
+from controllers.admission.gcra import Gcra
 from controllers.admission.leased import LeasedLimiter
 from controllers.admission.token_bucket import TokenBucket
+from controllers.balancing.adaptive import Adaptive
+from controllers.balancing.affinity import Affinity
+from controllers.balancing.consistent_hash import ConsistentHash
+from controllers.balancing.ip_hash import IpHash
 from controllers.balancing.least_connections import LeastConnections
+from controllers.balancing.peak_ewma import PeakEwma
 from controllers.balancing.power_of_two import PowerOfTwo
 from controllers.balancing.round_robin import RoundRobin
+from controllers.balancing.weighted import Weighted
+from controllers.caching.lfu import LfuCache
 from controllers.caching.lru import LruCache
+from controllers.caching.s3_fifo import S3FifoCache
 from controllers.drift.page_hinkley import PageHinkley
 from controllers.guards.size import SizeGuard
+from controllers.monitoring.burn_rate import BurnRate
+from controllers.queueing.adaptive_lifo import AdaptiveLifoQueue
+from controllers.queueing.deadline import DeadlineQueue
+from controllers.queueing.fair import FairQueue
 from controllers.queueing.fifo import FifoQueue
 from controllers.queueing.priority import PriorityQueue
 from controllers.resilience.backoff import BackoffRetrier
 from controllers.resilience.breaker import ConsecutiveBreaker
+from controllers.resilience.failure_rate import FailureRateBreaker
+from controllers.resilience.outlier import OutlierBreaker
+from controllers.resilience.probes import ProbesBreaker
 from controllers.rollout.canary import Canary
-from controllers.scaling.threshold import ThresholdScaler
+from controllers.scaling.agent_scaler import AgentScaler
+from controllers.scaling.hpa import HpaScaler
+from controllers.scaling.queueing import QueueingScaler
 from controllers.tokens.cap import TokenCap
 from glowsim.core import protocols
-from glowsim.core.instance import Instance
+from glowsim.core.instance import UNLIMITED, Eligible, Instance
 from glowsim.core.parameters import Bound
+from glowsim.core.price import Price
 from glowsim.core.snapshot import Stateful
 from glowsim.core.streams import Stream
-from glowsim.core.types import Observed, Outcome, Plan, Request, Status, Told, Usage
+from glowsim.core.types import Observed, Outcome, Plan, Request, State, Status, Told, Usage
 
+PRICES = (Price(2e-6, 1e-6, 8e-6),) * 4
 Make = Callable[[], Any]
 MAKERS: dict[str, tuple[type, Make]] = {
     "size": (protocols.Guard, lambda: SizeGuard(max_tokens_in=800)),
-    "bucket": (protocols.Limiter, lambda: TokenBucket(rate_per_s=2, burst=3, per="user", keys=3)),
-    "token bucket": (protocols.Limiter, lambda: TokenBucket(rate_per_s=900, burst=4000, unit="tokens")),
+    "bucket": (protocols.Limiter, lambda: TokenBucket((), rate_per_s=2, burst=3, per="user", keys=3)),
+    "token bucket": (protocols.Limiter, lambda: TokenBucket((), rate_per_s=900, burst=4000, of="tokens")),
+    "usd bucket": (
+        protocols.Limiter,
+        lambda: TokenBucket(PRICES, rate_per_s=0.01, burst=0.02, of="usd", per="user", keys=3),
+    ),
+    "gcra": (protocols.Limiter, lambda: Gcra((), rate_per_s=0.9, tolerance_s=3, per="user", keys=3)),
+    "usd gcra": (protocols.Limiter, lambda: Gcra(PRICES, rate_per_s=0.01, of="usd")),
+    "concurrency": (protocols.Limiter, lambda: ConcurrencyLimiter(limit=2, per="user")),
+    "budget": (
+        protocols.Limiter,
+        lambda: Budget(PRICES, limit=0.03, every_s=20, per="user", attempts=2, keys=3),
+    ),
+    "token budget": (protocols.Limiter, lambda: Budget((), limit=9000, of="tokens", every_s=30)),
     "leased": (protocols.Limiter, lambda: LeasedLimiter(3, grant=4)),
     "leased asker": (protocols.Asker, lambda: LeasedLimiter(3, grant=4, when_unknown="admit")),
     "canary": (
@@ -51,19 +86,67 @@ MAKERS: dict[str, tuple[type, Make]] = {
         lambda: Canary(salt="a", weight=0.3, then=(), outcome="observed", unit="user"),
     ),
     "lru": (protocols.Cache, lambda: LruCache(entries=5, ttl_s=20)),
+    "lru by tokens": (protocols.Cache, lambda: LruCache(entries=7, tokens=900, ttl_s=20, stale_s=10)),
+    "lfu": (protocols.Cache, lambda: LfuCache(entries=5, ttl_s=20)),
+    "lfu by tokens": (
+        protocols.Cache,
+        lambda: LfuCache(entries=7, tokens=900, ttl_s=20, stale_s=10, saves="tokens"),
+    ),
+    "s3 fifo": (protocols.Cache, lambda: S3FifoCache(entries=5, ttl_s=20, stale_s=10)),
+    "stale": (protocols.Stale, lambda: LruCache(entries=5, ttl_s=20, stale_s=10)),
     "cap": (protocols.Planner, lambda: TokenCap(max_tokens_out=100, max_tokens_in=700)),
     "fifo": (protocols.Queue, lambda: FifoQueue(limit=8)),
     "priority": (protocols.Queue, lambda: PriorityQueue(limit=8, ageing_s=5)),
     "strict": (protocols.Queue, lambda: PriorityQueue(limit=8, ageing_s=None)),
+    "deadline": (protocols.Queue, lambda: DeadlineQueue(limit=8, service_s=2, patience_s=6)),
+    "fair": (protocols.Queue, lambda: FairQueue(limit=8, per="user", flows=3, weights=(4, 1))),
+    "adaptive lifo": (protocols.Queue, lambda: AdaptiveLifoQueue(limit=8, overload_s=3)),
     "round robin": (protocols.Balancer, RoundRobin),
     "least connections": (protocols.Balancer, LeastConnections),
     "power of two": (protocols.Balancer, lambda: PowerOfTwo(Stream(5))),
+    "weighted": (protocols.Balancer, lambda: Weighted(weights=(3, 1), load_bias=1, slow_start_s=20)),
+    "adaptive": (protocols.Balancer, lambda: Adaptive(memory=3, per="region", slow_start_s=20)),
+    "peak ewma": (protocols.Balancer, lambda: PeakEwma(Stream(7), decay_s=9)),
+    "ip hash": (protocols.Balancer, IpHash),
+    "consistent hash": (protocols.Balancer, lambda: ConsistentHash(key="user", points=9)),
+    "affinity": (protocols.Balancer, lambda: Affinity(sessions=3)),
     "breaker": (protocols.Breaker, lambda: ConsecutiveBreaker(failures=2, open_s=3, longest_open_s=10)),
-    "backoff": (protocols.Retrier, lambda: BackoffRetrier(Stream(6), attempts=4, budget=0.5, budget_floor=2)),
-    "threshold": (protocols.Scaler, lambda: ThresholdScaler(cooldown_up_s=4, cooldown_down_s=9, look_s=2)),
+    "failure rate": (
+        protocols.Breaker,
+        lambda: FailureRateBreaker(minimum=3, calls=6, window_s=20, slow_s=1, open_s=2, longest_open_s=9),
+    ),
+    "outlier": (
+        protocols.Breaker,
+        lambda: OutlierBreaker(
+            failures=2,
+            eject_s=3,
+            interval_s=6,
+            max_ejected=0.5,
+            deviations=1,
+            minimum_instances=3,
+            minimum_attempts=1,
+        ),
+    ),
+    "probes": (protocols.Breaker, lambda: ProbesBreaker(unhealthy=2, lapse_s=9)),
+    "backoff": (protocols.Retrier, lambda: BackoffRetrier(Stream(6), attempts=4, budget_min_per_s=0.2)),
+    "no budget": (protocols.Retrier, lambda: BackoffRetrier(Stream(6), attempts=4, budget_ratio=None)),
+    "agent scaler": (protocols.Scaler, lambda: AgentScaler(cooldown_up_s=4, cooldown_down_s=3, look_s=2)),
+    "to zero": (
+        protocols.Scaler,
+        lambda: AgentScaler(min_instances=0, cooldown_s=0, idle_s=1, max_step=2, look_s=2),
+    ),
+    "hpa": (protocols.Scaler, lambda: HpaScaler(stabilise_up_s=2, stabilise_down_s=9, sync_s=2)),
+    "queueing scaler": (
+        protocols.Scaler,
+        lambda: QueueingScaler(min_instances=0, service_s=1, memory_s=3, hold_s=5, look_s=2),
+    ),
     "page hinkley": (
         protocols.Detector,
         lambda: PageHinkley(metric="error", delta=0.01, threshold=2, minimum=5, quiet_s=9),
+    ),
+    "burn rate": (
+        protocols.Detector,
+        lambda: BurnRate(metric="latency_s", threshold=1, objective=0.7, burn=1.5, window_s=40, short_s=6),
     ),
 }
 CLASSES = sorted({type(make()) for _, make in MAKERS.values()}, key=lambda each: each.__name__)
@@ -79,15 +162,77 @@ def usage(rng: random.Random) -> Usage:
     return Usage(rng.randrange(1000), 0, rng.randrange(500))
 
 
+class Fleet:
+    """A pool's instances. They change before a balancer is told, so that two can be told the same."""
+
+    def __init__(self) -> None:
+        self.eligible = Eligible()
+        self.instances = self.eligible.instances
+        self.busy: list[Instance] = []
+        self.picked: Instance | None = None
+        """By the last step, and not dispatched to yet."""
+
+    def change(self, rng: random.Random) -> Iterator[tuple[Any, ...]]:
+        """Yield what is to be told of a dispatch to the picked one and of one more change."""
+        if self.picked is not None:
+            self.picked.in_flight += 1
+            self.busy.append(self.picked)
+            yield self.refreshed(self.picked)
+            self.picked = None
+        draw, numbers = rng.random(), sorted(self.instances)
+        if len(numbers) < 4 or draw < 0.05:
+            number = max(numbers, default=-1) + 1
+            one = self.instances[number] = Instance(number, number % 2, 3)
+            one.state = State.READY
+            yield "joined", one
+            yield self.refreshed(one)
+        elif draw < 0.5 and self.busy:
+            one = self.busy.pop(rng.randrange(len(self.busy)))
+            one.in_flight -= 1
+            yield self.refreshed(one)
+            yield "ended", one, rng.choice(list(Outcome)), rng.random() * 9
+        elif draw < 0.55:
+            one = self.instances[rng.choice(numbers)]
+            one.state = State.DRAINING
+            yield self.refreshed(one)
+            yield "left", one.number
+            del self.instances[one.number]
+        elif draw < 0.65:
+            one = self.instances[rng.choice(numbers)]
+            one.set_gate(rng.choice([0, 1, UNLIMITED]), inf)
+            yield self.refreshed(one)
+
+    def refreshed(self, instance: Instance) -> tuple[str, Instance]:
+        self.eligible.refresh(instance)
+        return "moved", instance
+
+
+class Draws(random.Random):
+    """Also remembers which requests a limiter has admitted and not settled yet, and a balancer's instances."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed)
+        self.open: dict[int, Request] = {}
+        self.fleet = Fleet()
+
+
 Step = Callable[[Any, float, Request], Any]
 """A call drawn beforehand, so that two controllers can be asked the same."""
 
 
-def limiter(rng: random.Random) -> Step:
+def limiter(rng: Draws) -> Step:
     used = usage(rng)
-    if rng.random() < 0.6:
-        return lambda one, t_s, r: one.admit(t_s, r)
-    return lambda one, t_s, r: one.settle(t_s, r, used)
+    if rng.random() < 0.4:
+        admitted = rng.open.popitem()[1] if rng.open else None
+        return lambda one, t_s, r: one.settle(t_s, admitted, used) if admitted else None
+
+    def step(one: Any, t_s: float, r: Request) -> Any:
+        answer = one.admit(t_s, r)
+        if answer == 0.0:
+            rng.open[r.request_id] = r
+        return answer
+
+    return step
 
 
 def asker(rng: random.Random) -> Step:
@@ -118,40 +263,56 @@ def splitter(rng: random.Random) -> Step:
 
 
 def cache(rng: random.Random) -> Step:
-    key, puts = rng.randrange(9), rng.random() < 0.5
+    key, puts, used = rng.randrange(9), rng.random() < 0.5, usage(rng)
     if puts:
-        return lambda one, t_s, r: one.put(t_s, key, r.request_id, Usage())
-    return lambda one, t_s, r: one.get(t_s, key)
+        return lambda one, t_s, r: one.put(t_s, key, r.request_id, used)
+    return lambda one, t_s, r: (one.get(t_s, key), one.stale(t_s, key))
 
 
 def queue(rng: random.Random) -> Step:
-    takes, removes = rng.random() < 0.4, rng.random() < 0.4
+    takes, removes = rng.random() < 0.4, rng.random() < 0.2
+    lasts_s = rng.choice([1, 3, 9, inf])
 
     def step(one: Any, t_s: float, r: Request) -> Any:
         if takes and len(one):
             return one.pop(t_s)
-        pushed = one.push(t_s, r)
+        due = r._replace(deadline_s=t_s + lasts_s)
+        pushed = one.push(t_s, due)
         if pushed != r.request_id and removes:
-            one.remove(t_s, r)
+            one.remove(t_s, due)
         return pushed, len(one)
 
     return step
 
 
-def balancer(rng: random.Random) -> Step:
-    instances = [Instance(number, 0, 4) for number in rng.sample(range(8), rng.randrange(1, 6))]
-    for each in instances:
-        each.in_flight = rng.randrange(3)
-    return lambda one, t_s, r: one.pick(t_s, r, instances).number
+def balancer(rng: Draws) -> Step:
+    fleet = rng.fleet
+    news = list(fleet.change(rng))
+    allowed: list[Instance] = fleet.eligible
+    if len(allowed) > 1 and rng.random() < 0.2:  # another try, elsewhere
+        allowed = allowed[1:]
+
+    def step(one: Any, t_s: float, r: Request) -> Any:
+        for method, *about in news:
+            if hasattr(one, method):
+                getattr(one, method)(*(about if method == "moved" else (t_s, *about)))
+        if allowed:
+            fleet.picked = one.pick(t_s, r._replace(session=r.user), allowed)
+        return fleet.picked and fleet.picked.number
+
+    return step
 
 
 def breaker(rng: random.Random) -> Step:
     instance, outcome, draw = rng.randrange(3), rng.choice(list(Outcome)), rng.random()
+    duration_s = rng.choice([0.0, 0.5, 4.0])
     if draw < 0.05:
         return lambda one, t_s, r: one.forget(instance)
     if draw < 0.3:
         return lambda one, t_s, r: one.wake(t_s, instance)
-    return lambda one, t_s, r: one.record(t_s, instance, outcome, 1.0)
+    if draw < 0.5:
+        return lambda one, t_s, r: one.probed(t_s, instance, draw < 0.35)
+    return lambda one, t_s, r: one.record(t_s, instance, outcome, duration_s)
 
 
 def retrier(rng: random.Random) -> Step:
@@ -163,7 +324,7 @@ def retrier(rng: random.Random) -> Step:
 
 def scaler(rng: random.Random) -> Step:
     ready, starting = rng.randrange(0, 9), rng.randrange(0, 4)
-    busy = rng.randrange(0, 60)
+    busy = rng.choice([0, rng.randrange(60)])
     load = protocols.Load(busy, 0, busy * rng.random(), ready, starting, 0, 16, 8)
     return lambda one, t_s, r: one.decide(t_s, load)
 
@@ -173,12 +334,13 @@ def detector(rng: random.Random) -> Step:
     return lambda one, t_s, r: one.observe(t_s, value)
 
 
-STEPS: dict[type, Callable[[random.Random], Step]] = {
+STEPS: dict[type, Callable[[Draws], Step]] = {
     protocols.Guard: lambda rng: lambda one, t_s, r: one.check(t_s, r),
     protocols.Limiter: limiter,
     protocols.Asker: asker,
     protocols.Splitter: splitter,
     protocols.Cache: cache,
+    protocols.Stale: cache,
     protocols.Planner: lambda rng: lambda one, t_s, r: one.plan(t_s, r, Plan(1, 0, r.tokens_in, 200)),
     protocols.Queue: queue,
     protocols.Balancer: balancer,
@@ -193,7 +355,7 @@ STEPS: dict[type, Callable[[random.Random], Step]] = {
 @pytest.mark.parametrize("seed", range(4))
 def test_restored_from_json_it_goes_on_as_if_never_stopped(name: str, seed: int) -> None:
     family, make = MAKERS[name]
-    rng = random.Random(seed)
+    rng = Draws(seed)
     one = make()
     t_s, answers = 0.0, set()
     for number in range(1, 400):
@@ -260,16 +422,27 @@ def test_it_refuses_what_it_does_not_know(kind: type) -> None:
 @pytest.mark.parametrize(
     ("make", "names"),
     [
-        (lambda: TokenBucket(rate_per_s=1, burst=0.5), "burst"),
+        (lambda: Weighted(weights=()), "weights"),
+        (lambda: TokenBucket((), rate_per_s=1, burst=0.5), "burst"),
         (lambda: Canary(salt="a", weight=0.2), "weight"),
         (lambda: Canary(salt="a", weight=0.0), "weight"),
         (lambda: Canary(salt="a", then=(0.5, 0.25)), "then"),
         (lambda: Canary(salt="a", alpha=0.0), "alpha"),
         (lambda: ConsecutiveBreaker(open_s=30, longest_open_s=20), "longest_open_s"),
+        (lambda: FailureRateBreaker(failure_share=0.0), "failure_share"),
+        (lambda: FailureRateBreaker(slow_share=0.0), "slow_share"),
+        (lambda: FailureRateBreaker(minimum=20, calls=10), "minimum"),
+        (lambda: FailureRateBreaker(open_s=30, longest_open_s=20), "longest_open_s"),
+        (lambda: OutlierBreaker(eject_s=30, longest_eject_s=20), "longest_eject_s"),
+        (lambda: OutlierBreaker(deviations=1.9, minimum_instances=4), "minimum_instances"),
+        (lambda: OutlierBreaker(deviations=2.0, minimum_instances=5), "give at least 6, or fewer deviations"),
         (lambda: BackoffRetrier(Stream(1), base_s=2, longest_s=1), "longest_s"),
-        (lambda: ThresholdScaler(min_instances=5, max_instances=4), "min_instances"),
-        (lambda: ThresholdScaler(target=0.2), "target"),
-        (lambda: ThresholdScaler(target=0.9), "target"),
+        (lambda: AgentScaler(min_instances=5, max_instances=4), "min_instances"),
+        (lambda: AgentScaler(target=0.2), "target"),
+        (lambda: AgentScaler(target=0.9), "target"),
+        (lambda: HpaScaler(min_instances=5, max_instances=4), "min_instances"),
+        (lambda: HpaScaler(target=0.0), "target"),
+        (lambda: QueueingScaler(service_s=1, min_instances=5, max_instances=4), "min_instances"),
     ],
 )
 def test_parameters_that_contradict_each_other_are_refused_by_name(make: Make, names: str) -> None:
@@ -281,6 +454,7 @@ ALLOWED = {
     "__future__",
     "bisect",
     "collections",
+    "controllers",
     "glowsim",
     "heapq",
     "itertools",

@@ -21,7 +21,7 @@ from controllers.queueing.priority import PriorityQueue
 from controllers.resilience.backoff import BackoffRetrier
 from controllers.resilience.breaker import ConsecutiveBreaker
 from controllers.rollout.canary import Canary
-from controllers.scaling.threshold import ThresholdScaler
+from controllers.scaling.agent_scaler import AgentScaler
 from controllers.tokens.cap import TokenCap
 from glowsim.core.control_plane import ControlPlane
 from glowsim.core.pool import Controllers, PoolSpec
@@ -57,13 +57,13 @@ def plane(leased: bool) -> ControlPlane:
         guard=SizeGuard(max_tokens_in=950),
         limiter=LeasedLimiter(0, grant=8)
         if leased
-        else TokenBucket(rate_per_s=6000, burst=9000, unit="tokens", per="user"),
+        else TokenBucket((), rate_per_s=6000, burst=9000, of="tokens", per="user"),
         splitter=Canary(salt="v2", weight=0.2, hold_s=60, then=(0.5, 1.0), step_s=30, minimum=10),
         cache=LruCache(entries=6, ttl_s=30),
         planner=TokenCap(max_tokens_out=200),
         breaker=ConsecutiveBreaker(failures=2, open_s=2),
         retrier=BackoffRetrier(Stream(2)),
-        scaler=ThresholdScaler(max_instances=6, cooldown_up_s=5, cooldown_down_s=20, look_s=3),
+        scaler=AgentScaler(max_instances=6, cooldown_up_s=5, cooldown_down_s=20, look_s=3),
         detectors=(PageHinkley(metric="error", delta=0.01, threshold=4),),
     )
     return ControlPlane([(PoolSpec(0, 3, 2, (0, 1), 20.0, inf, 5.0, 10, 5, 10), chosen)])

@@ -114,6 +114,7 @@ class Stage:
             asker=asker,
             scalers=scalers,
             watch=watch,
+            apology="sorry",
         )
 
     def ask(self, task="hello", **fields):

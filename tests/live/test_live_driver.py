@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controllers.caching.lru import LruCache
+from controllers.resilience.ladder import FallbackLadder
 from glowsim.core.errors import ControllerError
 from glowsim.core.journal import Effected
 from glowsim.core.protocols import Wanted
@@ -505,6 +506,56 @@ def test_a_content_that_is_wanted_and_gone_is_made_again(live):
         answered = await stage.ask("one", cache_key=1)
         assert (answered.content, answered.how) == ("ONE", Code.OWN)
         assert [arrived.request.cache_key for arrived in stage.said(Arrived)] == [1, 2, 1, 0]
+        await stage.close()
+
+    live.jump(main)
+
+
+def ladder(*steps):
+    return lambda: FallbackLadder(["large", "small"], steps=steps)
+
+
+def test_the_other_model_answers_where_the_first_does_not(live):
+    async def main():
+        async def only_small(call):
+            if call.plan.model == 0:
+                raise InstanceError("out of order")
+            return Reply("from the small one", Usage(9, 0, 4))
+
+        stage = live.Stage(ladder=ladder("model small", "apology"))
+        stage.driver.add(0, only_small)
+        answered = await stage.ask()
+        assert (answered.content, answered.source) == ("from the small one", 2)
+        await stage.close()
+
+    live.jump(main)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_who_gets_nothing_else_gets_an_apology(live, stream):
+    async def main():
+        stage = live.Stage(ladder=ladder("stale", "apology"), cache=cached())
+        stage.driver.add(0, raises(InstanceError("out of order")))
+        if stream:
+            said = [each async for each in stage.stream(stream=True)]
+            assert said[0] == "sorry"
+            answered = said[-1]
+        else:
+            answered = await stage.ask(cache_key=7)
+        assert (answered.content, answered.how, answered.usage) == ("sorry", Code.APOLOGY, Usage())
+        await stage.close()
+
+    live.jump(main)
+
+
+def test_an_old_answer_is_better_than_none(live):
+    async def main():
+        stage = live.Stage(ladder=ladder("stale", "apology"), cache=cached(ttl_s=10.0, stale_s=1000.0))
+        stage.driver.add(0, once(live.takes(1.0), raises(InstanceError("out of order"))))
+        first = await stage.ask(cache_key=7)
+        await asyncio.sleep(60.0)
+        again = await stage.ask(cache_key=7)
+        assert (again.content, again.source, again.how) == (first.content, 1, Code.STALE)
         await stage.close()
 
     live.jump(main)

@@ -73,7 +73,7 @@ controllers:
 TOKENS = "{law: tokens, base: 100ms, input: 100us/token, output: 10ms/token, slowdown: 0.3}"
 TIMES = "{law: time, time: {law: exponential, mean: 1500ms}}"
 SCALER = (
-    "scaler: {use: threshold, min_instances: 1, max_instances: 5, "
+    "scaler: {use: agent_scaler, min_instances: 1, max_instances: 5, "
     "look: 5s, cooldown_up: 7s, cooldown_down: 7s}"
 )
 KINDS = {
@@ -106,7 +106,7 @@ async def lived(scenario, sent):
     driver = Driver(plane, journal, memory=10_000, contents=10_000)
     time = RealTime(driver.now_s, driver.loop_time)
     for number, world in enumerate(agent_worlds(scenario)):
-        agent = EmulatedAgent(world, lambda call: call.task, streams, time)
+        agent = EmulatedAgent(0, world, lambda call: call.task, streams, time)
         driver.scalers[number] = agent
         for _ in range(world.instances):
             driver.add(number, agent.instance(), region=world.region)
@@ -173,7 +173,7 @@ def test_an_emulated_attempt_that_is_cancelled_reports_the_share_it_used(live):
     async def main():
         stage = live.Stage(slots=2)
         time = RealTime(stage.driver.now_s, stage.driver.loop_time)
-        agent = EmulatedAgent(world, lambda call: Truth(1.0, 100, 1.0, 1.0), Streams(1), time)
+        agent = EmulatedAgent(0, world, lambda call: Truth(1.0, 100, 1.0, 1.0), Streams(1), time)
         stage.driver.add(0, agent.instance())
         client = stage.start(tokens_in=1000, max_tokens_out=300)
         # 100 ms and 1000 tokens of 100 us before the first token; then 10 ms each: half of 100 after 0.7 s

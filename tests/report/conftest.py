@@ -50,7 +50,7 @@ faults:
 controllers:
   cache: {use: lru}
   retrier: {use: backoff}
-  scaler: {use: threshold, min_instances: 1, max_instances: 3, cooldown_up: 10s, cooldown_down: 10s, look: 5s}
+  scaler: {use: agent_scaler, min_instances: 1, max_instances: 3, cooldown_up: 10s, cooldown_down: 10s, look: 5s}
 slos:
   - {name: fast, metric: latency_s_p95, max: 60s}
   - {name: impossible, metric: latency_s_p50, max: 1ms}

@@ -93,7 +93,7 @@ def test_controllers_show_parameters_defaults_and_whom_they_are_for(small):
     section = controllers(small.scenario)
     rows = {row[0]: row[1:] for row in rows_of(section)}
     use, parameters, agents = rows["scaler"]
-    assert (use, agents) == ("threshold", "all")
+    assert (use, agents) == ("agent_scaler", "all")
     written, default = parameters.split("; by default ")
     assert "max_instances 3" in written
     assert "look 5s" in written

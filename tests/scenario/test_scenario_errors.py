@@ -36,8 +36,8 @@ def test_a_misspelt_key_shows_the_line_the_caret_and_what_was_meant(tmp_path, ex
         {path}:21:5: fleet.0.concurency: unknown key; did you mean 'concurrency'?
           21 |     concurency: 8
              |     ^^^^^^^^^^
-           allowed here: agent, concurrency, controllers, count, domain, failures, first_token_timeout, \
-instance_price, instances, model, queue, region, service, slots, startup, timeout, variants""")
+           allowed here: agent, cancellable, concurrency, controllers, count, domain, failures, first_token_timeout, \
+health_check, instance_price, instances, model, queue, region, service, slots, startup, timeout, variants""")
 
 
 # ruff: noqa: E501

@@ -65,7 +65,7 @@ EVERYTHING: dict[str, Any] = {
         "balancer": {"use": "least_connections", "shadow": {"use": "power_of_two"}},
         "breaker": {"use": "consecutive", "failures": 3, "open": "10s"},
         "retrier": {"use": "backoff", "attempts": 3},
-        "scaler": {"use": "threshold", "min_instances": 2, "max_instances": 6, "cooldown_up": "10s",
+        "scaler": {"use": "agent_scaler", "min_instances": 2, "max_instances": 6, "cooldown_up": "10s",
                    "cooldown_down": "30s", "look": "5s"},
         "detector": [{"use": "page_hinkley", "metric": "error", "threshold": 5, "delta": 0.02}],
     },

@@ -58,7 +58,7 @@ MANY: dict[str, Any] = {
         "queue": {"use": "priority", "limit": 40},
         "balancer": {"use": "least_connections"},
         "retrier": {"use": "backoff"},
-        "scaler": {"use": "threshold", "min_instances": 1, "max_instances": 5, "cooldown_up": "5s",
+        "scaler": {"use": "agent_scaler", "min_instances": 1, "max_instances": 5, "cooldown_up": "5s",
                    "cooldown_down": "9s", "look": "3s"},
     },
 }  # fmt: skip

@@ -1,0 +1,1 @@
+"""Whether objectives are kept, and when to tell somebody."""

@@ -1,0 +1,209 @@
+"""The cost ledger: what a run cost, in disjoint parts, by agent, domain and tenant.
+
+The parts add up to the bill. Tokens are added up as whole numbers and priced at the end, and an instance's
+idle time is its whole time less what its attempts took, so no part is rounded away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import fsum
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from glowsim.core.journal import Recording
+from glowsim.core.types import Outcome, State
+from glowsim.results import Table, Tables, fold
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from glowsim.scenario import Scenario
+
+__all__ = ["PARTS", "Ledger", "ledger"]
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+_TOKENS: Final = ("fresh_input", "cache_read", "cache_write", "output", "reasoning")
+PARTS: Final = (*_TOKENS, "retries", "busy", "idle")
+"""The parts of a bill, in the order of the table's columns."""
+_NOBODY: Final = 0
+"""The tenant of idle time, and of requests without one."""
+
+
+class Ledger(NamedTuple):
+    """A bill, taken apart."""
+
+    table: pd.DataFrame
+    """A row for each (agent, domain, tenant) that used something, a column of US dollars for each part."""
+    totals_usd: dict[str, float]
+    """Part -> US dollars."""
+
+    @property
+    def total_usd(self) -> float:
+        """The bill."""
+        return fsum(self.totals_usd.values())
+
+    def by(self, *keys: str) -> pd.DataFrame:
+        """Return the parts by some of ``agent``, ``domain`` and ``tenant``."""
+        grouped: pd.DataFrame = self.table.groupby(list(keys), sort=False)[list(PARTS)].agg(fsum)
+        return grouped
+
+
+def ledger(run: Recording | Tables, scenario: Scenario, warmup_s: float = 0.0) -> Ledger:
+    """Return what a replication cost, in US dollars.
+
+    The parts are disjoint:
+
+    ``fresh_input``, ``cache_read``, ``cache_write``, ``output``, ``reasoning``
+        Tokens of the attempts that led to an answer. Writing to the cache is billed as input and reasoning
+        as output; both are 0 where the attempts' table has no ``tokens_cache_write`` (a part of
+        ``tokens_in``) and no ``tokens_reasoning`` (a part of ``tokens_out``).
+    ``retries``
+        All tokens of the other attempts: failed ones, and those that came too late for their request.
+    ``busy``
+        Time of instances with at least one attempt on them, shared equally by those that run together.
+    ``idle``
+        The rest of their time from the start to the end of each, starting and draining included; it is
+        nobody's, so its tenant is 0.
+
+    Parameters
+    ----------
+    run
+        A journal, or the tables folded from it.
+    scenario
+        For the prices, and the agents' domains.
+    warmup_s
+        Requests that arrived before it, and instances' time until then, are left out.
+
+    Notes
+    -----
+    A cached answer costs nothing here: whoever asked first has paid for it.
+    """
+    import pandas as pd
+
+    tables = fold(run, scenario) if isinstance(run, Recording) else run
+    attempts = _joined(tables)
+    sums: dict[tuple[int, int], dict[str, list[float]]] = {}
+    for agent, tenant, part, usd in (
+        *_of_tokens(attempts, scenario, warmup_s),
+        *_of_instances(tables, attempts, warmup_s),
+    ):
+        row = sums.setdefault((agent, tenant), {name: [] for name in PARTS})
+        row[part].append(usd)
+    names = list(scenario.agents().items())
+    rows = [
+        {"agent": names[agent][0], "domain": names[agent][1].domain or "", "tenant": tenant}
+        | {part: fsum(usd) for part, usd in parts.items()}
+        for (agent, tenant), parts in sorted(sums.items())
+    ]
+    table = pd.DataFrame(rows, columns=["agent", "domain", "tenant", *PARTS])
+    return Ledger(table, {part: fsum(table[part]) for part in PARTS})
+
+
+_Entry = tuple[int, int, str, float]
+"""Agent, tenant, part, US dollars."""
+
+
+def _joined(tables: Tables) -> dict[str, Any]:
+    """Return the attempts with what the ledger asks of their requests."""
+    requests, attempts = tables.requests, tables.attempts
+    order = np.argsort(requests["request_id"], kind="stable")
+    mine = order[np.searchsorted(requests["request_id"][order], attempts["request_id"])]
+    answered = requests["ending"][mine] == 1
+    in_time = attempts["t_finish_s"] == requests["t_end_s"][mine]
+    return {
+        **attempts,
+        "agent": requests["agent"][mine].astype(np.int64),
+        "tenant": requests["tenant"][mine],
+        "t_arrive_s": requests["t_arrive_s"][mine],
+        "led": (attempts["outcome"] == Outcome.OK) & answered & in_time,
+    }
+
+
+def _of_tokens(attempts: Table, scenario: Scenario, warmup_s: float) -> Iterator[_Entry]:
+    """Yield the price of tokens by agent, tenant and part: whole tokens first, money last."""
+    counted = attempts["t_arrive_s"] >= warmup_s
+    tenants, tenant_at = np.unique(attempts["tenant"][counted], return_inverse=True)
+    shape = (len(scenario.agents()), len(tenants), len(scenario.models), 2)
+    at = (attempts["agent"][counted], tenant_at, attempts["model"][counted], attempts["led"][counted])
+    groups, which = np.unique(np.ravel_multi_index(at, shape) if len(tenants) else [], return_inverse=True)
+    tokens = {
+        part: np.bincount(which, values[counted], minlength=len(groups)).tolist()
+        for part, values in _tokens(attempts).items()
+    }
+    models = list(scenario.models.values())
+    for i, group in enumerate(groups.tolist()):
+        agent, tenant, model, led = map(int, np.unravel_index(group, shape))
+        price = models[model]
+        fresh_usd, cached_usd = price.input_usd_per_token, price.cached_input_usd_per_token
+        output_usd = price.output_usd_per_token
+        for part, usd in zip(
+            _TOKENS, (fresh_usd, cached_usd, fresh_usd, output_usd, output_usd), strict=True
+        ):
+            yield agent, int(tenants[tenant]), part if led else "retries", tokens[part][i] * usd
+
+
+def _tokens(attempts: Table) -> dict[str, Ints]:
+    nothing = np.zeros(len(attempts["tokens_in"]), dtype=np.int64)
+    write = attempts.get("tokens_cache_write", nothing)
+    reasoning = attempts.get("tokens_reasoning", nothing)
+    read = attempts["tokens_cached"]
+    return {
+        "fresh_input": attempts["tokens_in"] - read - write,
+        "cache_read": read,
+        "cache_write": write,
+        "output": attempts["tokens_out"] - reasoning,
+        "reasoning": reasoning,
+    }
+
+
+def _of_instances(tables: Tables, attempts: Table, warmup_s: float) -> Iterator[_Entry]:
+    """Yield the price of instances' time: busy by tenant, and idle."""
+    end_s = float(tables.samples["t_s"][-1])
+    of_instance = _rows_by(attempts["instance"])
+    changes = tables.instances
+    for number, rows in _rows_by(changes["instance"]).items():
+        usd_per_s = float(changes["usd_per_hour"][rows[0]]) / 3600.0
+        if not usd_per_s:
+            continue
+        agent = int(changes["agent"][rows[0]])
+        gone = rows[changes["state"][rows] >= State.GONE]
+        until_s = float(changes["t_s"][gone[-1]]) if len(gone) else end_s
+        from_s = max(float(changes["t_s"][rows[0]]), warmup_s)
+        alive_s = max(until_s - from_s, 0.0)
+        on_it = of_instance.get(number, np.zeros(0, dtype=np.int64))
+        starts_s = attempts["t_dispatch_s"][on_it].clip(from_s, until_s)
+        ends_s = np.nan_to_num(attempts["t_finish_s"][on_it], nan=until_s).clip(from_s, until_s)
+        busy_s = _shares_s(starts_s, ends_s)
+        for tenant in np.unique(attempts["tenant"][on_it]).tolist():
+            yield agent, tenant, "busy", fsum(busy_s[attempts["tenant"][on_it] == tenant]) * usd_per_s
+        yield agent, _NOBODY, "idle", max(alive_s - fsum(busy_s), 0.0) * usd_per_s
+
+
+def _rows_by(numbers: npt.NDArray[Any]) -> dict[int, Ints]:
+    """Return number -> its rows, in order."""
+    order = np.argsort(numbers, kind="stable")
+    found, firsts = np.unique(numbers[order], return_index=True)
+    return dict(zip(found.tolist(), np.split(order, firsts)[1:], strict=True))
+
+
+def _shares_s(starts_s: Floats, ends_s: Floats) -> Floats:
+    """Return each interval's share of the time that they cover, where those that overlap share equally.
+
+    >>> _shares_s(np.array([0.0, 2.0, 9.0]), np.array([4.0, 6.0, 10.0])).tolist()
+    [3.0, 3.0, 1.0]
+    """
+    n = len(starts_s)
+    moments = np.concatenate([starts_s, ends_s])
+    order = np.argsort(moments, kind="stable")
+    running = np.cumsum(np.where(order < n, 1, -1))[:-1]
+    gaps_s = np.diff(moments[order])
+    each_s = np.divide(gaps_s, running, out=np.zeros_like(gaps_s), where=running > 0)
+    passed_s = np.empty(2 * n)
+    passed_s[order] = np.concatenate([[0.0], np.cumsum(each_s)])[: 2 * n]
+    shares: Floats = passed_s[n:] - passed_s[:n]
+    return shares
