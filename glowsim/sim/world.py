@@ -367,7 +367,8 @@ class World:
             self._unanswered(job)
         if self._draining:
             self._leave_if_empty(job.number)
-        self.tell(_new(Finished, (self.environment._now, attempt, outcome, usage, 0.0)))
+        tell = self.tell
+        tell(_new(Finished, (self.environment._now, attempt, outcome, usage, 0.0)))
 
     def _first_token(self, job: Job) -> None:
         if job.outcome == _OK and job.attempt in self._jobs:
