@@ -267,6 +267,11 @@ class World:
 
         return tell
 
+    def _tell_rest(self) -> None:
+        """Tell what has come of something that was no event itself."""
+        while self._todo:
+            self.tell(self._todo.popleft())
+
     def _wake(self, due_s: float) -> None:
         if len(self._journal.pending) >= BATCH:
             self._journal.pack()
@@ -360,6 +365,7 @@ class World:
         if self._jobs.pop(attempt, None) is None:  # cancelled, and worked on for nobody
             if self._draining:
                 self._leave_if_empty(job.number)
+                self._tell_rest()
             return
         first_token_s = job.first_token_s if job.stream and job.first_token_s > 0.0 else _NEVER
         usage = _new(Usage, (job.tokens_in, 0, job.tokens_out, first_token_s))
@@ -542,5 +548,4 @@ class World:
     def come_back(self, agent: int) -> None:
         """Have a fresh instance start in the place of a crashed one."""
         self._begin(self._make(agent))
-        while self._todo:
-            self.tell(self._todo.popleft())
+        self._tell_rest()

@@ -282,3 +282,15 @@ def test_time_does_not_stand_still_before_work_too_short_for_it(
         assert calls < 100, "the clock stands still"
     assert sorted(attempt for attempt, _ in bench.ended) == [0, 1, 2, 3, 9]
     assert dict(bench.ended)[9] == pytest.approx(1e6 + 2.0)
+
+
+@pytest.mark.parametrize("slowdown", [None, 0.0])
+def test_a_job_ends_once_though_its_end_was_set_twice_to_the_same_moment(slowdown: float | None) -> None:
+    bench = Bench(1, slowdown)
+    bench.start(0.0, bench.job(1, 2.0))
+    bench.start(0.0, bench.job(2, 1.0))
+    for speed in (0.5, 1.0, 1.0):
+        bench.speed(1.0, speed)
+    bench.environment.run()
+    assert bench.ended == [(1, pytest.approx(2.0)), (2, pytest.approx(3.0))]
+    assert len(bench.engine) == 0

@@ -16,7 +16,12 @@ from glowsim.scenario import Scenario
 AT_S, LASTS_S, END_S = 100.0, 100.0, 300.0
 
 
-def ran(*faults: dict[str, Any], agent: dict[str, Any] | None = None, **controllers: Any) -> Recording:
+def ran(
+    *faults: dict[str, Any],
+    agent: dict[str, Any] | None = None,
+    workload: dict[str, Any] | None = None,
+    **controllers: Any,
+) -> Recording:
     data = {
         "title": "faults",
         "question": "What do they do?",
@@ -31,7 +36,7 @@ def ran(*faults: dict[str, Any], agent: dict[str, Any] | None = None, **controll
             | (agent or {})
         ],
         "workload": [
-            {"kind": "poisson", "rate": "10/s", "tokens_in": 900, "tokens_out": 100},
+            {"kind": "poisson", "rate": "10/s", "tokens_in": 900, "tokens_out": 100} | (workload or {}),
         ],
         "faults": [{"agent": "tax", "at": f"{AT_S}s", "lasts": f"{LASTS_S}s"} | fault for fault in faults],
         "controllers": {"balancer": {"use": "round_robin"}} | controllers,
@@ -196,3 +201,22 @@ def test_what_cannot_be_cancelled_is_worked_on_for_nobody() -> None:
         for yes in (True, False)
     ]
     assert served[0] > 5 * served[1], "a backlog that never empties serves only those who have left"
+
+
+def test_an_instance_that_works_for_nobody_leaves_when_it_has_done() -> None:
+    """A victim that goes on with cancelled work is gone at the end of it, and no event comes late."""
+    alone = {
+        "instances": 1, "concurrency": 1, "timeout": "1s", "cancellable": False,
+        "service": {"law": "time", "time": "3s"},
+    }  # fmt: skip
+    scaler = {
+        "use": "agent_scaler",
+        "cooldown_up": "0s",
+        "cooldown_down": "0s",
+        "look": "2s",
+        "min_instances": 1,
+    }
+    recording = ran(agent=alone, workload={"tasks": 179}, scaler=scaler)
+    changes = recording.table(InstanceChanged)
+    assert (np.diff(changes["t_s"]) >= 0).all()
+    assert (changes["state"] == State.GONE).any()

@@ -11,7 +11,7 @@ from glowsim.sim.environment import NORMAL, Environment
 
 __all__ = ["FcfsEngine", "Timed"]
 
-_WAITING, _CANCELLED = -1.0, -2.0
+_WAITING, _CANCELLED, _ENDED = -1.0, -2.0, -3.0
 
 
 class Timed(Protocol):
@@ -83,6 +83,7 @@ class FcfsEngine:
     def _end(self, job: Timed) -> None:
         if job.end_s != self._environment._now:
             return  # cancelled meanwhile, or slowed down: another moment was set
+        job.end_s = _ENDED  # two changes of speed may have set the same moment twice
         self._busy -= 1
         if self._backlog:
             self.start(self._backlog.popleft())
