@@ -36,7 +36,7 @@ def ran(
             | (agent or {})
         ],
         "workload": [
-            {"kind": "poisson", "rate": "10/s", "tokens_in": 900, "tokens_out": 100} | (workload or {}),
+            {"tokens_in": 900, "tokens_out": 100} | (workload or {"kind": "poisson", "rate": "10/s"}),
         ],
         "faults": [{"agent": "tax", "at": f"{AT_S}s", "lasts": f"{LASTS_S}s"} | fault for fault in faults],
         "controllers": {"balancer": {"use": "round_robin"}} | controllers,
@@ -216,7 +216,8 @@ def test_an_instance_that_works_for_nobody_leaves_when_it_has_done() -> None:
         "look": "2s",
         "min_instances": 1,
     }
-    recording = ran(agent=alone, workload={"tasks": 179}, scaler=scaler)
+    waves = {"kind": "bursts", "base": "0.2/s", "burst": "5/s", "every": "60s", "lasts": "20s"}
+    recording = ran(agent=alone, workload=waves, scaler=scaler)
     changes = recording.table(InstanceChanged)
     assert (np.diff(changes["t_s"]) >= 0).all()
     assert (changes["state"] == State.GONE).any()
