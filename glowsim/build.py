@@ -124,6 +124,7 @@ def control_plane(
             follower_limit=_FOLLOWER_LIMIT,
             memory=_MEMORY,
             probe_every_s=inf if agent.health_check_s is None else agent.health_check_s,
+            region=scenario.regions.index(agent.region),
             prices=tuple(
                 (price.input_usd_per_token, price.cached_input_usd_per_token, price.output_usd_per_token)
                 for price in scenario.models.values()
@@ -267,6 +268,7 @@ def agent_world(scenario: Scenario, agent: written.Agent) -> AgentWorld:
         startup=law(agent.startup_s),
         cancellable=agent.cancellable,
         region=scenario.regions.index(agent.region),
+        idle_timeout_s=inf if agent.idle_timeout_s is None else agent.idle_timeout_s,
         invalid=agent.failures.invalid,
         error=agent.failures.error,
         variants=tuple(

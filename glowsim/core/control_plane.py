@@ -120,10 +120,14 @@ class ControlPlane:
             if t_s >= self.timers.earliest_s:
                 self._check(event)
                 self._fire(t_s, out)
-            if type(event) is Finished:  # this and the next are what every request has, so they make no detour
+            if (
+                type(event) is Finished
+            ):  # this and the next are what every request has, so they make no detour
                 opened = self._attempts.pop(event[1], None)
                 if opened is not None:
-                    finish = opened.pool.finish  # fetched first: calling an attribute that is no method costs more
+                    finish = (
+                        opened.pool.finish
+                    )  # fetched first: calling an attribute that is no method costs more
                     finish(event, opened, out)
                 else:
                     self._check(event)
@@ -268,6 +272,11 @@ class ControlPlane:
         if type(event) not in self._kinds:
             raise self._unknown(event)
         match event:
+            case InstanceChanged(_, agent, instance, state):
+                if state >= State.GONE and instance not in self._pool(agent).instances:
+                    raise WorldError(
+                        f"instance {instance} of agent {agent} went away without having been there"
+                    )
             case Arrived(_, request):
                 self._pool(request.agent)
                 if request.request_id in books.open:
@@ -278,11 +287,6 @@ class ControlPlane:
             case Told(_, ask_id):
                 if not 0 < ask_id <= books.last_ask:
                     raise WorldError(f"told about ask {ask_id}, which was never asked")
-            case InstanceChanged(_, agent, instance, state):
-                if state >= State.GONE and instance not in self._pool(agent).instances:
-                    raise WorldError(
-                        f"instance {instance} of agent {agent} went away without having been there"
-                    )
             case Reported(_, agent) | Probed(_, agent) | Observed(_, _, agent):
                 self._pool(agent)
             case Changed(_, Change(kind, agent, value)):

@@ -131,6 +131,8 @@ class PoolSpec(NamedTuple):
     probe_every_s: float = inf
     prices: tuple[tuple[float, float, float], ...] = ()
     """US dollars a token of every model: fresh input, cached input, output."""
+    region: int = 0
+    """Where its instances are: a deployment in another region is another agent, with a scaler of its own."""
 
 
 @dataclass(frozen=True)

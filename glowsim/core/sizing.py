@@ -51,12 +51,17 @@ class Sizing:
     def load(self, t_s: float) -> Load:
         """Return what a scaler is shown."""
         pool = self._pool
-        states = [instance.state for instance in pool.instances.values()]
-        ready, starting = states.count(State.READY), states.count(State.STARTING)
+        ready = starting = draining = 0
+        for instance in pool.instances.values():
+            if instance.state is State.READY:
+                ready += 1
+            elif instance.state is State.STARTING:
+                starting += 1
+            else:
+                draining += 1
         span_s = t_s - self._since_s
         in_system = self.in_system
         mean = max(in_system * t_s - self.entered_s, 0.0) / span_s if span_s > 0.0 else float(in_system)
-        draining = len(states) - ready - starting
         spec, waiting = pool.spec, pool.waiting
         return Load(
             in_system - waiting, waiting, mean, ready, starting, draining, spec.slots, spec.concurrency
@@ -108,7 +113,7 @@ class Sizing:
             for instance in going:
                 instance.state = State.DRAINING
                 pool.leave(t_s, instance)
-        out.append(Scale(pool.spec.agent, 0, 0, want, victims, reason))
+        out.append(Scale(pool.spec.agent, pool.spec.region, 0, want, victims, reason))
 
     def pause(self) -> None:
         """Obey an operator: the scaler goes on deciding, and nothing is done about it."""
