@@ -1,12 +1,13 @@
 """How fast the simulator is, as ratios to a bare heap loop of the same queue in the same process.
 
 Single figures in requests per second say little on a shared machine; ratios of runs that alternate survive
-it. Three ways of simulating the same M/M/10 at 80 % load, each drawing its random numbers in blocks:
+it. Five ways of simulating the same M/M/10 at 80 % load, each drawing its random numbers in blocks:
 
 ``bare_loop``: one heap, one FIFO deque, the waits kept; what a person writes in ten minutes.
 ``mmc_world``: the simulator's own environment and station, without a control plane.
 ``full_stack``: ten instances behind the control plane with every family of controller, the journal on.
 ``full_stack_50``: the same traffic spread over fifty agents with two instances each.
+``operations``: the full stack with three limits, three breakers, a ladder and two service levels more.
 """
 
 from __future__ import annotations
@@ -21,11 +22,13 @@ from typing import Any
 
 import numpy as np
 
-from glowsim.core.streams import Streams
+from glowsim.build import replication
+from glowsim.core.types import Arrived, Dispatch
+from glowsim.scenario import Scenario
 from glowsim.sim.environment import Environment
 from glowsim.sim.serving.fcfs import FcfsEngine
 
-__all__ = ["bare_loop", "bench", "full_stack", "mmc_world"]
+__all__ = ["bare_loop", "bench", "full_stack", "mmc_world", "stack_scenario"]
 
 _ARRIVAL_PER_S, _SERVERS = 8.0, 10
 
@@ -108,16 +111,81 @@ def mmc_world(
     return float(np.mean(waits))
 
 
-def full_stack(requests: int, seed: int = 1, agents: int = 1) -> float:
-    """Simulate the same traffic through the whole control plane; return the mean wait at the gateway."""
-    from glowsim.build import stack_world
+def stack_scenario(requests: int, agents: int = 1, *, operations: bool = False) -> Scenario:
+    """Return the same traffic as a scenario: ten instances, or two for each of more agents.
 
-    per_agent = _SERVERS // agents if agents <= _SERVERS else 2
-    world, journal = stack_world(requests, _ARRIVAL_PER_S, agents, per_agent, Streams(seed))
+    Parameters
+    ----------
+    requests
+        How many.
+    agents
+        How many share them.
+    operations
+        Whether three limits, three breakers, a ladder and two service levels decide as well.
+    """
+    instances = _SERVERS if agents == 1 else 2
+    controllers: dict[str, Any] = {
+        "guard": {"use": "size"},
+        "limiter": [{"use": "token_bucket", "rate": "1000/s", "burst": 10_000}],
+        "splitter": {"use": "canary", "salt": "bench", "weight": "5%"},
+        "cache": {"use": "lru", "entries": 10_000, "ttl": "1h"},
+        "planner": {"use": "cap", "max_tokens_out": 1024},
+        "queue": {"use": "priority", "limit": 100_000},
+        "balancer": {"use": "least_connections"},
+        "breaker": [{"use": "consecutive"}],
+        "retrier": {"use": "backoff"},
+        "scaler": {
+            "use": "agent_scaler", "min_instances": instances, "max_instances": instances, "look": "15s",
+        },
+        "detector": [{"use": "page_hinkley", "metric": "latency_s", "threshold": 1e9, "delta": 0.1}],
+    }  # fmt: skip
+    if operations:
+        controllers["limiter"] += [
+            {"use": "concurrency", "per": "user", "limit": 1000},
+            {"use": "budget", "per": "tenant", "limit": 1e6, "every": "1d"},
+        ]
+        controllers["breaker"] += [{"use": "outlier"}, {"use": "probes"}]
+        controllers["ladder"] = {"use": "ladder"}
+        controllers["detector"] += [
+            {"use": "slo", "metric": "latency_s", "threshold": 1e6},
+            {"use": "slo", "metric": "error", "threshold": 0},
+        ]
+    return Scenario.model_validate(
+        {
+            "title": "bench",
+            "question": "How much does the whole control plane cost?",
+            "seed": 1,
+            "duration": "3000d",
+            "models": {"m": {"input": "$0.15/1M", "output": "$0.60/1M"}},
+            "fleet": [
+                {
+                    "agent": "only", "count": agents, "model": "m", "instances": instances, "concurrency": 1,
+                    "timeout": "1000s", "service": {"law": "time", "time": {"law": "exponential", "mean": "1s"}},
+                    "variants": {"next": {}},
+                }
+            ],
+            "workload": [
+                {
+                    "kind": "poisson", "rate": f"{_ARRIVAL_PER_S}/s", "tasks": requests, "users": 1000,
+                    "tokens_in": {"law": "exponential", "mean": 900},
+                    "tokens_out": {"law": "exponential", "mean": 120},
+                    "cacheable": {"share": "10%", "keys": 50_000, "zipf": 0.5},
+                }
+            ],
+            "controllers": controllers,
+        }
+    )  # fmt: skip
+
+
+def full_stack(requests: int, seed: int = 0, agents: int = 1, *, operations: bool = False) -> float:
+    """Simulate the same traffic through the whole control plane; return the mean wait at the gateway.
+
+    >>> 0.1 < full_stack(20_000) < 0.4
+    True
+    """
+    world, journal, _, _ = replication(stack_scenario(requests, agents, operations=operations), seed)
     world.start()
     world.run(float("inf"))
-    from glowsim.core.types import Arrived, Dispatch
-
     recording = journal.recording()
     arrived, dispatched = recording.table(Arrived), recording.table(Dispatch)
     when = recording.times()[recording.positions(Dispatch)]
@@ -127,12 +195,13 @@ def full_stack(requests: int, seed: int = 1, agents: int = 1) -> float:
 
 
 def bench(requests: int = 100_000, rounds: int = 5) -> dict[str, Any]:
-    """Time the three alternately; return requests per CPU-second (medians) and the median ratios to the loop."""
+    """Time them alternately; return requests per CPU-second (medians) and the median ratios to the loop."""
     timed: dict[str, Callable[[int], float]] = {
         "bare_loop": bare_loop,
         "mmc_world": mmc_world,
         "full_stack": full_stack,
         "full_stack_50": lambda n: full_stack(n, agents=50),
+        "operations": lambda n: full_stack(n, operations=True),
     }
     rates: dict[str, list[float]] = {name: [] for name in timed}
     threshold = gc.get_threshold()

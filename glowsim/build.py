@@ -33,7 +33,7 @@ from glowsim.sim.workload.sources import ClosedSource, OpenSource, Source
 from glowsim.sim.world import AgentWorld, World
 
 __all__ = [
-    "BuildError", "Replication", "agent_world", "control_plane", "header", "law", "replication", "stack_world",
+    "BuildError", "Replication", "agent_world", "control_plane", "header", "law", "replication",
 ]  # fmt: skip
 
 _DEFAULT_QUEUE = Controller(use="fifo")
@@ -392,56 +392,3 @@ def _faults(scenario: Scenario, fault: written.Fault) -> Iterator[faults.Fault]:
                 yield faults.SlowStart(*when, fault.factor)
             case written.Silence():
                 yield faults.Silence(*when)
-
-
-# --- the bench --------------------------------------------------------------------------------------------
-
-
-def stack_world(
-    requests: int, arrival_per_s: float, agents: int, instances: int, streams: Streams
-) -> tuple[World, Journal]:
-    """Return the bench's world: exponential service of one second, every family of controller, the journal on."""
-    names = ["only"] if agents == 1 else [f"agent-{i:03}" for i in range(1, agents + 1)]
-    data: dict[str, Any] = {
-        "title": "bench",
-        "question": "How much does the whole control plane cost?",
-        "seed": 1,
-        "duration": "3000d",
-        "models": {"m": {"input": "$0.15/1M", "output": "$0.60/1M"}},
-        "fleet": [
-            {
-                "agent": name, "model": "m", "instances": instances, "concurrency": 1, "timeout": "1000s",
-                "service": {"law": "time", "time": {"law": "exponential", "mean": "1s"}}, "variants": {"next": {}},
-            }
-            for name in names
-        ],
-        "workload": [
-            {
-                "kind": "poisson", "rate": f"{arrival_per_s}/s", "tokens_in": {"law": "exponential", "mean": 900},
-                "tokens_out": {"law": "exponential", "mean": 120}, "tasks": requests, "users": 1000,
-                "cacheable": {"share": "10%", "keys": 50_000, "zipf": 0.5},
-            }
-        ],
-        "controllers": {
-            "guard": {"use": "size"},
-            "limiter": {"use": "token_bucket", "rate": "1000/s", "burst": 10_000},
-            "splitter": {"use": "canary", "salt": "bench", "weight": "5%"},
-            "cache": {"use": "lru", "entries": 10_000, "ttl": "1h"},
-            "planner": {"use": "cap", "max_tokens_out": 1024},
-            "queue": {"use": "priority", "limit": 100_000},
-            "balancer": {"use": "least_connections"},
-            "breaker": {"use": "consecutive"},
-            "retrier": {"use": "backoff"},
-            "scaler": {
-                "use": "agent_scaler", "min_instances": instances, "max_instances": instances, "look": "15s",
-            },
-            "detector": [{"use": "page_hinkley", "metric": "latency_s", "threshold": 1e9, "delta": 0.1}],
-        },
-    }  # fmt: skip
-    scenario = Scenario.model_validate(data)
-    plane = control_plane(scenario, streams)
-    specs = [agent_world(scenario, agent) for agent in scenario.agents().values()]
-    traits = [AgentTraits(spec.service, 0, False) for spec in specs]
-    sources = [_source(scenario, 0, scenario.workload[0], traits, streams, None)]
-    journal = Journal(header(scenario, 0))
-    return World(plane, journal, specs, sources, streams), journal

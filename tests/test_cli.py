@@ -212,7 +212,7 @@ def test_bench_reports_the_three_rates_and_their_ratios(folder: Path) -> None:
     done = glowsim("bench", "--json", "--requests", "1000", "--rounds", "1", cwd=folder)
     found = json.loads(done.stdout)
     assert min(found[name] for name in ("bare_loop", "mmc_world", "full_stack", "full_stack_50")) > 0
-    assert set(found["ratios"]) == {"mmc_world", "full_stack", "full_stack_50"}
+    assert set(found["ratios"]) == {"mmc_world", "full_stack", "full_stack_50", "operations"}
 
 
 @pytest.mark.parametrize(("how", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)])
