@@ -200,6 +200,8 @@ def _as_json(summary: dict[str, Any], folder: Path, wall_s: float, cpu_s: float)
             for key in ("tokens_in", "tokens_out", "cost_usd", "cost_usd_per_task", "cache_hit_rate")
         },
         "retries": value["retries"],
+        "degraded_rate": value["degraded_rate"],
+        "cost_parts_usd": summary["cost_parts_usd"],
         "slos": summary["slos"],
         "expectations": summary["expectations"],
         "wall_s": round(wall_s, 3),

@@ -20,7 +20,7 @@ import numpy as np
 from glowsim.build import BuildError, agent_world, law
 from glowsim.core.streams import Streams, uniform_at
 from glowsim.core.types import Outcome, Usage
-from glowsim.live.calls import Call, InstanceError, InvalidTask, Reply, Serve
+from glowsim.live.calls import Call, Checked, InstanceError, InvalidTask, Reply, Serve
 from glowsim.scenario import Scenario
 from glowsim.scenario.workload import Trace
 from glowsim.sim.environment import Environment
@@ -143,16 +143,18 @@ class EmulatedAgent:
         law = spec.startup
         self._starts = one_by_one(law, streams.generator("startup", agent) if law.random else None)
         self._inside: dict[int, _Work] = {}
+        idle_s = spec.idle_timeout_s
+        self._word_every_s = None if idle_s == inf else idle_s / 2.0
 
     def instance(self) -> Serve:
-        """Return an instance that is ready."""
+        """Return an instance that is ready, and always well."""
         spec, environment = self._spec, self._time.environment
         engine: Engine
         if spec.shared:
             engine = SharedEngine(environment, spec.concurrency, spec.slowdown, self._done, self._first_token)
         else:
             engine = FcfsEngine(environment, spec.concurrency, self._done)
-        return partial(self._serve, engine)
+        return Checked(partial(self._serve, engine), _well)
 
     async def start(self, instance: int) -> Serve:
         """Return an instance after the time that the agent's n-th start takes."""
@@ -170,7 +172,7 @@ class EmulatedAgent:
     async def _answer(self, engine: Engine, call: Call) -> Reply:
         with self._working(engine, call) as work:
             await work.ended
-        work.check(call)
+        work.check()
         return Reply(_text(work.job.tokens_out), call.usage)
 
     async def _stream(self, engine: Engine, call: Call) -> AsyncIterator[str]:
@@ -178,13 +180,15 @@ class EmulatedAgent:
             await asyncio.wait((work.first, work.ended), return_when=asyncio.FIRST_COMPLETED)
             if work.first.done():
                 yield _text(1)
-            await work.ended
-        work.check(call)
+            while not work.ended.done():
+                await asyncio.wait((work.ended,), timeout=self._word_every_s)
+                yield ""  # at work
+        work.check()
         yield f" {_text(work.job.tokens_out - 1)}"
 
     @contextmanager
     def _working(self, engine: Engine, call: Call) -> Iterator[_Work]:
-        """Put the call's work into an engine; take it off again if it is left before its end."""
+        """Put the call's work into an engine; write down what was used, be it at its end or left before."""
         job = self._job(call)
         work = self._inside[call.attempt] = _Work(job)
         with self._time.now():
@@ -193,7 +197,9 @@ class EmulatedAgent:
             yield work
         finally:
             with self._time.now():
-                if self._inside.pop(call.attempt, None) is not None:
+                if self._inside.pop(call.attempt, None) is None:
+                    call.usage = Usage(job.tokens_in, 0, job.tokens_out)
+                else:
                     job.progress = 0.0
                     engine.cancel(job)
                     call.usage = job.used_so_far()
@@ -217,6 +223,10 @@ class EmulatedAgent:
             _set(self._inside[job.attempt].first)
 
 
+async def _well() -> bool:
+    return True
+
+
 class _Work:
     """A job inside an engine, and the moments that its call waits for."""
 
@@ -226,9 +236,8 @@ class _Work:
         self.first: asyncio.Future[None] = loop.create_future()
         self.ended: asyncio.Future[None] = loop.create_future()
 
-    def check(self, call: Call) -> None:
-        """Write down what was used; raise as the attempt's luck has it."""
-        call.usage = Usage(self.job.tokens_in, 0, self.job.tokens_out)
+    def check(self) -> None:
+        """Raise as the attempt's luck has it."""
         if self.job.outcome == Outcome.INVALID:
             raise InvalidTask("the emulated agent turned the task down, as the scenario's failures have it")
         if self.job.outcome != Outcome.OK:

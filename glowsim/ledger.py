@@ -37,8 +37,8 @@ _NOBODY: Final = 0
 class Ledger(NamedTuple):
     """A bill, taken apart."""
 
-    table: pd.DataFrame
-    """A row for each (agent, domain, tenant) that used something, a column of US dollars for each part."""
+    rows: list[dict[str, Any]]
+    """One for each (agent, domain, tenant) that used something, with US dollars for each part."""
     totals_usd: dict[str, float]
     """Part -> US dollars."""
 
@@ -47,10 +47,21 @@ class Ledger(NamedTuple):
         """The bill."""
         return fsum(self.totals_usd.values())
 
-    def by(self, *keys: str) -> pd.DataFrame:
-        """Return the parts by some of ``agent``, ``domain`` and ``tenant``."""
-        grouped: pd.DataFrame = self.table.groupby(list(keys), sort=False)[list(PARTS)].agg(fsum)
-        return grouped
+    @property
+    def table(self) -> pd.DataFrame:
+        """The rows as a table of pandas."""
+        import pandas as pd
+
+        return pd.DataFrame(self.rows, columns=["agent", "domain", "tenant", *PARTS])
+
+    def by(self, key: str) -> dict[Any, dict[str, float]]:
+        """Return agent, domain or tenant -> the parts, in the order of the rows."""
+        grouped: dict[Any, list[dict[str, Any]]] = {}
+        for row in self.rows:
+            grouped.setdefault(row[key], []).append(row)
+        return {
+            name: {part: fsum(row[part] for row in rows) for part in PARTS} for name, rows in grouped.items()
+        }
 
 
 def ledger(run: Recording | Tables, scenario: Scenario, warmup_s: float = 0.0) -> Ledger:
@@ -83,8 +94,6 @@ def ledger(run: Recording | Tables, scenario: Scenario, warmup_s: float = 0.0) -
     -----
     A cached answer costs nothing here: whoever asked first has paid for it.
     """
-    import pandas as pd
-
     tables = fold(run, scenario) if isinstance(run, Recording) else run
     attempts = _joined(tables)
     sums: dict[tuple[int, int], dict[str, list[float]]] = {}
@@ -100,8 +109,7 @@ def ledger(run: Recording | Tables, scenario: Scenario, warmup_s: float = 0.0) -
         | {part: fsum(usd) for part, usd in parts.items()}
         for (agent, tenant), parts in sorted(sums.items())
     ]
-    table = pd.DataFrame(rows, columns=["agent", "domain", "tenant", *PARTS])
-    return Ledger(table, {part: fsum(table[part]) for part in PARTS})
+    return Ledger(rows, {part: fsum(usd for parts in sums.values() for usd in parts[part]) for part in PARTS})
 
 
 _Entry = tuple[int, int, str, float]
@@ -162,45 +170,47 @@ def _tokens(attempts: Table) -> dict[str, Ints]:
 
 
 def _of_instances(tables: Tables, attempts: Table, warmup_s: float) -> Iterator[_Entry]:
-    """Yield the price of instances' time: busy by tenant, and idle."""
-    end_s = float(tables.samples["t_s"][-1])
-    of_instance = _rows_by(attempts["instance"])
+    """Yield the price of instances' time: busy by agent and tenant, idle by agent."""
     changes = tables.instances
-    for number, rows in _rows_by(changes["instance"]).items():
-        usd_per_s = float(changes["usd_per_hour"][rows[0]]) / 3600.0
-        if not usd_per_s:
-            continue
-        agent = int(changes["agent"][rows[0]])
-        gone = rows[changes["state"][rows] >= State.GONE]
-        until_s = float(changes["t_s"][gone[-1]]) if len(gone) else end_s
-        from_s = max(float(changes["t_s"][rows[0]]), warmup_s)
-        alive_s = max(until_s - from_s, 0.0)
-        on_it = of_instance.get(number, np.zeros(0, dtype=np.int64))
-        starts_s = attempts["t_dispatch_s"][on_it].clip(from_s, until_s)
-        ends_s = np.nan_to_num(attempts["t_finish_s"][on_it], nan=until_s).clip(from_s, until_s)
-        busy_s = _shares_s(starts_s, ends_s)
-        for tenant in np.unique(attempts["tenant"][on_it]).tolist():
-            yield agent, tenant, "busy", fsum(busy_s[attempts["tenant"][on_it] == tenant]) * usd_per_s
-        yield agent, _NOBODY, "idle", max(alive_s - fsum(busy_s), 0.0) * usd_per_s
+    numbers, first = np.unique(changes["instance"], return_index=True)
+    if not len(numbers):
+        return
+    agent = changes["agent"][first].astype(np.int64)
+    usd_per_s = changes["usd_per_hour"][first] / 3600.0
+    until_s = np.full(len(numbers), float(tables.samples["t_s"][-1]))
+    gone = changes["state"] >= State.GONE
+    until_s[np.searchsorted(numbers, changes["instance"][gone])] = changes["t_s"][gone]
+    from_s = np.maximum(changes["t_s"][first], warmup_s)
+    until_s = np.maximum(until_s, from_s)
+
+    on = np.searchsorted(numbers, attempts["instance"])
+    starts_s = attempts["t_dispatch_s"].clip(from_s[on], until_s[on])
+    ends_s = np.where(np.isnan(attempts["t_finish_s"]), until_s[on], attempts["t_finish_s"])
+    busy_s = _shares_s(on, starts_s, ends_s.clip(from_s[on], until_s[on]))
+    busy_usd = busy_s * usd_per_s[on]
+    tenants, tenant = np.unique(attempts["tenant"], return_inverse=True)
+    groups, which = np.unique(agent[on] * len(tenants) + tenant, return_inverse=True)
+    paid = np.unique(agent[usd_per_s > 0.0]).tolist()
+    for group, usd in zip(groups.tolist(), np.bincount(which, busy_usd).tolist(), strict=True):
+        if group // len(tenants) in paid:
+            yield group // len(tenants), int(tenants[group % len(tenants)]), "busy", usd
+    idle_s = until_s - from_s - np.bincount(on, busy_s, minlength=len(numbers))
+    idle_usd = np.bincount(agent, np.maximum(idle_s, 0.0) * usd_per_s)
+    for number in paid:
+        yield number, _NOBODY, "idle", float(idle_usd[number])
 
 
-def _rows_by(numbers: npt.NDArray[Any]) -> dict[int, Ints]:
-    """Return number -> its rows, in order."""
-    order = np.argsort(numbers, kind="stable")
-    found, firsts = np.unique(numbers[order], return_index=True)
-    return dict(zip(found.tolist(), np.split(order, firsts)[1:], strict=True))
+def _shares_s(on: Ints, starts_s: Floats, ends_s: Floats) -> Floats:
+    """Return each interval's share of the time that they cover, where those on the same instance share equally.
 
-
-def _shares_s(starts_s: Floats, ends_s: Floats) -> Floats:
-    """Return each interval's share of the time that they cover, where those that overlap share equally.
-
-    >>> _shares_s(np.array([0.0, 2.0, 9.0]), np.array([4.0, 6.0, 10.0])).tolist()
-    [3.0, 3.0, 1.0]
+    >>> starts_s, ends_s = np.array([0.0, 2.0, 9.0, 2.0]), np.array([4.0, 6.0, 10.0, 3.0])
+    >>> _shares_s(np.array([0, 0, 0, 7]), starts_s, ends_s).tolist()
+    [3.0, 3.0, 1.0, 1.0]
     """
     n = len(starts_s)
     moments = np.concatenate([starts_s, ends_s])
-    order = np.argsort(moments, kind="stable")
-    running = np.cumsum(np.where(order < n, 1, -1))[:-1]
+    order = np.lexsort((moments, np.concatenate([on, on])))
+    running = np.cumsum(np.where(order < n, 1, -1))[:-1]  # 0 from one instance to the next
     gaps_s = np.diff(moments[order])
     each_s = np.divide(gaps_s, running, out=np.zeros_like(gaps_s), where=running > 0)
     passed_s = np.empty(2 * n)

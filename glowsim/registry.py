@@ -16,7 +16,7 @@ import importlib.metadata
 import importlib.util
 import inspect
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
@@ -307,7 +307,11 @@ def _own(package: str) -> Path:
     return beside
 
 
-_MADE_UP: Final[dict[str, Any]] = {"agent": 0, "prices": ()}
+_MADE_UP: Final[dict[str, Callable[[], Any]]] = {
+    "agent": lambda: 0,
+    "prices": tuple,
+    "stream": lambda: importlib.import_module("glowsim.core.streams").Stream(0),
+}
 """What a controller may be handed where one is made only to see whether it can be."""
 _SUFFIXES: Final = (("_per_s", RATE), ("_usd", MONEY), ("_s", DURATION))
 
@@ -425,7 +429,7 @@ def _refused(
     if any(name not in _MADE_UP for name in handed):
         return
     try:
-        controller(*(_MADE_UP[name] for name in handed), **arguments)
+        controller(*(_MADE_UP[name]() for name in handed), **arguments)
     except ValueError as error:
         first, _, rest = str(error).partition(": ")
         keys = {parameter.name: parameter.key for parameter in known.values()}

@@ -50,6 +50,12 @@ Table = dict[str, Column]
 _SAMPLES = 600
 ENDINGS = ("open", "answered", "rejected", "failed", "abandoned")
 _ANSWERED = {Code.OWN: "own", Code.CACHED: "cached", Code.JOINED: "joined", Code.REPEATED: "repeated"}
+_TURNED_AWAY = (
+    Code.TOO_LARGE, Code.LIMITED, Code.QUEUE_FULL, Code.KEY_REUSED, Code.LIMIT_UNKNOWN, Code.SHED, Code.NO_BUDGET,
+    Code.ALL_OPEN, Code.EXHAUSTED, Code.NOT_RETRYABLE, Code.TIMED_OUT, Code.WAITED_TOO_LONG, Code.BROKEN_STREAM,
+    Code.NO_TIME_TO_RETRY, Code.APOLOGY,
+)  # fmt: skip
+"""Why a request was rejected or failed."""
 
 
 class RunError(GlowsimError):
@@ -195,6 +201,9 @@ def _requests(recording: Recording, times: Column, attempts: Table) -> Table:
     tokens_out = np.zeros(n, dtype=np.int32)
     has = answered_by >= 0
     tokens_out[has] = attempts["tokens_out"][answered_by[has]]
+    other_model = np.zeros(n, dtype=np.uint8)
+    sourced = source > 0
+    other_model[sourced] = _on_another_model(attempts)[source[sourced] - 1]
     return {
         "request_id": arrived["request_id"].copy(),
         "agent": arrived["agent"].copy(),
@@ -212,11 +221,29 @@ def _requests(recording: Recording, times: Column, attempts: Table) -> Table:
         "ending": ending,
         "how": how,
         "outcome": outcome,
+        "other_model": other_model,
         "attempts": np.bincount(mine, minlength=n).astype(np.int16),
         "tokens_in": arrived["tokens_in"].copy(),
         "tokens_out": tokens_out,
         "cost_usd": np.bincount(mine, weights=attempts["cost_usd"], minlength=n),
     }
+
+
+def _on_another_model(attempts: Table) -> Column:
+    """Return whether each attempt ran on another model than its request was first meant for."""
+    model = attempts["model"]
+    if not len(model) or model.min() == model.max():
+        return np.zeros(len(model), dtype=bool)
+    order = np.argsort(attempts["request_id"], kind="stable")
+    request_id, model = attempts["request_id"][order], model[order]
+    moved = attempts["reason"][order] == Code.OTHER_MODEL
+    moved[1:] |= (request_id[1:] == request_id[:-1]) & (model[1:] != model[:-1])
+    moves = np.cumsum(moved)
+    _, first, which = np.unique(request_id, return_index=True, return_inverse=True)
+    before = (moves - moved)[first]
+    found = np.empty(len(model), dtype=bool)
+    found[order] = moves > before[which]
+    return found
 
 
 def _instances(recording: Recording, scenario: Scenario) -> Table:
@@ -358,6 +385,9 @@ def figures(tables: Tables, warmup_s: float = 0.0, agents: Sequence[int] | None 
     arrivals = part["t_arrive_s"]
     span_s = float(arrivals.max()) - warmup_s if launched else math.nan
     cached = np.isin(part["how"][answered], (Code.CACHED, Code.JOINED, Code.REPEATED))
+    stale = answered & (part["how"] == Code.STALE)
+    other_model = answered & (part["other_model"] == 1) & ~stale
+    turned_away = np.bincount(part["how"][(part["ending"] == 2) | (part["ending"] == 3)], minlength=256)
     found = {
         "launched": launched,
         "completed": completed,
@@ -365,6 +395,7 @@ def figures(tables: Tables, warmup_s: float = 0.0, agents: Sequence[int] | None 
         "error_rate": float(((part["ending"] == 2) | (part["ending"] == 3)).sum()) / launched
         if launched
         else math.nan,
+        "degraded_rate": float((stale | other_model).sum()) / launched if launched else math.nan,
         "request_rate_per_s": launched / span_s if launched and span_s > 0 else math.nan,
         "tokens_in": float(part["tokens_in"][answered].sum()),
         "tokens_out": float(part["tokens_out"][answered].sum()),
@@ -378,7 +409,10 @@ def figures(tables: Tables, warmup_s: float = 0.0, agents: Sequence[int] | None 
         "failed": float((part["ending"] == 3).sum()),
         "abandoned": float((part["ending"] == 4).sum()),
         "open": float((part["ending"] == 0).sum()),
+        "answered_stale": float(stale.sum()),
+        "answered_other_model": float(other_model.sum()),
     }
+    found |= {f"ended_{code.name.lower()}": float(turned_away[code]) for code in _TURNED_AWAY}
     found |= _spread("latency_s", latency, ("min", "mean", "p50", "p95", "p99", "max"))
     found |= _spread("first_token_s", first, ("p50", "p95", "p99"))
     found |= _spread("wait_s", wait, ("mean", "p95"))

@@ -2,12 +2,45 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from glowsim.scenario import format_duration
 
-__all__ = ["render", "shown"]
+__all__ = ["ENDED", "PARTS", "render", "shown"]
+
+ENDED: Final = {
+    "too_large": "too large",
+    "limited": "over a limit",
+    "queue_full": "queue full",
+    "key_reused": "idempotency key of another payload",
+    "limit_unknown": "no word from a shared limit",
+    "shed": "shed for a more important one",
+    "no_budget": "budget spent",
+    "all_open": "every breaker open",
+    "exhausted": "attempts exhausted",
+    "not_retryable": "not retryable",
+    "timed_out": "timed out",
+    "waited_too_long": "waited too long",
+    "broken_stream": "stream broken",
+    "no_time_to_retry": "no time to retry",
+    "apology": "apology in place of an answer",
+}
+"""Why a request was rejected or failed -> the words for it."""
+
+PARTS: Final = {
+    "fresh_input": "input tokens",
+    "cache_read": "input tokens read from a prompt cache",
+    "cache_write": "input tokens written to a prompt cache",
+    "output": "output tokens",
+    "reasoning": "reasoning tokens",
+    "retries": "tokens of attempts that led to no answer",
+    "busy": "instances at work",
+    "idle": "instances idle",
+}
+"""Part of the bill -> the words for it."""
 
 _MARKS = {"met": "✓ met", "not met": "✗ not met", "undecided": "? undecided"}
 
@@ -15,8 +48,12 @@ _MARKS = {"met": "✓ met", "not met": "✗ not met", "undecided": "? undecided"
 def shown(value: float | None, unit: str) -> str:
     """Return a figure with its unit, rounded for reading.
 
+    A share near 1 keeps two digits of its distance from it.
+
     >>> shown(1.85432, "duration"), shown(0.9987, "fraction"), shown(None, "count"), shown(0.00052, "money")
     ('1.854 s', '99.87 %', '-', '$0.00052')
+    >>> shown(0.999989, "fraction"), shown(1.0, "fraction")
+    ('99.9989 %', '100 %')
     """
     if value is None:
         return "-"
@@ -30,7 +67,8 @@ def shown(value: float | None, unit: str) -> str:
                 else format_duration(round(value))
             )
         case "fraction":
-            return f"{value * 100:.4g} %"
+            digits = 4 if not 0.0 < value < 1.0 else max(4, 1 - math.floor(math.log10(1.0 - value)))
+            return f"{value * 100:.{digits}g} %"
         case "rate":
             return f"{value:.4g}/s"
         case "money":
@@ -47,7 +85,7 @@ def render(summary: dict[str, Any], folder: Path, wall_s: float) -> str:
         found = metrics[metric]
         text = shown(found["value"], unit)
         if found["low"] is not None and found["low"] != found["high"]:
-            text += f"   [{shown(found['low'], unit)}, {shown(found['high'], unit)}]"
+            text += f"   [{shown(max(found['low'], 0.0), unit)}, {shown(found['high'], unit)}]"
         return f"  {label + ' ':.<22} {text}{note}"
 
     def row(label: str, name: str, which: tuple[str, ...]) -> str:
@@ -81,8 +119,18 @@ def render(summary: dict[str, Any], folder: Path, wall_s: float) -> str:
         figure("cost per task", "cost_usd_per_task", "money"),
         figure("cache hits", "cache_hit_rate", "fraction"),
         figure("retries", "retries", "count"),
-        "",
     ]
+    for label, listed in (("cost by part", _parts(summary)), ("turned away", _ended(metrics))):
+        if listed:
+            lines.append(f"  {label + ' ':.<22} {'   '.join(listed)}")
+    if metrics["degraded_rate"]["value"]:
+        stale, other = (
+            shown(metrics[f"answered_{how}"]["value"], "count") for how in ("stale", "other_model")
+        )
+        lines.append(
+            figure("degraded", "degraded_rate", "fraction", f"   ({stale} stale, {other} by another model)")
+        )
+    lines.append("")
     if summary["slos"]:
         lines.append("service levels")
         width = max(len(slo["name"]) for slo in summary["slos"])
@@ -109,3 +157,21 @@ def render(summary: dict[str, Any], folder: Path, wall_s: float) -> str:
         )
     lines += [f"report:  {folder / 'report.html'}", f"took {wall_s:.1f} s", ""]
     return "\n".join(lines)
+
+
+def _parts(summary: Mapping[str, Any]) -> list[str]:
+    """Return the parts of the bill, the largest first."""
+    parts = summary.get("cost_parts_usd", {})
+    return [
+        f"{PARTS[part]} {shown(usd, 'money')}"
+        for part, usd in sorted(parts.items(), key=lambda one: -one[1])
+        if usd
+    ]
+
+
+def _ended(metrics: Mapping[str, Any]) -> list[str]:
+    """Return why requests were rejected or failed, with how many, the most frequent first."""
+    counts = {words: metrics[f"ended_{reason}"]["value"] for reason, words in ENDED.items()}
+    return [
+        f"{words} {shown(n, 'count')}" for words, n in sorted(counts.items(), key=lambda one: -one[1]) if n
+    ]

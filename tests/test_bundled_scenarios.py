@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
 
 from glowsim.experiment.run import run
+from glowsim.registry import BUILT_INS
 from glowsim.resources import resource
 from glowsim.scenario import Scenario, load, schema
 from glowsim.scenario.model import digest
 
+ROOT = Path(__file__).resolve().parents[1]
 SCENARIOS = sorted(resource("scenarios").glob("*.yaml"))
 TRACE = "azure_llm_2023/AzureLLMInferenceTrace_code.csv"
 
@@ -40,6 +43,14 @@ def test_the_schema_beside_them_is_the_present_one() -> None:
     assert json.loads(resource("scenarios", "scenario.schema.json").read_text()) == json.loads(
         json.dumps(schema())
     )
+
+
+def test_the_readme_names_every_scenario_and_every_controller() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    names = [path.stem for path in SCENARIOS] + [name for built_in in BUILT_INS.values() for name in built_in]
+    assert [name for name in names if f"`{name}`" not in text] == []
+    pages = re.findall(r"\]\((controllers/\S+)\)", text)
+    assert {ROOT / page for page in pages} == set((ROOT / "controllers").glob("*/README.md"))
 
 
 @pytest.mark.parametrize("name", ["phase5_load_test", "phase5_load_test_open"])

@@ -88,6 +88,7 @@ def test_json_has_the_promised_keys(folder: Path) -> None:
     assert set(found["latency_s"]) >= {"min", "p50", "p95", "p99", "max"}
     assert set(found["slos"][0]) >= {"name", "target", "value", "low", "high", "verdict"}
     assert found["replications"] == 5
+    assert sum(found["cost_parts_usd"].values()) == pytest.approx(found["cost_usd"], rel=1e-9)
     assert found["launched"] == 200
     assert done.returncode == 0
 

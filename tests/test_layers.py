@@ -29,9 +29,11 @@ ALLOWED = {
     "glowsim.results": ("glowsim.core", "glowsim.scenario"),
     "glowsim.experiment": (
         "glowsim.experiment", "glowsim.build", "glowsim.core", "glowsim.results", "glowsim.scenario", "glowsim.stats",
-        "glowsim.report", "glowsim.registry", "glowsim.sim.workload.traces",
+        "glowsim.report", "glowsim.registry", "glowsim.ledger", "glowsim.sim.workload.traces",
     ),
-    "glowsim.report": ("glowsim.report", "glowsim.scenario", "glowsim.core", "glowsim.registry", *LEAVES),
+    "glowsim.report": (
+        "glowsim.report", "glowsim.scenario", "glowsim.core", "glowsim.registry", "glowsim.ledger", *LEAVES,
+    ),
 }  # fmt: skip
 FORBIDDEN_MODULES = {
     "time",

@@ -108,6 +108,10 @@ def summarise(
         "deterministic": deterministic,
         "verdict": overall,
         "metrics": metrics,
+        "cost_parts_usd": {
+            part: math.fsum(each.cost_parts_usd[part] for each in replications) / len(replications)
+            for part in replications[0].cost_parts_usd
+        },
         "agents": {
             agent: {metric: _finite(replications[0].by_group[agent][metric]) for metric in _AGENT_FIGURES}
             | {"domain": entry.domain, "model": entry.model}

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from glowsim import build, results
 from glowsim.core import journal
 from glowsim.core.errors import ControllerError, WorldError
+from glowsim.ledger import ledger
 from glowsim.scenario import Scenario
 
 __all__ = ["Replicated", "journal_path", "part_path", "replicate"]
@@ -30,6 +31,8 @@ class Replicated(NamedTuple):
     random: bool
     little: tuple[float, float]
     digests: dict[str, str]
+    cost_parts_usd: dict[str, float]
+    """Part of the bill -> US dollars; they add up to the cost."""
     cpu_s: float
 
 
@@ -113,5 +116,6 @@ def replicate(
         built.random,
         results.little(tables),
         results.digests(tables),
+        ledger(tables, scenario, scenario.warmup_s).totals_usd,
         time.process_time() - begun_s,
     )

@@ -12,7 +12,7 @@ from glowsim.core.reasons import Code, Reason, sentence
 from glowsim.core.types import Ask, Outcome, Plan, Request, Status, Usage
 
 __all__ = [
-    "Answered", "Asker", "Call", "Closed", "Failed", "InstanceError", "InvalidTask", "Rejected", "Reply",
+    "Answered", "Asker", "Call", "Checked", "Closed", "Failed", "InstanceError", "InvalidTask", "Rejected", "Reply",
     "Scaler", "Serve", "Throttled", "Word",
 ]  # fmt: skip
 
@@ -50,7 +50,31 @@ class Reply(NamedTuple):
 
 
 Serve: TypeAlias = Callable[[Call], Awaitable[Reply] | AsyncIterator[str]]
-"""An instance: returns a `Reply`, or streams pieces of text while it keeps ``call.usage`` up to date."""
+"""An instance: returns a `Reply`, or streams pieces of text while it keeps ``call.usage`` up to date.
+
+An empty piece says no more than that it is at work.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """An instance that can also be asked whether it is well; one that cannot is left out of every probe.
+
+    >>> async def echo(call):
+    ...     return Reply(call.task, Usage())
+    >>> async def well():
+    ...     return True
+    >>> callable(Checked(echo, well))
+    True
+    """
+
+    serve: Serve
+    healthy: Callable[[], Awaitable[bool]]
+    """Says whether it is well; an exception means that it is not."""
+
+    def __call__(self, call: Call) -> Awaitable[Reply] | AsyncIterator[str]:
+        """Serve."""
+        return self.serve(call)
 
 
 class Scaler(Protocol):

@@ -49,8 +49,8 @@ class Daemon(NamedTuple):
 
 def run_daemon(
     scenario: Scenario, *, host: str = "127.0.0.1", port: int = 8080, admin_port: int = 8081,
-    upstreams: Mapping[str, Sequence[str]] | None = None, journal_path: Path, grace_s: float = 30.0,
-    allow_plugins: bool = False,
+    upstreams: Mapping[str, Sequence[str]] | None = None, health_path: str | None = None, journal_path: Path,
+    grace_s: float = 30.0, allow_plugins: bool = False,
 ) -> int:  # fmt: skip
     """Serve a scenario's fleet until SIGTERM or SIGINT; return the exit code.
 
@@ -66,6 +66,8 @@ def run_daemon(
         Of the data plane and of the admin's side; 0: chosen by the system.
     upstreams
         Agent -> URLs of its instances; agents without any are emulated.
+    health_path
+        Where those instances say how they are; without one, an instance that takes connections is well.
     journal_path
         Where the journal goes.
     grace_s
@@ -85,8 +87,8 @@ def run_daemon(
         The journal there is of another scenario, or none.
     """
     chosen = settings(
-        host=host, port=port, admin_port=admin_port, upstreams=upstreams or {}, journal_path=journal_path,
-        grace_s=grace_s,
+        host=host, port=port, admin_port=admin_port, upstreams=upstreams or {}, health_path=health_path,
+        journal_path=journal_path, grace_s=grace_s,
     )  # fmt: skip
 
     async def main() -> int:
@@ -135,6 +137,9 @@ async def serving(
             apology=chosen.apology,
             clock=time.perf_counter,
             watch=telemetry.saw,
+            idle_timeouts={
+                names[name]: agent.idle_timeout_s for name, agent in fleet if agent.idle_timeout_s is not None
+            },
         )
         if earlier is not None:
             driver.recover(earlier)
@@ -151,7 +156,13 @@ async def serving(
                     instances = [emulation.instance() for _ in range(agent.instances)]
                 else:
                     instances = [
-                        http_json(session, url, timeout_s=agent.timeout_s, model_name=models.__getitem__)
+                        http_json(
+                            session,
+                            url,
+                            timeout_s=agent.timeout_s,
+                            model_name=models.__getitem__,
+                            health_path=chosen.health_path,
+                        )
                         for url in urls[name]
                     ]
                 for instance in instances:

@@ -43,6 +43,7 @@ from glowsim.core.types import (
     Observed,
     Outcome,
     Probe,
+    Probed,
     Raise,
     Reject,
     Request,
@@ -58,6 +59,7 @@ from glowsim.live.calls import (
     Answered,
     Asker,
     Call,
+    Checked,
     Closed,
     Failed,
     InstanceError,
@@ -143,6 +145,12 @@ class Driver:
         Is called with every event and the commands that answered it.
     apology
         The content of an answer that a fallback ladder gives for want of any other.
+    idle_timeouts
+        Agent -> seconds of silence, above 0, after which an attempt of its ends as `Outcome.TIMEOUT`: from its
+        dispatch to the answer or to the first piece of a stream, and from one piece to the next. Before the
+        first piece it may be tried again; after it, the stream is broken. An agent without one is waited for.
+    probe_timeout_s
+        Seconds, above 0, within which an instance must have said that it is well.
 
     Raises
     ------
@@ -176,6 +184,7 @@ class Driver:
         clock: Callable[[], float] | None = None, asker: Asker | None = None,
         scalers: Mapping[int, Scaler] | None = None,
         watch: Callable[[Event, Sequence[Command]], None] | None = None, apology: Any = "",
+        idle_timeouts: Mapping[int, float] | None = None, probe_timeout_s: float = 5.0,
     ) -> None:  # fmt: skip
         self._loop = asyncio.get_running_loop()
         self._clock = self._loop.time if clock is None else clock
@@ -189,6 +198,8 @@ class Driver:
         """Agent -> who starts and stops its instances."""
         self._watch = watch
         self._apology = Reply(apology, Usage())
+        self._idle_timeouts = dict(idle_timeouts or {})
+        self._probe_timeout_s = probe_timeout_s
         self._tickets: dict[int, _Ticket] = {}
         self._running: dict[int, _Running] = {}
         self._instances: dict[int, _Instance] = {}
@@ -226,7 +237,7 @@ class Driver:
             Ask: self._ask,
             Forget: self._forget,
             Advance: self._advance,
-            Probe: lambda probe, number: _REFUSED,  # nobody here knows how to ask an instance
+            Probe: self._probe,
             Raise: lambda alert, number: _DONE,
             Shadowed: lambda shadowed, number: _DONE,
         }
@@ -418,23 +429,29 @@ class Driver:
         return _DONE
 
     async def _serve(self, serve: Serve, call: Call) -> Reply:
-        made = serve(call)
-        if isinstance(made, AsyncIterator):
-            pieces = []
-            async with aclosing(made):  # type: ignore[type-var]  # an async generator, or something like it
-                async for piece in made:
-                    pieces.append(piece)
-                    self._pass_on(call, piece)
-            return Reply("".join(pieces), call.usage)
-        reply = await made
+        idle_s = self._idle_timeouts.get(call.request.agent)
+        async with asyncio.timeout(idle_s) as patience:
+            made = serve(call)
+            if isinstance(made, AsyncIterator):
+                pieces = []
+                async with aclosing(made):  # type: ignore[type-var]  # an async generator, or something like it
+                    async for piece in made:
+                        if patience.expired():
+                            raise TimeoutError(f"instance {call.instance} goes on after its time")
+                        if idle_s is not None:
+                            patience.reschedule(self._loop.time() + idle_s)
+                        pieces.append(piece)
+                        self._pass_on(call, piece)
+                return Reply("".join(pieces), call.usage)
+            reply = await made
         if not isinstance(reply, Reply):
             raise InstanceError(f"instance {call.instance} gave back {type(reply).__name__}, not a Reply")
         return reply
 
     def _pass_on(self, call: Call, piece: str) -> None:
-        """Give a piece of a stream to its client; the first one commits the request to this attempt."""
+        """Give a piece of a stream to its client; the first one with text commits the request to this attempt."""
         running = self._running.get(call.attempt)
-        if running is None or running.cancelling or not call.request.stream:
+        if not piece or running is None or running.cancelling or not call.request.stream:
             return
         if isnan(running.first_token_s):
             now_s = self.now_s()
@@ -637,6 +654,35 @@ class Driver:
                     del self._scaling[command]
                     self._effect(command, _REFUSED if state == State.FAILED else _DONE)
         self.tell(InstanceChanged(now_s, instance.agent, number, state, instance.region))
+
+    # --- health ---------------------------------------------------------------------------------------
+
+    def _probe(self, command: Probe, number: int) -> Effect | None:
+        """Ask every ready instance that can be asked how it is."""
+        asked = {
+            each.number: each.serve
+            for each in self._instances.values()
+            if each.agent == command.agent and each.state == State.READY and isinstance(each.serve, Checked)
+        }
+        if not asked:
+            return _REFUSED
+        self._chore(self._ask_all(asked), partial(self._probed, command.agent, number))
+        return _LATER
+
+    async def _ask_all(self, asked: dict[int, Checked]) -> tuple[tuple[int, bool], ...]:
+        said = await asyncio.gather(*map(self._is_well, asked.values()), return_exceptions=True)
+        for number, each in zip(asked, said, strict=True):
+            if isinstance(each, BaseException):
+                _log.info("instance %d did not say that it is well: %r", number, each)
+        return tuple((number, each is True) for number, each in zip(asked, said, strict=True))
+
+    async def _is_well(self, instance: Checked) -> bool:
+        async with asyncio.timeout(self._probe_timeout_s):
+            return await instance.healthy()
+
+    def _probed(self, agent: int, number: int, task: asyncio.Task[tuple[tuple[int, bool], ...]]) -> None:
+        self._effect(number, _DONE)
+        self.tell(Probed(self.now_s(), agent, task.result()))
 
     # --- beginning and ending -------------------------------------------------------------------------
 

@@ -78,6 +78,8 @@ class Settings(BaseModel):
     admin_port: Port = 8081
     upstreams: dict[str, tuple[Annotated[str, AfterValidator(_url)], ...]] = {}
     """Agent -> the URLs of its instances; agents without any are emulated."""
+    health_path: Annotated[str, Field(pattern="^/")] | None = None
+    """Where instances say how they are; without one, an instance that takes connections is well."""
     journal_path: Path
     grace_s: Annotated[float, Field(gt=0.0, le=3600.0)] = 30.0
     """From the order to stop until the process has ended."""

@@ -7,14 +7,16 @@ A URL that ends in ``/chat/completions`` is spoken to as OpenAI's API is; any ot
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from typing import Any
+from urllib.parse import urljoin, urlsplit
 
 import aiohttp
 
 from glowsim.core.types import Usage
-from glowsim.live.calls import Call, InstanceError, InvalidTask, Reply, Serve, Throttled
+from glowsim.live.calls import Call, Checked, InstanceError, InvalidTask, Reply, Throttled
 
 __all__ = ["http_json"]
 
@@ -23,13 +25,15 @@ _INVALID = frozenset({400, 413, 422})
 
 
 def http_json(
-    session: aiohttp.ClientSession, url: str, *, timeout_s: float, model_name: Callable[[int], str]
-) -> Serve:
+    session: aiohttp.ClientSession, url: str, *, timeout_s: float, model_name: Callable[[int], str],
+    health_path: str | None = None,
+) -> Checked:  # fmt: skip
     """Return an instance that posts every call to a URL.
 
     Status 429 is `Throttled`; 400, 413 and 422 are `InvalidTask`; everything else above 299, and an answer
     that cannot be read, is an `InstanceError`. No connection, or a stream that stops short, is a
-    `ConnectionError`; too long without a byte is a `TimeoutError`.
+    `ConnectionError`; too long a call is a `TimeoutError`. Each event of a stream is a piece, an empty one where
+    it brings no text; comments are none, since whatever stands in between may send them.
 
     Parameters
     ----------
@@ -41,6 +45,9 @@ def http_json(
         Longest time for a call, above 0.
     model_name
         The name of a plan's model.
+    health_path
+        Where on its host the instance says how it is: it is well if a GET is answered with a status from 200 to
+        399. Without one, it is well if it takes a connection.
     """
     talks_openai = url.rstrip("/").endswith("/chat/completions")
     limits = aiohttp.ClientTimeout(total=timeout_s)
@@ -74,8 +81,7 @@ def http_json(
                 async for data in _events(response):
                     piece, ends = _piece(data, call)
                     complete = complete or ends
-                    if piece:
-                        yield piece
+                    yield piece
                 if not complete:
                     raise ConnectionError(f"{url}: the stream stopped before it was complete")
         except aiohttp.ClientError as error:
@@ -84,7 +90,22 @@ def http_json(
     def serve(call: Call) -> Any:
         return stream(call) if call.request.stream else answer(call)
 
-    return serve
+    async def healthy() -> bool:
+        if health_path is None:
+            return await _connects(url)
+        async with session.get(urljoin(url, health_path), allow_redirects=False) as response:
+            return 200 <= response.status < 400
+
+    return Checked(serve, healthy)
+
+
+async def _connects(url: str) -> bool:
+    where = urlsplit(url)
+    _, writer = await asyncio.open_connection(
+        where.hostname, where.port or (443 if where.scheme == "https" else 80)
+    )
+    writer.close()
+    return True
 
 
 def _lost(url: str, error: aiohttp.ClientError) -> Exception:

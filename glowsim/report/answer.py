@@ -27,6 +27,7 @@ NAMES: Final = {
     "wait_s_p95": "wait for an instance, p95",
     "success_rate": "success rate",
     "error_rate": "error rate",
+    "degraded_rate": "answers stale or by another model",
     "request_rate_per_s": "request rate",
     "cost_usd": "cost",
     "cost_tokens_usd": "cost of tokens",
@@ -51,8 +52,8 @@ _UNITS: Final = METRICS | {
 }  # fmt: skip
 _GROUPS: Final = {
     "Requests": (
-        "launched", "completed", "success_rate", "error_rate", "request_rate_per_s", "rejected", "failed",
-        "abandoned", "open", "retries", "cache_hit_rate",
+        "launched", "completed", "success_rate", "error_rate", "degraded_rate", "request_rate_per_s", "rejected",
+        "failed", "abandoned", "open", "retries", "cache_hit_rate",
     ),
     "Latency of answered requests": (
         "latency_s_min", "latency_s_mean", "latency_s_p50", "latency_s_p95", "latency_s_p99", "latency_s_max",

@@ -30,6 +30,8 @@ __all__ = [
 Floats = npt.NDArray[np.float64]
 
 _WIDTH_IN: Final = 7.2
+_LETTER: Final = 0.008
+"""Share of the time axis that a letter of a label takes."""
 _LINES: Final = {50: (BLUE, "-", "median"), 95: (ORANGE, "--", "p95"), 99: (RED, ":", "p99")}
 
 
@@ -41,11 +43,11 @@ class Target(NamedTuple):
 
 
 class Backdrop(NamedTuple):
-    """What lies behind the pictures over time: their end, the warm-up, faults as (from, to); in seconds."""
+    """What lies behind the pictures over time: their end, the warm-up, faults as (from, to, label); in seconds."""
 
     end_s: float
     warmup_s: float
-    faults_s: tuple[tuple[float, float], ...]
+    faults: tuple[tuple[float, float, str], ...]
 
 
 def latency_distribution(latency_s: Floats, targets: Sequence[Target]) -> str:
@@ -103,7 +105,7 @@ def _tail(axes: Axes, latency_s: Floats, targets: Sequence[Target]) -> None:
     axes.step(x, np.maximum(100 * shares, lowest / 10), where="post", color=BLUE)
     axes.set_xscale("log")
     axes.set_yscale("log")
-    right = max(1.15 * largest, 2 * left, *(4 * target.latency_s for target in targets), 0.0)
+    right = max(1.15 * largest, 2 * left, *(_beside(left, target.latency_s) for target in targets), 0.0)
     axes.set_xlim(left / scale.factor, right / scale.factor)
     axes.set_ylim(min(lowest, 50.0), 130)
     for target in targets:
@@ -125,34 +127,49 @@ def _tail(axes: Axes, latency_s: Floats, targets: Sequence[Target]) -> None:
     _plain_logarithm(axes.yaxis, (1,))
 
 
+def _beside(left: float, at: float) -> float:
+    """Return where a logarithmic axis ends that leaves a third of itself for words beside a point."""
+    return left * float(max(at / left, 1.0) ** 1.5)
+
+
 def requests_over_time(
     slices: OverTime, moments_s: Floats, waiting: Floats, in_flight: Floats, back: Backdrop
 ) -> str:
-    """Return latency percentiles, arrivals and completions, and requests waiting and in flight over time.
+    """Return latency percentiles, rates, the share of errors, and requests waiting and in flight over time.
+
+    The rates are of arrivals, attempts and completions: where attempts leave arrivals behind, retries make
+    load of their own.
 
     Parameters
     ----------
     slices
-        Percentiles and rates.
+        Percentiles, rates and shares.
     moments_s, waiting, in_flight
         Levels of the whole fleet at these moments, shape (m,) each.
     back
         What lies behind.
     """
-    with _figure(4.6) as (figure, svg):
-        latency, rate, level = figure.subplots(3, 1, sharex=True)
-        figure.subplots_adjust(left=0.075, right=0.985, top=0.95, bottom=0.09, hspace=0.36)
-        clock = _time_axis((latency, rate, level), back)
+    with _figure(5.6) as (figure, svg):
+        latency, rate, errors, level = figure.subplots(4, 1, sharex=True)
+        figure.subplots_adjust(left=0.075, right=0.985, top=0.96, bottom=0.075, hspace=0.4)
+        clock = _time_axis((latency, rate, errors, level), back)
         _percentiles(latency, slices, clock)
-        most = max(float(slices.arrivals_per_s.max()), float(slices.completions_per_s.max()))
+        most = max(
+            float(each.max())
+            for each in (slices.arrivals_per_s, slices.attempts_per_s, slices.completions_per_s)
+        )
         scale = scale_of("rate", most)
         edges = slices.edges_s / clock.factor
-        rate.stairs(slices.arrivals_per_s / scale.factor, edges, baseline=None, color=BLUE, label="arrivals")
-        rate.stairs(
-            slices.completions_per_s / scale.factor, edges, baseline=None, color=ORANGE, label="completions",
-            linestyle="--",
-        )  # fmt: skip
-        headed(rate, f"Requests{scale.after}")
+        for values, colour, line, name in (
+            (slices.arrivals_per_s, BLUE, "-", "arrivals"),
+            (slices.attempts_per_s, RED, ":", "attempts"),
+            (slices.completions_per_s, ORANGE, "--", "completions"),
+        ):
+            rate.stairs(values / scale.factor, edges, baseline=None, color=colour, linestyle=line, label=name)
+        headed(rate, f"Requests and attempts{scale.after}")
+        errors.stairs(100 * slices.error_share, edges, baseline=None, color=RED, label="rejected or failed")
+        errors.set_ylim(0, max(1.0, errors.get_ylim()[1]))
+        headed(errors, "Errors (% of the requests that arrived then)")
         at = moments_s / clock.factor
         level.step(at, in_flight, where="post", color=BLUE, label="in flight", linewidth=0.9)
         level.step(at, waiting, where="post", color=ORANGE, linestyle="--", label="waiting", linewidth=1.1)
@@ -241,12 +258,33 @@ def _time_axis(panels: Sequence[Axes], back: Backdrop) -> Scale:
     for axes in panels:
         if back.warmup_s:
             axes.axvline(back.warmup_s / clock.factor, color=SOFT, linestyle=":", linewidth=0.9)
-        for begin_s, end_s in back.faults_s:
-            axes.axvspan(begin_s / clock.factor, end_s / clock.factor, color=BAND, linewidth=0)
+        for begin_s, end_s, _ in back.faults:
+            axes.axvspan(begin_s / clock.factor, end_s / clock.factor, color=BAND, linewidth=0.7)
+    _name_faults(panels[0], back, clock)
     panels[-1].locator_params(axis="x", steps=[1, 2, 5, 10])
     panels[-1].set_xlim(0, back.end_s / clock.factor)
     panels[-1].set_xlabel(f"simulated time ({clock.after.strip()})")
     return clock
+
+
+def _name_faults(axes: Axes, back: Backdrop, clock: Scale) -> None:
+    """Write each fault's label at the top of its band, where the one before leaves room for it."""
+    free_s = 0.0
+    for begin_s, _, label in sorted(back.faults):
+        if free_s <= begin_s < 0.95 * back.end_s:
+            at = begin_s / clock.factor
+            place = ("data", "axes fraction")
+            axes.annotate(
+                label,
+                (at, 1.0),
+                (2, -2),
+                xycoords=place,
+                textcoords="offset points",
+                va="top",
+                fontsize=7,
+                color=SOFT,
+            )
+            free_s = begin_s + (0.02 + _LETTER * len(label)) * back.end_s
 
 
 def _whole_numbers(axes: Axes) -> None:

@@ -168,8 +168,12 @@ def rounded(
         _same_side(number, target, scale, decimals) for number in numbers for target in targets
     ):
         decimals += 1
-    first = scale.before + scale.number(low, decimals if low else 0)
-    return Rounded(scale.write(value, decimals), f"{first} to {scale.write(high, decimals)}")
+
+    def kept(number: float) -> int:  # none and all are exact: 0 %, 100 %
+        return 0 if number == 0 or (unit == "fraction" and number == 1) else decimals
+
+    first = scale.before + scale.number(low, kept(low))
+    return Rounded(scale.write(value, kept(value)), f"{first} to {scale.write(high, kept(high))}")
 
 
 def _decimals_of(half_width: float) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,9 +14,14 @@ __all__ = ["First", "Labelled", "read_first"]
 Floats = npt.NDArray[np.float64]
 
 _REQUESTS = (
-    "request_id", "agent", "t_arrive_s", "t_end_s", "latency_s", "ending", "how", "outcome",
+    "request_id", "agent", "tenant", "t_arrive_s", "t_end_s", "latency_s", "ending", "how", "outcome",
+    "other_model",
 )  # fmt: skip
-_ATTEMPTS = ("request_id", "model", "tokens_in", "tokens_cached", "tokens_out", "cost_usd")
+_ATTEMPTS = (
+    "request_id", "instance", "model", "t_dispatch_s", "t_finish_s", "outcome", "tokens_in", "tokens_cached",
+    "tokens_out", "cost_usd",
+)  # fmt: skip
+_INSTANCES = ("t_s", "agent", "instance", "state", "usd_per_hour")
 _SAMPLES = ("t_s", "agent", "waiting", "in_flight", "ready", "starting", "wanted")
 _DECISIONS = ("t_s", "agent", "kind", "subject", "value", "other", "why")
 
@@ -26,16 +32,26 @@ class Labelled(NamedTuple):
     codes: npt.NDArray[np.int64]
     names: list[str]
 
+    def numbers(self, order: Sequence[str]) -> npt.NDArray[np.int64]:
+        """Return the place of each row's name in an order of names; its length for one that is not there.
+
+        >>> Labelled(np.array([0, 1, 0]), ["b", "c"]).numbers(["a", "b"]).tolist()
+        [1, 2, 1]
+        """
+        places = [order.index(name) if name in order else len(order) for name in self.names]
+        return np.array(places, dtype=np.int64)[self.codes]
+
 
 class First(NamedTuple):
     """The tables of replication 0, those columns that reports use.
 
-    ``requests``, ``attempts`` and ``decisions`` map a column to its values, names as ``Labelled``;
-    ``fleet`` holds the samples of all agents added up, on one grid of moments.
+    ``requests``, ``attempts``, ``instances`` and ``decisions`` map a column to its values, names as
+    ``Labelled``; ``fleet`` holds the samples of all agents added up, on one grid of moments.
     """
 
     requests: dict[str, Any]
     attempts: dict[str, Any]
+    instances: dict[str, Any]
     decisions: dict[str, Any]
     fleet: dict[str, Floats]
 
@@ -57,6 +73,7 @@ def read_first(folder: Path) -> First:
     return First(
         _read(folder / "requests.parquet", _REQUESTS),
         _read(folder / "attempts.parquet", _ATTEMPTS),
+        _read(folder / "instances.parquet", _INSTANCES),
         _read(folder / "decisions.parquet", _DECISIONS),
         _added_up(samples),
     )

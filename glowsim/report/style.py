@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BAND", "BLUE", "GREEN", "GRID", "INK", "ORANGE", "RED", "SOFT", "STYLE", "bare", "headed"]
 
-INK, SOFT, GRID, BAND = "#22303c", "#5b6873", "#e3e7ea", "#eceff1"
+INK, SOFT, GRID, BAND = "#22303c", "#5b6873", "#e3e7ea", "#dfe4e7"
 BLUE, ORANGE, GREEN, RED = "#1f5fa8", "#b8560b", "#1b7a5a", "#a3293d"
 STYLE: Final[Any] = {
     "svg.fonttype": "none",

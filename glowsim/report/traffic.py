@@ -9,12 +9,15 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from glowsim.core.types import Severity
 from glowsim.report import figures
 from glowsim.report.binning import over_time
 from glowsim.report.blocks import Block, figure, section, table, text
+from glowsim.report.faults import label, said
 from glowsim.report.numbers import DASH, exact, plain
 from glowsim.report.reading import First, Labelled
 from glowsim.scenario import Scenario
+from glowsim.summary import ENDED
 
 __all__ = ["Traffic"]
 
@@ -26,6 +29,7 @@ _ENDINGS: Final = {
     "cached": "answered from the cache",
     "joined": "answered together with an equal request",
     "repeated": "answered again: repeated under the same key",
+    "stale": "answered from the cache, out of date",
     "rejected": "rejected",
     "failed": "failed",
     "abandoned": "abandoned: the user went away",
@@ -55,7 +59,7 @@ class Traffic:
         self._end_s = float(moments_s[-1])
         self._counted: Bools = self._requests["t_arrive_s"] >= scenario.warmup_s
         self._answered = _is(self._requests["ending"], "answered")
-        faults = tuple((fault.at_s, fault.at_s + fault.lasts_s) for fault in scenario.faults)
+        faults = tuple((fault.at_s, fault.at_s + fault.lasts_s, label(fault)) for fault in scenario.faults)
         self._back = figures.Backdrop(self._end_s, scenario.warmup_s, faults)
 
     def latency(self) -> Block:
@@ -85,40 +89,43 @@ class Traffic:
         return section("latency", "Latency", "First replication.", [figure(svg, about, caption)])
 
     def time_line(self) -> Block:
-        """Return latency, rates and open requests over simulated time."""
+        """Return latency, rates, the share of errors and open requests over simulated time."""
         requests, fleet = self._requests, self._first.fleet
+        t_dispatch_s = self._first.attempts["t_dispatch_s"]
         last_s = float(np.fmax(requests["t_arrive_s"], requests["t_end_s"]).max(initial=0.0))
         if last_s <= 0:
             return section(
                 "time", "Over time", "No requests came in over time: there is nothing to show.", []
             )
         answer_s = np.where(self._answered, requests["t_end_s"], np.nan)
-        slices = over_time(requests["t_arrive_s"], answer_s, requests["latency_s"], last_s)
+        erred = _is(requests["ending"], "rejected") | _is(requests["ending"], "failed")
+        slices = over_time(
+            requests["t_arrive_s"], answer_s, requests["latency_s"], erred, t_dispatch_s, last_s,
+            min((fault.lasts_s for fault in self._scenario.faults), default=np.inf),
+        )  # fmt: skip
         back = self._back._replace(end_s=last_s)
         svg = figures.requests_over_time(slices, fleet["t_s"], fleet["waiting"], fleet["in_flight"], back)
         width = plain(float(slices.edges_s[1]), "duration")
         about = (
             f"At most {fleet['in_flight'].max():,.0f} attempts in flight and {fleet['waiting'].max():,.0f} "
-            f"requests waiting; at most {plain(float(slices.arrivals_per_s.max()), 'rate')} arrivals"
+            f"requests waiting; at most {plain(float(slices.arrivals_per_s.max()), 'rate')} arrivals and "
+            f"{plain(float(slices.attempts_per_s.max()), 'rate')} attempts; "
+            f"{len(t_dispatch_s) / len(requests['t_arrive_s']):.2f} attempts a request in all"
         )
         caption = (
-            f"{about}. Slices of {width}, latency by time of arrival; a percentile is drawn where a slice "
-            f"has enough answers for it.{self._said_behind()}"
+            f"{about}. Slices of {width}, latency and errors by time of arrival; a percentile is drawn where a "
+            f"slice has enough answers for it.{self._said_behind()}"
         )
         return section("time", "Over time", "First replication.", [figure(svg, about, caption)])
 
     def _said_behind(self) -> str:
-        faults = [
-            f"{fault.kind} of {fault.agent} at {at} for {lasts}"
-            for fault in self._scenario.faults
-            for at, lasts in [(exact(fault.at_s, "duration"), exact(fault.lasts_s, "duration"))]
-        ]
-        said = (
+        faults = [said(fault) for fault in self._scenario.faults]
+        warm = (
             " Dotted: the end of the warm-up, which the key figures leave out."
             if self._scenario.warmup_s
             else ""
         )
-        return said + (f" Grey: {_few(faults, 4)}." if faults else "")
+        return warm + (f" Grey: {_few(faults, 4)}." if faults else "")
 
     def instances(self, most: int = 20) -> Block:
         """Return instances wanted and had over time, and the decisions with their reasons."""
@@ -140,6 +147,7 @@ class Traffic:
             span = least if least == most_ready else f"{least} to {most_ready}"
             about = f"{span} instances ready in the whole fleet"
             blocks.append(figure(svg, about, f"{about}.{self._said_behind()}"))
+        blocks += self._alerts(most)
         rows = self._decisions()
         shadows = int((kinds == "shadow").sum())
         if rows:
@@ -147,15 +155,35 @@ class Traffic:
             columns = ">at|agent|what|*why"
             blocks.append(table(columns, shown, title="Decisions and their reasons", more=more))
         else:
-            blocks.append(text("No scaling decision, alert or rollout step was made."))
+            blocks.append(text("No scaling decision and no rollout step was made."))
         if shadows:
             live, candidate = (decisions[name][kinds == "shadow"] for name in ("value", "other"))
             agreed = plain(float((live == candidate).mean()), "fraction")
             blocks.append(text(f"Shadow: {shadows:,} answers compared, {agreed} equal to the live ones."))
         return section("instances", "Instances and decisions", "First replication.", blocks)
 
+    def _alerts(self, most: int) -> list[Block]:
+        """Return the alerts in order of time; where there are too many, the most severe ones."""
+        decisions = self._first.decisions
+        agents = decisions["agent"]
+        raised = [row for row, kind in enumerate(decisions["kind"]) if kind == "alert"]
+        if not raised:
+            return []
+        severity = {row: Severity(int(decisions["value"][row])) for row in raised}
+        shown = sorted(sorted(raised, key=lambda row: -severity[row])[:most])
+        rows = [
+            [
+                plain(float(decisions["t_s"][row]), "duration"), severity[row].name.lower(),
+                agents.names[agents.codes[row]], decisions["subject"][row], decisions["why"][row] or DASH,
+            ]
+            for row in shown
+        ]  # fmt: skip
+        left = len(raised) - len(rows)
+        more = f"and {left:,} more, none of them more severe, in decisions.parquet" if left else ""
+        return [table(">at|severity|agent|about|*why", rows, title="Alerts", more=more)]
+
     def _decisions(self) -> list[list[str]]:
-        """Return the alerts, the rollout steps, and the scaling decisions that change the number wanted."""
+        """Return the rollout steps, and the scaling decisions that change the number wanted."""
         decisions = self._first.decisions
         agents = decisions["agent"]
         wanted: dict[str, float] = {}
@@ -166,8 +194,6 @@ class Traffic:
             if kind == "scale":
                 before, wanted[agent] = wanted.get(agent), value
                 what = "" if before == value else f"wants {value:.0f} instances"
-            elif kind == "alert":
-                what = f"alert: {decisions['subject'][row]}"
             elif kind == "rollout":
                 share = f"{exact(other, 'fraction')} of the traffic"
                 what = f"rollout: stage {value:.0f}, {share}" if value else "rollout: rolled back"
@@ -182,6 +208,7 @@ class Traffic:
         """Return how the requests ended, by kind and reason."""
         requests = self._requests
         keys = [requests[name] for name in ("ending", "how", "outcome")]
+        keys.append(Labelled(requests["other_model"].astype(np.int64), ["", "by another model"]))
         codes = np.column_stack([key.codes[self._counted] for key in keys])
         kinds, counts = np.unique(codes, axis=0, return_counts=True)
         total = int(counts.sum())
@@ -199,10 +226,12 @@ class Traffic:
         return section("endings", "How requests ended", lead, [table(columns, rows)])
 
 
-def _ended(ending: str, how: str, outcome: str) -> tuple[str, str]:
+def _ended(ending: str, how: str, outcome: str, model: str) -> tuple[str, str]:
     if ending == "answered":
-        return _ENDINGS[how], DASH
-    reason = how.replace("_", " ") if ending in ("rejected", "failed") else ""
+        return _ENDINGS[how], model or DASH
+    reason = ENDED.get(how, how.replace("_", " ")) if ending in ("rejected", "failed") else ""
+    if how == "apology":
+        return _ENDINGS[ending], reason
     last = f"last attempt: {outcome}" if ending == "failed" and outcome not in ("none", "") else ""
     return _ENDINGS[ending], "; ".join(filter(None, (reason, last))) or DASH
 
@@ -220,12 +249,12 @@ def _few(words: Sequence[str], most: int) -> str:
 
 
 def _most_telling(rows: list[list[str]], most: int) -> tuple[list[list[str]], str]:
-    """Keep alerts and rollout steps before scaling, in order of time, and count what is left out."""
+    """Keep rollout steps before scaling, in order of time, and count what is left out."""
     if len(rows) <= most:
         return rows, ""
     ranked = sorted(range(len(rows)), key=lambda at: rows[at][2].startswith("wants"))
     kept = sorted(ranked[:most])
     left = Counter(rows[at][2].split()[0].rstrip(":") for at in ranked[most:])
-    words = {"wants": "scaling decisions", "alert": "alerts", "rollout": "rollout steps"}
+    words = {"wants": "scaling decisions", "rollout": "rollout steps"}
     said = ", ".join(f"{n:,} {words[kind]}" for kind, n in left.items())
     return [rows[at] for at in kept], f"and {said} more, in decisions.parquet"

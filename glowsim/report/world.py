@@ -10,6 +10,7 @@ from glowsim import registry
 from glowsim.report.blocks import Block, code, section, table, text
 from glowsim.report.numbers import DASH, exact, plain
 from glowsim.scenario import Scenario
+from glowsim.scenario.controllers import Limit
 from glowsim.scenario.paths import index_of, join, key_at
 
 __all__ = ["controllers", "description", "origins", "reproduction", "unknown_parts"]
@@ -158,34 +159,41 @@ def _compact(value: Any) -> str:
         )
     if isinstance(value, list):
         return f"[{', '.join(map(_compact, value))}]"
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
 def controllers(scenario: Scenario) -> Block:
     """Return who decided: each controller, its parameters with the defaults, and the agents it is for."""
-    users: dict[tuple[str, str, str], list[str]] = {}
+    users: dict[tuple[str, str, str, bool], list[str]] = {}
     for agent in scenario.fleet:
         for family, chosen in scenario.controllers_of(agent).items():
             for one in chosen:
-                users.setdefault((family, one.use, _parameters(family, one.use, one.settings)), []).append(
-                    agent.name
-                )
-                if one.shadow is not None:
-                    settings = _parameters(family, one.shadow.use, one.shadow.settings)
-                    users.setdefault((f"{family} (shadow)", one.shadow.use, settings), []).append(agent.name)
+                together = isinstance(one, Limit) and one.scope == "fleet"
+                named = [(family, one)] + ([(f"{family} (shadow)", one.shadow)] if one.shadow else [])
+                for name, each in named:
+                    key = (name, each.use, _parameters(family, each.use, each.settings), together)
+                    users.setdefault(key, []).append(agent.name)
     families = list(registry.FAMILIES)
+    in_order = sorted(users.items(), key=lambda one: families.index(one[0][0].split()[0]))
     rows = [
-        [family, use, settings, "all" if len(names) == len(scenario.fleet) else _several_agents(names)]
-        for (family, use, settings), names in sorted(
-            users.items(), key=lambda one: (families.index(one[0][0].split()[0]), one[0])
-        )
+        [family, use, settings, _whose(names, len(scenario.fleet), together)]
+        for (family, use, settings, together), names in in_order
     ]
     absent = [family for family in families if family not in {row[0] for row in rows}]
     lead = f"Not used by any agent: {', '.join(absent)}." if absent else ""
     lead += " An agent without a queue or balancer has first in, first out and round robin."
+    stacks = [scenario.controllers_of(agent) for agent in scenario.fleet]
+    if any(len(stack.get(family, ())) > 1 for stack in stacks for family in ("limiter", "breaker")):
+        lead += " Several limiters, or breakers, of an agent decide together: all must let a request through."
     return section(
         "controllers", "Controllers", lead.strip(), [table("family|controller|*parameters|agents", rows)]
     )
+
+
+def _whose(names: list[str], entries: int, together: bool) -> str:
+    if together:
+        return "all together"
+    return "all" if len(names) == entries else _several_agents(names)
 
 
 def _several_agents(names: list[str]) -> str:

@@ -109,6 +109,11 @@ class Agent(Model):
         alias="first_token_timeout",
         description="Longest time to the first token; default: none.",
     )
+    idle_timeout_s: PositiveDuration | None = Field(
+        default=None,
+        alias="idle_timeout",
+        description="Longest silence of an instance: before an answer, or within a streamed one; default: none.",
+    )
     health_check_s: PositiveDuration | None = Field(
         default=None,
         alias="health_check",

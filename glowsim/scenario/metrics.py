@@ -14,6 +14,7 @@ METRICS: Final[dict[str, str]] = {
     **{f"wait_s_{x}": "duration" for x in ("mean", "p95")},
     "success_rate": "fraction",
     "error_rate": "fraction",
+    "degraded_rate": "fraction",
     "request_rate_per_s": "rate",
     "cost_usd": "money",
     "cost_usd_per_task": "money",

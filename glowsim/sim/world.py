@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from math import fsum, inf, prod
+from math import copysign, fsum, inf, prod
 from typing import Any
 
 from simpy.core import StopSimulation
@@ -80,6 +80,8 @@ class AgentWorld:
     """Whether an instance stops working on what is cancelled, or works on for nobody."""
     variants: tuple[Variant, ...] = ()
     """Those beside the baseline."""
+    idle_timeout_s: float = inf
+    """An attempt of which nothing is heard for so long is given up; a stream that flows is heard of."""
 
     def attempt(
         self, plan: Plan, truth: Truth, request_id: int, tries: int, luck_key: int, extra_error: float = 0.0
@@ -159,6 +161,7 @@ class World:
         self.environment = Environment()
         self.agents = agents
         self.replicas: dict[int, Replica] = {}
+        self._of_agent: list[dict[int, Replica]] = [{} for _ in agents]
         self.troubles: dict[int, list[Fault]] = {}
         """Agent -> the faults that are active."""
         self._plane = plane
@@ -291,6 +294,7 @@ class World:
         """Return what starts an attempt, with what never changes bound once."""
         replica_of, inside, jobs, agents = self.replicas.get, self._inside, self._jobs, self.agents
         luck_key, troubles, environment = self._luck_key, self.troubles, self.environment
+        idle_s = {i: each.idle_timeout_s for i, each in enumerate(agents) if each.idle_timeout_s < inf}
 
         def dispatch(command: Dispatch) -> bool:
             attempt, request_id, number, plan, _ = command
@@ -300,6 +304,8 @@ class World:
                 return False
             request, truth, tries = inside[request_id]
             agent, stream, extra = replica.agent, request[7], 0.0
+            if idle_s and agent in idle_s:
+                environment.call_at(environment.now + idle_s[agent], self._give_up, attempt)
             if troubles and agent in troubles:
                 struck = self._struck(replica, request_id, tries)
                 if struck is not None:
@@ -381,6 +387,16 @@ class World:
             job.first_token_s += self.environment.now
             self.tell(FirstToken(self.environment.now, job.attempt))
 
+    def _give_up(self, attempt: int) -> None:
+        """End an attempt of which nothing has been heard since its dispatch."""
+        job = self._jobs.get(attempt)
+        if job is None or (job.stream and copysign(1.0, job.first_token_s) > 0.0):
+            return  # the time of the first token is below 0, or -0.0, until it comes
+        finished = self._end_early(job, Outcome.TIMEOUT)
+        if self._draining:
+            self._leave_if_empty(job.number)
+        self.tell(finished)
+
     def _unanswered(self, job: Job) -> None:
         inside = self._inside.get(job.request_id)
         if inside is not None:
@@ -393,15 +409,15 @@ class World:
         if job.attempt in self._unserved:
             self._unserved.remove(job.attempt)
             used = Usage()
-        elif outcome is Outcome.CANCELLED and not self.agents[replica.agent].cancellable:
+        elif outcome is not Outcome.LOST and not self.agents[replica.agent].cancellable:
             used = Usage(job.tokens_in, 0, 0)
         else:
             replica.engine.cancel(job)
             used = job.used_so_far()
+        if job.stream and job.first_token_s > 0.0:
+            used = used._replace(first_token_s=job.first_token_s)
         del self._jobs[job.attempt]
         self._unanswered(job)
-        if self._draining:
-            self._leave_if_empty(job.number)
         return Finished(self.environment.now, job.attempt, outcome, used)
 
     def _cancel(self, command: Cancel) -> bool:
@@ -409,6 +425,8 @@ class World:
         if job is None:
             return False
         self._todo.append(self._end_early(job, Outcome.CANCELLED))
+        if self._draining:
+            self._leave_if_empty(job.number)
         return True
 
     def _close(self, command: Answer | Reject | Fail) -> bool:
@@ -431,14 +449,11 @@ class World:
             )
         else:
             engine = FcfsEngine(self.environment, spec.concurrency, self._done)
-        replica = self.replicas[number] = Replica(number, agent, engine)
+        replica = self.replicas[number] = self._of_agent[agent][number] = Replica(number, agent, engine)
         return replica
 
     def _alive(self, agent: int) -> list[Replica]:
-        there = (State.STARTING, State.READY)
-        return [
-            replica for replica in self.replicas.values() if replica.agent == agent and replica.state in there
-        ]
+        return [each for each in self._of_agent[agent].values() if each.state <= State.READY]
 
     def _scale(self, command: Scale) -> bool:
         now_s = self.environment.now
@@ -498,7 +513,7 @@ class World:
     def _leave(self, replica: Replica) -> None:
         replica.state = State.GONE
         self._draining.discard(replica.number)
-        del self.replicas[replica.number]
+        del self.replicas[replica.number], self._of_agent[replica.agent][replica.number]
         self._todo.append(InstanceChanged(self.environment.now, replica.agent, replica.number, State.GONE))
 
     def _probe(self, command: Probe) -> bool:
@@ -526,9 +541,7 @@ class World:
 
     def pace(self, agent: int) -> None:
         """Have the instances of an agent work at the speed that the active faults leave them."""
-        for replica in self.replicas.values():
-            if replica.agent != agent:
-                continue
+        for replica in self._of_agent[agent].values():
             slowdown = prod(fault.slows(replica) for fault in self.troubles.get(agent, ()))
             if slowdown != replica.slowdown:
                 replica.slowdown = slowdown
@@ -540,7 +553,7 @@ class World:
         lost = [self._end_early(job, Outcome.LOST) for job in reversed(self.jobs(replica))]
         replica.state = State.FAILED
         self._draining.discard(replica.number)
-        self.replicas.pop(replica.number, None)
+        del self.replicas[replica.number], self._of_agent[replica.agent][replica.number]
         self.tell(InstanceChanged(self.environment.now, replica.agent, replica.number, State.FAILED))
         for finished in lost:
             self.tell(finished)

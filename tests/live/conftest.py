@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import heapq
 import importlib.util
+import itertools
 import math
 import os
+import socket
 from collections import Counter
 from math import inf
 from pathlib import Path
@@ -20,12 +22,24 @@ import pytest
 
 from controllers.balancing.round_robin import RoundRobin
 from controllers.queueing.fifo import FifoQueue
+from glowsim import build as scenarios
 from glowsim.core.control_plane import ControlPlane, Notes
 from glowsim.core.journal import Effected, Journal, first_difference
 from glowsim.core.pool import Controllers, PoolSpec
+from glowsim.core.streams import Streams
 from glowsim.core.types import Command, Dispatch, Finished, Request, Usage
-from glowsim.live.calls import Reply
+from glowsim.emulation import EmulatedAgent, RealTime, agent_worlds
+from glowsim.live.calls import Failed, Rejected, Reply
 from glowsim.live.driver import Driver
+
+
+class InTurn(asyncio.TimerHandle):
+    """A timer that goes off after those that were set before it for the same moment."""
+
+    __slots__ = ("number",)
+
+    def __lt__(self, other):
+        return (self._when, self.number) < (other._when, other.number)
 
 
 class JumpingLoop(asyncio.SelectorEventLoop):
@@ -33,7 +47,15 @@ class JumpingLoop(asyncio.SelectorEventLoop):
 
     def __init__(self):
         self._now_s = 0.0
+        self._timers = itertools.count()
         super().__init__()
+
+    def call_at(self, when, callback, *args, context=None):
+        timer = InTurn(when, callback, args, self, context)
+        timer.number = next(self._timers)
+        heapq.heappush(self._scheduled, timer)
+        timer._scheduled = True
+        return timer
 
     def time(self):
         return self._now_s
@@ -88,6 +110,7 @@ def build(agents=1, **given):
         "hold_limit": 10,
         "follower_limit": 10,
         "memory": 10,
+        "probe_every_s": inf,
     }
     families = {"queue": lambda: FifoQueue(limit=10_000), "balancer": RoundRobin}
     for name, value in given.items():
@@ -103,7 +126,10 @@ def build(agents=1, **given):
 class Stage:
     """A driver over a fresh control plane; `check` says what must hold of its journal."""
 
-    def __init__(self, *, path=None, asker=None, scalers=None, contents=100, memory=100, watch=None, **given):
+    def __init__(
+        self, *, path=None, asker=None, scalers=None, contents=100, memory=100, watch=None, idle_timeouts=None,
+        probe_timeout_s=5.0, **given
+    ):  # fmt: skip
         self.build = lambda: build(**given)
         self.journal = Journal({}, path)
         self.driver = Driver(
@@ -115,6 +141,8 @@ class Stage:
             scalers=scalers,
             watch=watch,
             apology="sorry",
+            idle_timeouts=idle_timeouts,
+            probe_timeout_s=probe_timeout_s,
         )
 
     def ask(self, task="hello", **fields):
@@ -173,12 +201,80 @@ def takes(seconds, usage=None):
     return serve
 
 
+def simulated(scenario):
+    """Run a scenario in the simulator; return the journal and (when, request, truth) of what was sent."""
+    replication = scenarios.replication(scenario, 0)
+    world, sent = replication.world, []
+    arrive = world.arrive
+
+    def noted(request, truth):
+        sent.append((world.environment.now, request, truth))
+        arrive(request, truth)
+
+    world.arrive = noted
+    world.start()
+    world.run(scenario.duration_s + scenario.drain_s)
+    return replication.journal, sent
+
+
+class Numbered(Driver):
+    """Keeps the numbers that requests come with: with several sources, the simulator gives them by source."""
+
+    def _numbered(self, asked):
+        return asked
+
+
+async def lived(scenario, sent, around=lambda driver, instance, serve: serve):
+    """Send the same requests to emulated instances behind the asyncio driver.
+
+    ``around`` is given every instance of the beginning and returns what takes its place.
+
+    Returns
+    -------
+    The journal, and how each request ended.
+    """
+    streams, journal = Streams(scenario.seed, 0), Journal({})
+    agents = list(scenario.agents().values())
+    driver = Numbered(
+        scenarios.control_plane(scenario, streams),
+        journal,
+        memory=10_000,
+        contents=10_000,
+        idle_timeouts={i: each.idle_timeout_s for i, each in enumerate(agents) if each.idle_timeout_s},
+    )
+    time = RealTime(driver.now_s, driver.loop_time)
+    instances = 0
+    for number, world in enumerate(agent_worlds(scenario)):
+        agent = EmulatedAgent(number, world, lambda call: call.task, streams, time)
+        driver.scalers[number] = agent
+        for _ in range(world.instances):
+            driver.add(number, around(driver, instances, agent.instance()), region=world.region)
+            instances += 1
+
+    async def client(request, truth):
+        try:
+            if request.stream:
+                return [said async for said in driver.stream(request, truth)][-1]
+            return await driver.request(request, truth)
+        except (Failed, Rejected) as error:
+            return error
+
+    loop, clients = asyncio.get_running_loop(), []
+    for at_s, request, truth in sent:
+        loop.call_at(at_s, lambda *given: clients.append(loop.create_task(client(*given))), request, truth)
+    await asyncio.sleep(sent[-1][0] + 1e-6)
+    ends = await asyncio.gather(*clients)
+    await driver.close(100.0)
+    return journal, ends
+
+
 @pytest.fixture(scope="session")
 def live():
     """The stage and what goes with it, by name."""
     return SimpleNamespace(
-        jump=jump, Stage=Stage, build=build, asked=asked, takes=takes, check_recording=check_recording
-    )
+        jump=jump, Stage=Stage, build=build, asked=asked, takes=takes, check_recording=check_recording,
+        simulated=simulated, lived=lived,
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -189,6 +285,14 @@ def rogues():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture
+def unused_port():
+    """A port at which nobody listens."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ from glowsim import build
 from glowsim.core.errors import JournalError
 from glowsim.core.journal import Journal, first_difference, read
 from glowsim.core.streams import Streams
-from glowsim.core.types import Abandoned, Answer, Arrived, Dispatch, Finished, Outcome
+from glowsim.core.types import Abandoned, Answer, Arrived, Dispatch, Finished, Outcome, Probed
 from glowsim.scenario import load
 
 pytestmark = pytest.mark.usefixtures("_serving")
@@ -51,6 +51,15 @@ fleet:
     service: {law: time, time: 1ms}
     controllers:
       limiter: {use: token_bucket, rate: 1/h, burst: 1}
+  - agent: watched
+    model: m
+    instances: 1
+    concurrency: 1
+    idle_timeout: 200ms
+    health_check: 50ms
+    service: {law: time, time: 1ms}
+    controllers:
+      retrier: {use: backoff, attempts: 1}
 workload:
   - {kind: poisson, rate: 1/s, agents: all, tokens_in: 100, tokens_out: 20}
 controllers:
@@ -138,7 +147,7 @@ async def upstream(handler):
     from aiohttp import web
 
     app = web.Application()
-    app.router.add_post("/{tail:.*}", handler)
+    app.router.add_route("*", "/{tail:.*}", handler)
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -149,8 +158,8 @@ async def upstream(handler):
         await runner.cleanup()
 
 
-def serve_upstreams(test, journal_path, *handlers, path="/"):
-    """Run a test against a daemon whose agent ``tax`` is the given handlers, an instance each."""
+def serve_upstreams(test, journal_path, *handlers, path="/", agent="tax", **given):
+    """Run a test against a daemon of which one agent is the given handlers, an instance each."""
     import aiohttp
 
     from glowsim.live.daemon import serving
@@ -166,7 +175,8 @@ def serve_upstreams(test, journal_path, *handlers, path="/"):
             port=0,
             admin_port=0,
             grace_s=4.0,
-            upstreams={"tax": urls},
+            upstreams={agent: urls},
+            **given,
         )
         async with (
             asyncio.timeout(DEADLINE_S),
@@ -393,6 +403,7 @@ def test_an_instance_behind_a_url_is_asked_and_is_not_emulated(path):
             "tax": False,
             "slow": True,
             "limited": True,
+            "watched": True,
         }
         assert (await client.state())["agents"]["tax"]["emulated"] is False
 
@@ -435,13 +446,6 @@ def test_an_instance_that_is_not_there_is_unreachable(path, unused_port):
 
     recording = serve(test, path, upstreams={"tax": [f"http://127.0.0.1:{unused_port}/"]})
     assert {each.outcome for each in told(recording, Finished)} == {Outcome.UNREACHABLE}
-
-
-@pytest.fixture
-def unused_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
 
 
 def test_an_answer_that_cannot_be_read_is_an_error(path):
@@ -550,6 +554,36 @@ def test_a_client_that_disconnects_takes_the_instances_work_with_it(path, stream
     recording = serve_upstreams(test, path, forever)
     assert len(told(recording, Abandoned)) == 1
     assert [each.outcome for each in told(recording, Finished)] == [Outcome.CANCELLED]
+
+
+def test_an_instance_is_asked_how_it_is_and_given_up_when_it_says_nothing(path):
+    asked = []
+
+    async def silent(request):
+        asked.append((request.method, request.path))
+        if request.method == "POST":
+            await asyncio.Event().wait()
+        from aiohttp import web
+
+        return web.Response()
+
+    async def test(client):
+        status, answer, _ = await client.ask("watched")
+        assert (status, "TIMEOUT" in json.dumps(answer)) == (504, True)
+
+    recording = serve_upstreams(test, path, silent, path="/run", agent="watched", health_path="/health")
+    assert {each.outcome for each in told(recording, Finished)} == {Outcome.TIMEOUT}
+    probed = told(recording, Probed)
+    assert probed
+    assert {well for each in probed for _, well in each.results} == {True}
+    assert ("GET", "/health") in asked
+
+
+def test_a_path_of_health_checks_begins_with_a_slash(path):
+    from glowsim.live.settings import SettingsError
+
+    with pytest.raises(SettingsError, match="health_path"):
+        serve(None, path, upstreams={"tax": ["http://127.0.0.1:1/"]}, health_path="health")
 
 
 # --- the admin's side -------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from glowsim.core.types import (
     Usage,
 )
 from glowsim.emulation import EmulatedAgent, RealTime, agent_worlds
-from glowsim.live.calls import Failed, Rejected, Reply
+from glowsim.live.calls import Reply
 from glowsim.live.driver import Driver
 from glowsim.scenario import load
 from glowsim.sim.service import Truth
@@ -83,51 +83,6 @@ KINDS = {
 }
 
 
-def simulated(scenario):
-    """Run a scenario in the simulator; return the journal and (when, request, truth) of what was sent."""
-    replication = build.replication(scenario, 0)
-    world, sent = replication.world, []
-    arrive = world.arrive
-
-    def noted(request, truth):
-        sent.append((world.environment.now, request, truth))
-        arrive(request, truth)
-
-    world.arrive = noted
-    world.start()
-    world.run(scenario.duration_s + scenario.drain_s)
-    return replication.journal, sent
-
-
-async def lived(scenario, sent):
-    """Send the same requests to emulated instances behind the asyncio driver; return its journal."""
-    streams, journal = Streams(scenario.seed, 0), Journal({})
-    plane = build.control_plane(scenario, streams)
-    driver = Driver(plane, journal, memory=10_000, contents=10_000)
-    time = RealTime(driver.now_s, driver.loop_time)
-    for number, world in enumerate(agent_worlds(scenario)):
-        agent = EmulatedAgent(0, world, lambda call: call.task, streams, time)
-        driver.scalers[number] = agent
-        for _ in range(world.instances):
-            driver.add(number, agent.instance(), region=world.region)
-
-    async def client(request, truth):
-        try:
-            if request.stream:
-                return [said async for said in driver.stream(request, truth)][-1]
-            return await driver.request(request, truth)
-        except (Failed, Rejected) as error:
-            return error
-
-    loop, clients = asyncio.get_running_loop(), []
-    for at_s, request, truth in sent:
-        loop.call_at(at_s, lambda *given: clients.append(loop.create_task(client(*given))), request, truth)
-    await asyncio.sleep(sent[-1][0] + 1e-6)
-    ends = await asyncio.gather(*clients)
-    await driver.close(100.0)
-    return journal, ends
-
-
 def told(recording, kind):
     return [record for record in recording.records() if isinstance(record, kind)]
 
@@ -136,8 +91,8 @@ def told(recording, kind):
 @pytest.mark.parametrize("scaler", ["", SCALER], ids=["fixed", "scaled"])
 def test_both_drivers_hold_the_same_conversation(live, kind, scaler):
     scenario = load(FLEET.format(duration="90s", scaler=scaler, **KINDS[kind]))
-    sim_journal, sent = simulated(scenario)
-    live_journal, ends = live.jump(lambda: lived(scenario, sent))
+    sim_journal, sent = live.simulated(scenario)
+    live_journal, ends = live.jump(lambda: live.lived(scenario, sent))
     sim, lived_ = sim_journal.recording(), live_journal.recording()
     for recording in (sim, lived_):
         assert first_difference(recording, build.control_plane(scenario, Streams(scenario.seed, 0))) is None
@@ -157,8 +112,8 @@ def test_both_drivers_hold_the_same_conversation(live, kind, scaler):
 
 def test_replay_of_either_journal_finds_a_changed_decision(live):
     scenario = load(FLEET.format(duration="20s", scaler="", **KINDS["first come"]))
-    journal, sent = simulated(scenario)
-    live_journal, _ = live.jump(lambda: lived(scenario, sent))
+    journal, sent = live.simulated(scenario)
+    live_journal, _ = live.jump(lambda: live.lived(scenario, sent))
     other = load(FLEET.format(duration="20s", scaler="", **KINDS["first come"]), ["seed=4"])
     for recording in (journal.recording(), live_journal.recording()):
         difference = first_difference(recording, build.control_plane(other, Streams(other.seed, 0)))

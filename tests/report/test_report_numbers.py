@@ -92,7 +92,9 @@ def test_an_interval_that_hugs_its_target_gets_more_digits():
 
 def test_what_cannot_be_is_not_shown():
     assert rounded(2.36, -0.13, 4.86, "duration").span == "0 to 4.9 s"
-    assert rounded(0.998, 0.99, 1.006, "fraction").span.endswith(" to 100.0 %")
+    assert rounded(0.998, 0.99, 1.006, "fraction").span.endswith(" to 100 %")
+    assert rounded(1.0, 0.99993, 1.0, "fraction") == ("100 %", "99.993 to 100 %")
+    assert rounded(0.0, 0.0, 0.00007, "fraction") == ("0 %", "0 to 0.007 %")
 
 
 def test_missing_parts_are_dashes():

@@ -1,6 +1,9 @@
 import re
 
-from glowsim.report.world import controllers, origins
+import pytest
+
+from glowsim import registry
+from glowsim.report.world import _parameters, controllers, origins
 from glowsim.scenario import load
 
 
@@ -112,3 +115,50 @@ def test_an_agents_own_controller_and_a_shadow_have_their_rows():
     )
     rows = {(row[0], row[1]): row[3] for row in rows_of(controllers(load(text)))}
     assert rows == {("balancer", "round_robin"): "a", ("balancer (shadow)", "least_connections"): "a"}
+
+
+def test_limits_of_the_fleet_and_lists_are_shown_in_their_order():
+    text = (
+        small_text_with_origins("")
+        + """
+controllers:
+  limiter:
+    - {use: token_bucket, scope: fleet, rate: 9/s, burst: 9}
+    - {use: budget, scope: fleet, limit: 5, every: 1d}
+    - {use: gcra, rate: 3/s}
+  breaker: [{use: probes}, {use: outlier}]
+  ladder: {use: ladder, steps: [stale, apology]}
+  retrier: {use: backoff, budget_ratio: null}
+"""
+    )
+    section = controllers(load(text))
+    rows = rows_of(section)
+    assert [(row[0], row[1], row[3]) for row in rows] == [
+        ("limiter", "token_bucket", "all together"), ("limiter", "budget", "all together"),
+        ("limiter", "gcra", "all"), ("breaker", "probes", "all"), ("breaker", "outlier", "all"),
+        ("retrier", "backoff", "all"), ("ladder", "ladder", "all"),
+    ]  # fmt: skip
+    shown = {row[1]: row[2] for row in rows}
+    assert "rate 9/s" in shown["token_bucket"]
+    assert shown["ladder"] == "steps [stale, apology]"
+    assert "budget_ratio none" in shown["backoff"]
+    assert "all must let a request through" in section["lead"]
+
+
+def test_one_limiter_each_decides_alone():
+    alone = "service: {law: time, time: 1s}, controllers: {limiter: {use: gcra, rate: %d/s}}}"
+    text = small_text_with_origins("")
+    for rate in (3, 4):
+        text = text.replace("service: {law: time, time: 1s}}", alone % rate, 1)
+    section = controllers(load(text))
+    assert [row[3] for row in rows_of(section)] == ["a", "b"]
+    assert "decide together" not in section["lead"]
+
+
+@pytest.mark.parametrize(
+    ("family", "use"), [(family, use) for family, uses in registry.BUILT_INS.items() for use in uses]
+)
+def test_every_built_in_can_be_shown(family, use):
+    said = _parameters(family, use, {})
+    assert said
+    assert "None" not in said

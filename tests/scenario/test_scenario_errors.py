@@ -32,12 +32,15 @@ def test_a_misspelt_key_shows_the_line_the_caret_and_what_was_meant(tmp_path, ex
     path = tmp_path / "x.yaml"
     path.write_text(example_text.replace("concurrency: 8", "concurency: 8"), encoding="utf-8")
     (problem,) = problems_of(path)
-    assert problem.render() == textwrap.dedent(f"""\
+    assert (
+        problem.render()
+        == textwrap.dedent(f"""\
         {path}:21:5: fleet.0.concurency: unknown key; did you mean 'concurrency'?
           21 |     concurency: 8
              |     ^^^^^^^^^^
            allowed here: agent, cancellable, concurrency, controllers, count, domain, failures, first_token_timeout, \
-health_check, instance_price, instances, model, queue, region, service, slots, startup, timeout, variants""")
+health_check, idle_timeout, instance_price, instances, model, queue, region, service, slots, startup, timeout, variants""")
+    )
 
 
 # ruff: noqa: E501

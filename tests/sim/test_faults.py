@@ -10,10 +10,21 @@ import pytest
 from glowsim.build import control_plane, replication
 from glowsim.core.journal import Recording, first_difference
 from glowsim.core.streams import Streams
-from glowsim.core.types import Dispatch, Finished, InstanceChanged, Outcome, Probed, State
+from glowsim.core.types import (
+    Answer,
+    Arrived,
+    Dispatch,
+    Fail,
+    Finished,
+    InstanceChanged,
+    Outcome,
+    Probed,
+    State,
+)
 from glowsim.scenario import Scenario
 
 AT_S, LASTS_S, END_S = 100.0, 100.0, 300.0
+POISSON = {"kind": "poisson", "rate": "10/s"}
 
 
 def ran(
@@ -36,7 +47,7 @@ def ran(
             | (agent or {})
         ],
         "workload": [
-            {"tokens_in": 900, "tokens_out": 100} | (workload or {"kind": "poisson", "rate": "10/s"}),
+            {"tokens_in": 900, "tokens_out": 100} | (workload or POISSON),
         ],
         "faults": [{"agent": "tax", "at": f"{AT_S}s", "lasts": f"{LASTS_S}s"} | fault for fault in faults],
         "controllers": {"balancer": {"use": "round_robin"}} | controllers,
@@ -86,6 +97,45 @@ def test_what_hangs_ends_only_when_it_is_cancelled() -> None:
     assert (tries.outcome[struck] == Outcome.CANCELLED).all()
     assert tries.lasted_s[struck] == pytest.approx(2.0)
     assert (tries.outcome[~tries.during] == Outcome.OK).all()
+
+
+def test_what_hangs_ends_after_the_idle_timeout_and_is_tried_elsewhere() -> None:
+    patient = {
+        "timeout": "20s",
+        "idle_timeout": "1500ms",
+        "slots": 100,
+        "service": {"law": "time", "time": "200ms"},
+    }
+    recording = ran(
+        {"kind": "hang", "instances": 1}, agent=patient, retrier={"use": "backoff", "budget_ratio": None}
+    )
+    tries = Attempts(recording)
+    struck = tries.during & (tries.instance == 0)
+    assert struck.sum() > 300
+    assert (tries.outcome == np.where(struck, Outcome.TIMEOUT, Outcome.OK)).all()
+    assert tries.lasted_s[struck] == pytest.approx(1.5)
+    answered, failed = len(recording.table(Answer)), len(recording.table(Fail))
+    assert (answered, failed) == (len(recording.table(Arrived)), 0)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_silence_is_what_comes_before_an_answer_but_not_a_stream_that_flows(stream: bool) -> None:
+    slow = {
+        "idle_timeout": "1s", "concurrency": 100,
+        "service": {"law": "tokens", "base": "300ms", "input": "0ms/token", "output": "20ms/token"},
+    }  # fmt: skip
+    tries = Attempts(ran(agent=slow, workload=POISSON | {"stream": stream}))
+    assert (tries.outcome == (Outcome.OK if stream else Outcome.TIMEOUT)).all()
+    assert tries.lasted_s == pytest.approx(2.3 if stream else 1.0)
+
+
+def test_a_first_token_that_waits_for_the_idle_timeout_never_comes() -> None:
+    slow = {"service": {"law": "tokens", "base": "1100ms", "input": "0ms/token", "output": "1ms/token"}}
+    tries = Attempts(
+        ran(agent={**slow, "idle_timeout": "1s", "concurrency": 100}, workload=POISSON | {"stream": True})
+    )
+    assert (tries.outcome == Outcome.TIMEOUT).all()
+    assert tries.lasted_s == pytest.approx(1.0)
 
 
 def test_throttling_strikes_a_share_and_says_for_how_long() -> None:
@@ -201,6 +251,18 @@ def test_what_cannot_be_cancelled_is_worked_on_for_nobody() -> None:
         for yes in (True, False)
     ]
     assert served[0] > 5 * served[1], "a backlog that never empties serves only those who have left"
+
+
+def test_what_is_given_up_and_cannot_be_cancelled_is_worked_on_for_nobody() -> None:
+    """One server at three times its rate, all given up after 1 s: to it, this end is like being cancelled."""
+    silent = {
+        "instances": 1, "concurrency": 1, "slots": 10_000, "timeout": "90s", "idle_timeout": "1s",
+        "service": {"law": "time", "time": "300ms"},
+    }  # fmt: skip
+    obeys, works_on = (Attempts(ran(agent={**silent, "cancellable": yes})) for yes in (True, False))
+    for tries in (obeys, works_on):
+        assert set(tries.outcome) == {Outcome.OK, Outcome.TIMEOUT}
+    assert (obeys.outcome == Outcome.OK).sum() > 5 * (works_on.outcome == Outcome.OK).sum()
 
 
 def test_an_instance_that_works_for_nobody_leaves_when_it_has_done() -> None:

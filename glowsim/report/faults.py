@@ -1,0 +1,90 @@
+"""What goes wrong in a scenario, in words."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from glowsim.report.numbers import exact
+from glowsim.scenario.fleet import (
+    BrownOut,
+    Crash,
+    Errors,
+    Fault,
+    Garbage,
+    Hang,
+    Refuse,
+    Silence,
+    Slow,
+    SlowStart,
+    Throttle,
+)  # fmt: skip
+
+__all__ = ["label", "said"]
+
+_LABELS: Final = {
+    "crash": "crash",
+    "slow": "slow instances",
+    "errors": "errors",
+    "brown_out": "brown-out",
+    "refuse": "refused connections",
+    "hang": "hanging instances",
+    "throttle": "throttling",
+    "garbage": "garbage answers",
+    "slow_start": "slow starts",
+    "silence": "lost metrics",
+}
+
+
+def label(fault: Fault) -> str:
+    """Return the few words that stand in a picture: the kind, without a user's names.
+
+    >>> label(BrownOut(kind="brown_out", agent="tax", at="60s", lasts="8s", factor=10))
+    'brown-out'
+    """
+    return _LABELS[fault.kind]
+
+
+def said(fault: Fault) -> str:
+    """Return what a fault does, to whom and when.
+
+    >>> said(BrownOut(kind="brown_out", agent="tax", at="60s", lasts="8s", factor=10))
+    'brown-out: all of tax 10 times slower, at 60 s for 8 s'
+    """
+    when = f"at {exact(fault.at_s, 'duration')} for {exact(fault.lasts_s, 'duration')}"
+    return f"{label(fault)}: {_what(fault)}, {when}"
+
+
+def _what(fault: Fault) -> str:
+    whose = fault.agent
+    match fault:
+        case Crash():
+            return f"{_some(fault.instances)} of {whose} {_verb(fault.instances, 'dies', 'die')}"
+        case Slow():
+            return f"{_some(fault.instances)} of {whose} {fault.factor:g} times slower"
+        case BrownOut():
+            return f"all of {whose} {fault.factor:g} times slower"
+        case Errors():
+            return f"{exact(fault.error, 'fraction')} of the attempts on {whose} fail"
+        case Refuse():
+            verb = _verb(fault.instances, "refuses", "refuse")
+            return f"{_some(fault.instances)} of {whose} {verb} connections"
+        case Hang():
+            verb = _verb(fault.instances, "never answers", "never answer")
+            return f"{_some(fault.instances)} of {whose} {verb}"
+        case Throttle():
+            return f"{exact(fault.share, 'fraction')} of the attempts on {whose} put off (429)"
+        case Garbage():
+            verb = _verb(fault.instances, "answers", "answer")
+            return f"{_some(fault.instances)} of {whose} {verb} quickly and wrongly"
+        case SlowStart():
+            return f"starts of {whose} take {fault.factor:g} times as long"
+        case Silence():
+            return f"probes of {whose} go unheard"
+
+
+def _some(instances: int) -> str:
+    return f"{instances} instance{'' if instances == 1 else 's'}"
+
+
+def _verb(instances: int, one: str, more: str) -> str:
+    return one if instances == 1 else more
