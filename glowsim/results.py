@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -258,6 +259,7 @@ def _instances(recording: Recording, scenario: Scenario) -> Table:
 
 def _decisions(recording: Recording, times: Column) -> Table:
     rows: list[tuple[float, int, str, str, float, float, Reason]] = []
+    said = lru_cache(maxsize=1000)(sentence)  # a quiet fleet says the same thing over and over
     for kind in (Scale, Raise, Shadowed):
         for t_s, record in zip(times[recording.positions(kind)], recording.loose(kind), strict=True):
             match record:
@@ -287,7 +289,7 @@ def _decisions(recording: Recording, times: Column) -> Table:
         "subject": np.array([row[3] for row in rows], dtype=object),
         "value": np.array([row[4] for row in rows], dtype=np.float64),
         "other": np.array([row[5] for row in rows], dtype=np.float64),
-        "why": np.array(["" if row[2] == "shadow" else sentence(row[6]) for row in rows], dtype=object),
+        "why": np.array(["" if row[2] == "shadow" else said(row[6]) for row in rows], dtype=object),
     }
 
 

@@ -63,8 +63,9 @@ class Sizing:
         in_system = self.in_system
         mean = max(in_system * t_s - self.entered_s, 0.0) / span_s if span_s > 0.0 else float(in_system)
         spec, waiting = pool.spec, pool.waiting
-        return Load(
-            in_system - waiting, waiting, mean, ready, starting, draining, spec.slots, spec.concurrency
+        return tuple.__new__(
+            Load,
+            (in_system - waiting, waiting, mean, ready, starting, draining, spec.slots, spec.concurrency),
         )
 
     def due(self, t_s: float, out: Out) -> None:
