@@ -435,6 +435,10 @@ def serve(
     journal: Annotated[
         Path | None, typer.Option(help="Where to write the journal; default: serve.glow.")
     ] = None,
+    health_path: Annotated[
+        str | None,
+        typer.Option(help="Path to GET for a health check of an upstream; default: a TCP connect."),
+    ] = None,
     grace: Annotated[
         float, typer.Option(min=0, help="Seconds in which open requests may finish at the end.")
     ] = 30.0,
@@ -462,6 +466,7 @@ def serve(
             port=port,
             admin_port=admin_port,
             upstreams=upstreams,
+            health_path=health_path,
             journal_path=journal or Path("serve.glow"),
             grace_s=grace,
             allow_plugins=allow_plugins,

@@ -122,7 +122,9 @@ class BackoffRetrier(Stateful):
         """Refill the budget."""
         ratio = self._ratio
         if ratio is not None:
-            self._budget = self._budget_now(t_s) + ratio
+            passed_s = t_s - self._budget_at_s  # as in `_budget_now`; every request comes here
+            leaked = (self._budget + self._min_per_s * passed_s) / (1.0 + passed_s / self._budget_s)
+            self._budget = leaked + ratio
             self._budget_at_s = t_s
 
     def _budget_now(self, t_s: float) -> float:

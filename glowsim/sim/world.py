@@ -83,6 +83,12 @@ class AgentWorld:
     idle_timeout_s: float = inf
     """An attempt of which nothing is heard for so long is given up; a stream that flows is heard of."""
 
+    @property
+    def sure(self) -> bool:
+        """Whether no attempt fails of itself, and all variants are alike: then truth says it all."""
+        alike = all(variant == Variant(1.0, 0.0) for variant in self.variants)
+        return self.invalid == self.error == 0.0 and alike
+
     def attempt(
         self, plan: Plan, truth: Truth, request_id: int, tries: int, luck_key: int, extra_error: float = 0.0
     ) -> tuple[float, float, int, Outcome]:
@@ -203,6 +209,9 @@ class World:
         """Type of command -> do it and say whether it was done."""
         self.tell = self._teller()
         """Tell the control plane what happened, and do what it says."""
+        self.arrive = self._arriver()
+        """Let a request reach the gateway."""
+        self._done = self._ender()
 
     # --- running ------------------------------------------------------------------------------------
 
@@ -239,13 +248,18 @@ class World:
         """Hear from a source that it sends nothing any more."""
         self._sources_left -= 1
 
-    def arrive(self, request: Request, truth: Truth) -> None:
-        """Let a request reach the gateway."""
-        if len(self._journal.pending) >= BATCH:
-            self._journal.pack()
-        self._inside[request[0]] = (request, truth, 0)
-        tell = self.tell  # fetched first: calling an attribute that is no method costs more
-        tell(_new(Arrived, (self.environment._now, request)))
+    def _arriver(self) -> Callable[[Request, Truth], None]:
+        """Return what lets a request reach the gateway, with what never changes bound once."""
+        inside, tell, environment, journal = self._inside, self.tell, self.environment, self._journal
+        pending = journal.pending
+
+        def arrive(request: Request, truth: Truth) -> None:
+            if len(pending) >= BATCH:
+                journal.pack()
+            inside[request[0]] = (request, truth, 0)
+            tell(_new(Arrived, (environment._now, request)))
+
+        return arrive
 
     def _teller(self) -> Callable[[Event], None]:
         """Return the function that every event goes through, with what never changes bound once."""
@@ -295,6 +309,7 @@ class World:
         replica_of, inside, jobs, agents = self.replicas.get, self._inside, self._jobs, self.agents
         luck_key, troubles, environment = self._luck_key, self.troubles, self.environment
         idle_s = {i: each.idle_timeout_s for i, each in enumerate(agents) if each.idle_timeout_s < inf}
+        works = [each.service.work if each.sure else None for each in agents]
 
         def dispatch(command: Dispatch) -> bool:
             attempt, request_id, number, plan, _ = command
@@ -312,9 +327,14 @@ class World:
                     self._serve_struck(command, replica, struck)
                     return True
                 extra = fsum(fault.errors() for fault in troubles[agent])
-            work_s, prefill_s, tokens_out, outcome = agents[agent].attempt(
-                plan, truth, request_id, tries, luck_key, extra
-            )
+            work = works[agent]
+            outcome = _OK
+            if work is not None and not tries and not extra:
+                work_s, prefill_s, tokens_out = work(plan, truth, truth[0])
+            else:
+                work_s, prefill_s, tokens_out, outcome = agents[agent].attempt(
+                    plan, truth, request_id, tries, luck_key, extra
+                )
             job = jobs[attempt] = Job(
                 attempt, request_id, number, work_s, prefill_s, plan[2], tokens_out, outcome, stream
             )
@@ -366,21 +386,26 @@ class World:
         usage = Usage(job.tokens_in, 0, job.tokens_out)
         self.tell(Finished(self.environment.now, job.attempt, job.outcome, usage, retry_after_s))
 
-    def _done(self, job: Job) -> None:
-        attempt, outcome = job.attempt, job.outcome
-        if self._jobs.pop(attempt, None) is None:  # cancelled, and worked on for nobody
-            if self._draining:
+    def _ender(self) -> Callable[[Job], None]:
+        """Return what hears of a job that its engine has done, with what never changes bound once."""
+        jobs, draining, tell, environment = self._jobs, self._draining, self.tell, self.environment
+
+        def done(job: Job) -> None:
+            attempt, outcome = job.attempt, job.outcome
+            if jobs.pop(attempt, None) is None:  # cancelled, and worked on for nobody
+                if draining:
+                    self._leave_if_empty(job.number)
+                    self._tell_rest()
+                return
+            first_token_s = job.first_token_s if job.stream and job.first_token_s > 0.0 else _NEVER
+            usage = _new(Usage, (job.tokens_in, 0, job.tokens_out, first_token_s))
+            if outcome is not _OK:
+                self._unanswered(job)
+            if draining:
                 self._leave_if_empty(job.number)
-                self._tell_rest()
-            return
-        first_token_s = job.first_token_s if job.stream and job.first_token_s > 0.0 else _NEVER
-        usage = _new(Usage, (job.tokens_in, 0, job.tokens_out, first_token_s))
-        if outcome is not _OK:
-            self._unanswered(job)
-        if self._draining:
-            self._leave_if_empty(job.number)
-        tell = self.tell
-        tell(_new(Finished, (self.environment._now, attempt, outcome, usage, 0.0)))
+            tell(_new(Finished, (environment._now, attempt, outcome, usage, 0.0)))
+
+        return done
 
     def _first_token(self, job: Job) -> None:
         if job.outcome == _OK and job.attempt in self._jobs:

@@ -76,9 +76,7 @@ FLEET: Final = {
         },
     ],
 }  # fmt: skip
-
 """Noise, so that no two works end at one moment, where either order would be right."""
-
 BITING: Final[dict[str, dict[str, Any]]] = {
     "guard": {"max_tokens_in": 2000},
     "limiter": {"rate": "1/s", "burst": 3, "limit": 1, "grant": 5, "timeout": "700ms", "when_unknown": "admit"},
