@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from heapq import heapify, heappop, heappush, heapreplace
 from typing import Any
 
-from glowsim.core.instance import Eligible, Instance
+from glowsim.core.instance import UNLIMITED, Eligible, Instance
 from glowsim.core.snapshot import Stateful
 from glowsim.core.types import Reported, Request
 
 __all__ = ["LeastConnections"]
 
 _UNKNOWN = (-1, 0, 0)
+_FEW = 16
 _SLACK = 64
 """Entries that no longer hold are dropped when they reach the top, or when they are most of the heap."""
 
@@ -21,8 +22,8 @@ class LeastConnections(Stateful):
     """Decides for the instance with the least work in flight; among equals, for the least recently picked.
 
     Equals that were never picked go by number, so the order of the list decides nothing, and equals share
-    the work evenly instead of herding on one. Told of the instances, it keeps them in a heap by (work in
-    flight, last pick, number): a pick costs O(log n). Otherwise it goes through those allowed.
+    the work evenly instead of herding on one. A few it goes through; once there are more, and it is told of
+    them, it keeps them in a heap by (work in flight, last pick, number), and a pick costs O(log n).
 
     Notes
     -----
@@ -37,7 +38,7 @@ class LeastConnections(Stateful):
     [0, 1, 0]
     """
 
-    state: tuple[str, ...] = ("_known", "_picks")
+    state: tuple[str, ...] = ("_known", "_picks", "_indexed")
 
     def __init__(self) -> None:
         self._known: dict[int, tuple[int, int, int]] = {}
@@ -45,13 +46,26 @@ class LeastConnections(Stateful):
         self._heap: list[tuple[int, int, int]] = []
         """(work in flight, last pick, number): those of `_known`, and some that no longer hold."""
         self._picks = 0
+        self._indexed = False
 
     def pick(self, t_s: float, request: Request, allowed: Sequence[Instance]) -> Instance:
         """Return the instance with the least work."""
-        heap, known = self._heap, self._known
-        if not heap or type(allowed) is not Eligible:
-            return self._scan(allowed)
-        instances = allowed.instances
+        known = self._known
+        picks = self._picks = self._picks + 1
+        if type(allowed) is not Eligible or (not self._indexed and len(allowed) <= _FEW):
+            chosen, least, since = allowed[0], UNLIMITED, 0
+            for each in allowed:
+                in_flight = each.in_flight
+                if in_flight > least:
+                    continue
+                last = known.get(each.number, _UNKNOWN)[1]
+                if in_flight < least or last < since or (last == since and each.number < chosen.number):
+                    chosen, least, since = each, in_flight, last
+            known[chosen.number] = (-1, picks, chosen.number)
+            return chosen
+        if not self._indexed:
+            self._index(allowed)
+        heap, instances = self._heap, allowed.instances
         while True:
             entry = heap[0]
             number = entry[2]
@@ -61,23 +75,20 @@ class LeastConnections(Stateful):
                     break
                 known[number] = (-1, entry[1], number)
             heappop(heap)
-        picks = self._picks = self._picks + 1
         entry = known[number] = (entry[0] + 1, picks, number)  # as it will be once this is dispatched
         heapreplace(heap, entry)
         return chosen
 
-    def _scan(self, allowed: Sequence[Instance]) -> Instance:
+    def _index(self, allowed: Eligible) -> None:
+        self._indexed = True
         known = self._known
-        chosen = min(
-            allowed, key=lambda each: (each.in_flight, known.get(each.number, _UNKNOWN)[1], each.number)
-        )
-        self._picks += 1
-        known[chosen.number] = (-1, self._picks, chosen.number)
-        return chosen
+        for each in allowed:
+            known[each.number] = (each.in_flight, known.get(each.number, _UNKNOWN)[1], each.number)
+        self._lay()
 
     def moved(self, instance: Instance) -> None:
         """Give an instance that may get work the place in the heap that its work in flight asks for."""
-        if instance.place >= 0:
+        if self._indexed and instance.place >= 0:
             number, in_flight = instance.number, instance.in_flight
             before = self._known.get(number, _UNKNOWN)
             if before[0] != in_flight:

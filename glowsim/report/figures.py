@@ -135,7 +135,7 @@ def _beside(left: float, at: float) -> float:
 def requests_over_time(
     slices: OverTime, moments_s: Floats, waiting: Floats, in_flight: Floats, back: Backdrop
 ) -> str:
-    """Return latency percentiles, rates, the share of errors, and requests waiting and in flight over time.
+    """Return latency percentiles, rates, the share of errors if any, and open requests over time.
 
     The rates are of arrivals, attempts and completions: where attempts leave arrivals behind, retries make
     load of their own.
@@ -149,10 +149,12 @@ def requests_over_time(
     back
         What lies behind.
     """
-    with _figure(5.6) as (figure, svg):
-        latency, rate, errors, level = figure.subplots(4, 1, sharex=True)
-        figure.subplots_adjust(left=0.075, right=0.985, top=0.96, bottom=0.075, hspace=0.4)
-        clock = _time_axis((latency, rate, errors, level), back)
+    any_errors = bool(np.nansum(slices.error_share) > 0.0)
+    with _figure(5.6 if any_errors else 4.4) as (figure, svg):
+        latency, rate, *failing, level = figure.subplots(4 if any_errors else 3, 1, sharex=True)
+        bottom = 0.075 if any_errors else 0.095
+        figure.subplots_adjust(left=0.075, right=0.985, top=0.96, bottom=bottom, hspace=0.4)
+        clock = _time_axis((latency, rate, *failing, level), back)
         _percentiles(latency, slices, clock)
         most = max(
             float(each.max())
@@ -167,9 +169,12 @@ def requests_over_time(
         ):
             rate.stairs(values / scale.factor, edges, baseline=None, color=colour, linestyle=line, label=name)
         headed(rate, f"Requests and attempts{scale.after}")
-        errors.stairs(100 * slices.error_share, edges, baseline=None, color=RED, label="rejected or failed")
-        errors.set_ylim(0, max(1.0, errors.get_ylim()[1]))
-        headed(errors, "Errors (% of the requests that arrived then)")
+        for errors in failing:
+            errors.stairs(
+                100 * slices.error_share, edges, baseline=None, color=RED, label="rejected or failed"
+            )
+            errors.set_ylim(0, max(1.0, errors.get_ylim()[1]))
+            headed(errors, "Errors (% of the requests that arrived then)")
         at = moments_s / clock.factor
         level.step(at, in_flight, where="post", color=BLUE, label="in flight", linewidth=0.9)
         level.step(at, waiting, where="post", color=ORANGE, linestyle="--", label="waiting", linewidth=1.1)

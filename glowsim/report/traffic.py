@@ -107,8 +107,9 @@ class Traffic:
         svg = figures.requests_over_time(slices, fleet["t_s"], fleet["waiting"], fleet["in_flight"], back)
         width = plain(float(slices.edges_s[1]), "duration")
         about = (
-            f"At most {fleet['in_flight'].max():,.0f} attempts in flight and {fleet['waiting'].max():,.0f} "
-            f"requests waiting; at most {plain(float(slices.arrivals_per_s.max()), 'rate')} arrivals and "
+            f"At {len(fleet['t_s']):,} moments, at most {fleet['in_flight'].max():,.0f} attempts in flight and "
+            f"{fleet['waiting'].max():,.0f} requests waiting; at most "
+            f"{plain(float(slices.arrivals_per_s.max()), 'rate')} arrivals and "
             f"{plain(float(slices.attempts_per_s.max()), 'rate')} attempts; "
             f"{len(t_dispatch_s) / len(requests['t_arrive_s']):.2f} attempts a request in all"
         )

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from controllers.balancing import least_connections
 from controllers.balancing.adaptive import Adaptive
 from controllers.balancing.affinity import Affinity
 from controllers.balancing.consistent_hash import ConsistentHash
@@ -135,6 +136,14 @@ def live(fleet: Fleet, rng: random.Random, steps: int, *, listed: bool = False) 
             busy.append(fleet.pick(asked(rng, number + 1), t_s, allowed))
             picks.append(busy[-1].number)
     return picks
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_are_two():
+    """Have least connections keep its heap from the third instance on, so that these small fleets see it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(least_connections, "_FEW", 2)
+        yield
 
 
 @pytest.mark.parametrize("name", MAKERS)
