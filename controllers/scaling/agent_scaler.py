@@ -12,6 +12,7 @@ from glowsim.core.types import Code, Constraint, Reason
 
 __all__ = ["AgentScaler"]
 
+_new = tuple.__new__
 _ROUNDING = 1e-9
 """Work for exactly n instances must not ask for one more by a rounding error."""
 
@@ -132,14 +133,14 @@ class AgentScaler(Stateful):
         if not self._min <= have <= self._max:
             want = max(self._min, min(have, self._max))
             bound = Constraint.MINIMUM if want > have else Constraint.MAXIMUM
-            reason = Reason(Code.HELD, bound, utilisation, 0.0, want)
+            reason = _new(Reason, (Code.HELD, bound, utilisation, 0.0, want))
         elif utilisation > self._scale_up:
             want, reason = self._up(t_s, have, work, utilisation)
         elif have and utilisation < self._scale_down:
             want, reason = self._down(t_s, have, now, utilisation)
         else:
-            want, reason = have, Reason(Code.HELD, Constraint.NONE, utilisation, 0.0, have)
-        return Wanted(want, reason, self._next_look_s(t_s, want, busy=now > 0.0))
+            want, reason = have, _new(Reason, (Code.HELD, Constraint.NONE, utilisation, 0.0, have))
+        return _new(Wanted, (want, reason, self._next_look_s(t_s, want, busy=now > 0.0)))
 
     def _follow(self, t_s: float, now: float, work: float, utilisation: float) -> None:
         """Remember since when nothing is there, and since when the load is low, with its highest since."""
@@ -161,7 +162,7 @@ class AgentScaler(Stateful):
             want, bound = have, Constraint.COOLDOWN
         elif want > have:
             self._changed_s = t_s
-        return want, Reason(Code.LOAD_HIGH, bound, utilisation, self._scale_up, called_for)
+        return want, _new(Reason, (Code.LOAD_HIGH, bound, utilisation, self._scale_up, called_for))
 
     def _down(self, t_s: float, have: int, now: float, utilisation: float) -> tuple[int, Reason]:
         if self._min == 0 and t_s >= self._idle_since_s + self._idle_s:
@@ -170,7 +171,7 @@ class AgentScaler(Stateful):
             called_for = self._enough(now)
             if t_s < self._low_since_s + self._cooldown_down_s:
                 bound = Constraint.COOLDOWN if called_for < have > self._min else Constraint.NONE
-                return have, Reason(Code.LOAD_LOW, bound, utilisation, self._scale_down, called_for)
+                return have, _new(Reason, (Code.LOAD_LOW, bound, utilisation, self._scale_down, called_for))
             self._low_since_s, self._low_peak = t_s, 0.0
         want, bound = min(called_for, have), Constraint.NONE
         if want < have - self._step:
@@ -179,7 +180,7 @@ class AgentScaler(Stateful):
             want, bound = self._min, Constraint.MINIMUM
         if want < have:
             self._changed_s = t_s
-        return want, Reason(Code.LOAD_LOW, bound, utilisation, self._scale_down, called_for)
+        return want, _new(Reason, (Code.LOAD_LOW, bound, utilisation, self._scale_down, called_for))
 
     def _enough(self, now: float) -> int:
         """Return how few would do: at the target by the highest load while low, and below scale_up by any."""

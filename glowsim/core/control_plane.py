@@ -108,6 +108,18 @@ class ControlPlane:
             Woke: self._woke,
         }
         self._kinds = {Arrived, Finished, *self._handlers}
+        self._due: dict[int, Callable[[float, int, Out], None]] = {
+            b.LEASE: self._lease_out,
+            b.ASK: self._unanswered,
+            b.GATE: self._gate,
+            b.BACKOFF: self._backoff,
+            b.FIRST_TOKEN: self._first_token_late,
+            b.TIMEOUT: self._timeout,
+            b.SPLITTER: self._stage,
+            b.SCALER: self._look,
+            b.PROBE: self._probe,
+        }
+        """Kind of timer -> what it does."""
 
     def handle(self, event: Event) -> Sequence[Command]:
         """Take in what happened; return what is to be done, in order."""
@@ -354,36 +366,42 @@ class ControlPlane:
     # --- timers -------------------------------------------------------------------------------------
 
     def _fire(self, t_s: float, out: Out) -> None:
-        timers, books = self.timers, self._books
-        while (timer := timers.pop(t_s)) is not None:
+        pop, due = self.timers.pop, self._due
+        while (timer := pop(t_s)) is not None:
             due_s, kind, number = timer
-            if kind == b.TIMEOUT:
-                opened = books.open[number]
-                opened.pool.timed_out(due_s, opened, out)
-            elif kind == b.BACKOFF:
-                opened = books.open[number]
-                opened.pool.backed_off(due_s, opened, out)
-            elif kind == b.FIRST_TOKEN:
-                opened = books.attempts[number]
-                if opened.state == b.IN_FLIGHT:
-                    opened.pool.first_token_late(due_s, opened, out)
-            elif kind == b.LEASE:
-                self._lease_out(due_s, number, out)
-            elif kind == b.ASK:
-                pool = books.asked.pop(number)
-                pool.told(due_s, Told(due_s, number, Status.UNKNOWN), out)
-            elif kind == b.GATE:
-                for pool in self.pools:
-                    if number in pool.instances:
-                        pool.gate_due(due_s, number, out)
-            elif kind == b.SCALER:
-                self.pools[number].sizing.due(due_s, out)
-            elif kind == b.SPLITTER:
-                stages = self.pools[number].stages
-                assert stages is not None
-                stages.due(due_s, out)
-            else:
-                self.pools[number].probe_due(due_s, out)
+            due[kind](due_s, number, out)
+
+    def _timeout(self, t_s: float, request_id: int, out: Out) -> None:
+        opened = self._open[request_id]
+        opened.pool.timed_out(t_s, opened, out)
+
+    def _backoff(self, t_s: float, request_id: int, out: Out) -> None:
+        opened = self._open[request_id]
+        opened.pool.backed_off(t_s, opened, out)
+
+    def _first_token_late(self, t_s: float, attempt: int, out: Out) -> None:
+        opened = self._attempts[attempt]
+        if opened.state == b.IN_FLIGHT:
+            opened.pool.first_token_late(t_s, opened, out)
+
+    def _unanswered(self, t_s: float, ask_id: int, out: Out) -> None:
+        self._books.asked.pop(ask_id).told(t_s, Told(t_s, ask_id, Status.UNKNOWN), out)
+
+    def _gate(self, t_s: float, instance: int, out: Out) -> None:
+        for pool in self.pools:
+            if instance in pool.instances:
+                pool.gate_due(t_s, instance, out)
+
+    def _look(self, t_s: float, agent: int, out: Out) -> None:
+        self.pools[agent].sizing.due(t_s, out)
+
+    def _stage(self, t_s: float, agent: int, out: Out) -> None:
+        stages = self.pools[agent].stages
+        assert stages is not None
+        stages.due(t_s, out)
+
+    def _probe(self, t_s: float, agent: int, out: Out) -> None:
+        self.pools[agent].probe_due(t_s, out)
 
     def _lease_out(self, t_s: float, attempt: int, out: Out) -> None:
         """Free the slot of a cancelled attempt that nobody finished."""

@@ -86,7 +86,7 @@ __all__ = ["Controllers", "Pool", "PoolSpec"]
 Out = list[Command]
 _new = tuple.__new__
 _OK = Outcome.OK
-_READY, _GONE = State.READY, State.GONE
+_READY, _DRAINING, _GONE = State.READY, State.DRAINING, State.GONE
 _OWN = Reason(Code.OWN)
 _CACHED = Reason(Code.CACHED)
 _JOINED = Reason(Code.JOINED)
@@ -632,9 +632,9 @@ class Pool:
 
     def instance_changed(self, t_s: float, event: InstanceChanged, out: Out) -> None:
         """Follow an instance through its life."""
-        number, state = event.instance, event.state
+        _, _, number, state, region, _ = event
         instance = self.instances.get(number)
-        if state in (State.GONE, State.FAILED):
+        if state >= _GONE:
             assert instance is not None
             instance.state = state
             self.leave(t_s, instance)
@@ -645,15 +645,15 @@ class Pool:
                 self.sizing.look(t_s, out)
             return
         if instance is None:
-            instance = self.instances[number] = Instance(number, event.region, self.spec.slots)
+            instance = self.instances[number] = Instance(number, region, self.spec.slots)
         before = instance.state
-        if before is State.DRAINING and state != State.DRAINING:
+        if before is _DRAINING and state is not _DRAINING:
             return  # it was told to go while it was starting; it goes
-        instance.state = State(state)
-        if instance.state is State.DRAINING:
+        instance.state = state
+        if state is _DRAINING:
             self.leave(t_s, instance)
             return
-        if instance.state is _READY and before is not _READY:
+        if state is _READY and before is not _READY:
             for hear in self._joined:
                 hear(t_s, instance)
         self._refresh(instance)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import inf, isfinite
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from glowsim.core.books import SCALER
@@ -78,20 +78,18 @@ class Sizing:
         if self._scaler is None:
             self.asleep = False
             return
-        wanted = self._scaler.decide(t_s, self.load(t_s))
+        want, reason, look_s = self._scaler.decide(t_s, self.load(t_s))
         self._since_s, self.entered_s = t_s, self.in_system * t_s
         # With nothing in the system, an arrival is news that the scaler has not seen, whenever it next looks.
         self.asleep = self.in_system == 0
         self._due_s = inf
-        if isfinite(wanted.look_s):
-            if wanted.look_s <= t_s:
-                raise ControllerError(
-                    f"the scaler wants to look again at {wanted.look_s} s, but it is {t_s} s"
-                )
-            self._due_s = wanted.look_s
-            self._pool.books.timers.at(wanted.look_s, SCALER, self._pool.spec.agent)
+        if look_s < inf:
+            if not look_s > t_s:
+                raise ControllerError(f"the scaler wants to look again at {look_s} s, but it is {t_s} s")
+            self._due_s = look_s
+            self._pool.books.timers.at(look_s, SCALER, self._pool.spec.agent)
         if not self._paused:
-            self.scale(t_s, wanted.instances, wanted.reason, out)
+            self.scale(t_s, want, reason, out)
 
     def scale(self, t_s: float, want: int, reason: Reason, out: Out) -> None:
         """Have ``want`` instances, and choose who goes if that is fewer."""
