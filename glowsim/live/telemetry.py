@@ -11,7 +11,7 @@ from typing import Any
 import glowsim
 from glowsim.core.control_plane import ControlPlane
 from glowsim.core.protocols import Load
-from glowsim.core.reasons import Code, sentence
+from glowsim.core.reasons import Code, Reason, sentence
 from glowsim.core.types import (
     Abandoned,
     Advance,
@@ -125,6 +125,8 @@ class Telemetry:
                 _, agent, _ = self._arrived[request_id]
                 self._attempts[attempt] = (t_s, agent, plan.model)
                 agent.retries += reason.code == Code.RETRIED
+            case Answer(request_id, _, Reason(Code.APOLOGY)):
+                self._end(t_s, request_id, "apologised")
             case Answer(request_id, _, reason):
                 self._end(t_s, request_id, "answered", reason.code)
             case Fail(request_id, outcome):

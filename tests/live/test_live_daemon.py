@@ -60,6 +60,15 @@ fleet:
     service: {law: time, time: 1ms}
     controllers:
       retrier: {use: backoff, attempts: 1}
+  - agent: sorry
+    model: m
+    instances: 1
+    concurrency: 1
+    service: {law: time, time: 1ms}
+    failures: {error: 100%}
+    controllers:
+      retrier: {use: backoff, attempts: 1}
+      ladder: {use: ladder, steps: [apology]}
 workload:
   - {kind: poisson, rate: 1/s, agents: all, tokens_in: 100, tokens_out: 20}
 controllers:
@@ -601,6 +610,9 @@ def test_metrics_are_well_formed_and_count_what_happened(path):
         await client.events()
         await client.ask("limited")
         await client.ask("limited")
+        status, said, _ = await client.ask("sorry")
+        assert (status, said["answered"]) == (200, "apology")
+        assert said["output"].startswith("I am sorry")
         status, text = await client.get("/metrics", admin=True)
         assert status == 200
         lines = text.splitlines()
@@ -608,6 +620,8 @@ def test_metrics_are_well_formed_and_count_what_happened(path):
         named = [line.split()[2] for line in lines if line.startswith("#")]
         assert len(set(named)) == len(named)
         value = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+        assert value['glowsim_requests_total{agent="sorry",outcome="apologised"}'] == "1"
+        assert value['glowsim_request_duration_seconds_count{agent="sorry"}'] == "0"
         assert value['glowsim_requests_total{agent="tax",outcome="answered"}'] == "4"
         assert value['glowsim_requests_total{agent="limited",outcome="rejected"}'] == "1"
         assert value['glowsim_ratelimited_total{agent="limited"}'] == "1"
