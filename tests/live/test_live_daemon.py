@@ -413,6 +413,7 @@ def test_an_instance_behind_a_url_is_asked_and_is_not_emulated(path):
             "slow": True,
             "limited": True,
             "watched": True,
+            "sorry": True,
         }
         assert (await client.state())["agents"]["tax"]["emulated"] is False
 
