@@ -29,8 +29,18 @@ ALLOWED = {
     "glowsim.results": ("glowsim.core", "glowsim.scenario"),
     "glowsim.experiment": (
         "glowsim.experiment", "glowsim.build", "glowsim.core", "glowsim.results", "glowsim.scenario", "glowsim.stats",
-        "glowsim.report", "glowsim.registry", "glowsim.ledger", "glowsim.sim.workload.traces",
+        "glowsim.report", "glowsim.registry", "glowsim.ledger", "glowsim.recordings", "glowsim.sim.workload.traces",
     ),
+    "glowsim.fuzz": (
+        "glowsim.fuzz", "glowsim.build", "glowsim.core", "glowsim.ledger", "glowsim.recordings", "glowsim.registry",
+        "glowsim.results", "glowsim.scenario",
+    ),
+    "glowsim.ledger": ("glowsim.core", "glowsim.results", "glowsim.scenario"),
+    "glowsim.recordings": ("glowsim.core", "glowsim.results", "glowsim.scenario"),
+    "glowsim.pictures": (
+        "glowsim.pictures", "glowsim.build", "glowsim.core", "glowsim.report", "glowsim.results", "glowsim.scenario",
+    ),
+    "glowsim.showing": ("glowsim.core", "glowsim.registry", "glowsim.scenario"),
     "glowsim.report": (
         "glowsim.report", "glowsim.scenario", "glowsim.core", "glowsim.registry", "glowsim.ledger", *LEAVES,
     ),

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from heapq import heapify, heappop, heappush, heapreplace
 from typing import Literal
 
+from controllers.caching.expiring import Expiring
 from glowsim.core.parameters import Count, Positive, PositiveSeconds, Seconds
 from glowsim.core.protocols import Stored
-from glowsim.core.snapshot import Stateful
 from glowsim.core.types import Usage
 
 __all__ = ["LfuCache"]
@@ -17,7 +16,7 @@ _SLACK = 64
 """Entries of answers that are gone that the heap may hold on to beside as many as are kept."""
 
 
-class LfuCache(Stateful):
+class LfuCache(Expiring):
     """Decides that every answer is kept, for ``ttl_s``, and that the one of least worth makes room.
 
     The worth of an answer is set when it is put and at each hit, to
@@ -82,10 +81,9 @@ class LfuCache(Stateful):
         output_weight: Positive = 4.0,
         ageing: Literal["dynamic", "none"] = "dynamic",
     ) -> None:
+        super().__init__(ttl_s, stale_s)
         self._entries = entries
         self._most_tokens = tokens
-        self._ttl_s = ttl_s
-        self._stale_s = stale_s
         self._saves_tokens = saves == "tokens"
         self._output_weight = output_weight
         self._ages = ageing == "dynamic"
@@ -93,8 +91,6 @@ class LfuCache(Stateful):
         """Key -> (source, tokens, cost / size)."""
         self._rank: dict[int, tuple[float, int, int]] = {}
         """Key -> (H, ordinal of the last use, uses)."""
-        self._by_age: OrderedDict[int, float] = OrderedDict()
-        """Key -> the moment at which it expires, oldest first."""
         self._heap: list[tuple[float, int, int]] = []
         """(H, ordinal, key) as once written, so no more than now: for each key at least one."""
         self._age = 0.0
@@ -112,22 +108,9 @@ class LfuCache(Stateful):
         self._rank[key] = (self._age + uses * worth, used, uses)
         return source
 
-    def stale(self, t_s: float, key: int) -> int:
-        """Return the source of an answer that is fresh or not long expired, or 0; it counts as no use."""
-        expires_s = self._by_age.get(key)
-        if expires_s is None or expires_s + self._stale_s <= t_s:
-            return 0
-        return self._kept[key][0]
-
     def put(self, t_s: float, key: int, source: int, usage: Usage) -> Stored:
         """Keep an answer; return the sources that expired, were replaced, or made room."""
-        evicted = []
-        by_age, most = self._by_age, self._most_tokens
-        while by_age:
-            oldest = next(iter(by_age))
-            if by_age[oldest] + self._stale_s > t_s:
-                break
-            evicted.append(self._drop(oldest))
+        evicted, by_age, most = self._expire(t_s), self._by_age, self._most_tokens
         size = usage[2] or 1
         if most is not None and size > most:
             return Stored(False, tuple(evicted))
@@ -165,6 +148,9 @@ class LfuCache(Stateful):
                 if self._ages:
                     self._age = written
                 return key
+
+    def _source(self, key: int) -> int:
+        return self._kept[key][0]
 
     def _drop(self, key: int) -> int:
         del self._by_age[key], self._rank[key]

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
+from controllers.caching.expiring import Expiring
 from glowsim.core.parameters import Count, PositiveSeconds, Seconds
 from glowsim.core.protocols import Stored
-from glowsim.core.snapshot import Stateful
 from glowsim.core.types import Usage
 
 __all__ = ["LruCache"]
 
 
-class LruCache(Stateful):
+class LruCache(Expiring):
     """Decides that every answer is kept, for ``ttl_s``, and that the least recently used makes room.
 
     A hit counts as a use; it does not lengthen the time to live. An expired answer is never returned by
@@ -58,14 +58,11 @@ class LruCache(Stateful):
         ttl_s: PositiveSeconds = 3600.0,
         stale_s: Seconds = 0.0,
     ) -> None:
+        super().__init__(ttl_s, stale_s)
         self._entries = entries
         self._most_tokens = tokens
-        self._ttl_s = ttl_s
-        self._stale_s = stale_s
         self._by_use: OrderedDict[int, tuple[int, int]] = OrderedDict()
         """Key -> (source, tokens), least recently used first."""
-        self._by_age: OrderedDict[int, float] = OrderedDict()
-        """Key -> the moment at which it expires, oldest first."""
         self._tokens = 0
 
     def get(self, t_s: float, key: int) -> int:
@@ -76,22 +73,9 @@ class LruCache(Stateful):
         self._by_use.move_to_end(key)
         return self._by_use[key][0]
 
-    def stale(self, t_s: float, key: int) -> int:
-        """Return the source of an answer that is fresh or not long expired, or 0; it counts as no use."""
-        expires_s = self._by_age.get(key)
-        if expires_s is None or expires_s + self._stale_s <= t_s:
-            return 0
-        return self._by_use[key][0]
-
     def put(self, t_s: float, key: int, source: int, usage: Usage) -> Stored:
         """Keep an answer; return the sources that expired, were replaced, or made room."""
-        evicted = []
-        by_age, most = self._by_age, self._most_tokens
-        while by_age:
-            oldest = next(iter(by_age))
-            if by_age[oldest] + self._stale_s > t_s:
-                break
-            evicted.append(self._drop(oldest))
+        evicted, by_age, most = self._expire(t_s), self._by_age, self._most_tokens
         size = usage[2] or 1
         if most is not None and size > most:
             return Stored(False, tuple(evicted))
@@ -103,6 +87,9 @@ class LruCache(Stateful):
         by_age[key] = t_s + self._ttl_s
         self._tokens += size
         return Stored(True, tuple(evicted))
+
+    def _source(self, key: int) -> int:
+        return self._by_use[key][0]
 
     def _drop(self, key: int) -> int:
         del self._by_age[key]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
+from controllers.caching.expiring import Expiring
 from glowsim.core.parameters import Count, PositiveSeconds, Seconds
 from glowsim.core.protocols import Stored
-from glowsim.core.snapshot import Stateful
 from glowsim.core.types import Usage
 
 __all__ = ["S3FifoCache"]
@@ -15,7 +15,7 @@ _MOST_USES = 3
 """Uses are counted up to here, so that what was popular once is let go after as many rounds."""
 
 
-class S3FifoCache(Stateful):
+class S3FifoCache(Expiring):
     """Decides that every answer is kept, for ``ttl_s``; one that is not used again soon makes room first.
 
     A new answer joins the probation queue, a tenth of ``entries`` long. At its end it moves on to the main
@@ -61,14 +61,11 @@ class S3FifoCache(Stateful):
     def __init__(
         self, *, entries: Count = 10_000, ttl_s: PositiveSeconds = 3600.0, stale_s: Seconds = 0.0
     ) -> None:
+        super().__init__(ttl_s, stale_s)
         self._entries = entries
         self._tenth = max(1, entries // 10)
-        self._ttl_s = ttl_s
-        self._stale_s = stale_s
         self._sources: dict[int, int] = {}
         self._uses: dict[int, int] = {}
-        self._by_age: OrderedDict[int, float] = OrderedDict()
-        """Key -> the moment at which it expires, oldest first."""
         self._probation: OrderedDict[int, None] = OrderedDict()
         self._main: OrderedDict[int, None] = OrderedDict()
         self._gone: OrderedDict[int, None] = OrderedDict()
@@ -84,24 +81,11 @@ class S3FifoCache(Stateful):
             self._uses[key] = uses + 1
         return self._sources[key]
 
-    def stale(self, t_s: float, key: int) -> int:
-        """Return the source of an answer that is fresh or not long expired, or 0; it counts as no use."""
-        expires_s = self._by_age.get(key)
-        if expires_s is None or expires_s + self._stale_s <= t_s:
-            return 0
-        return self._sources[key]
-
     def put(self, t_s: float, key: int, source: int, usage: Usage) -> Stored:
         """Keep an answer; return the sources that expired, were replaced, or made room."""
-        evicted = []
-        by_age = self._by_age
-        while by_age:
-            oldest = next(iter(by_age))
-            if by_age[oldest] + self._stale_s > t_s:
-                break
-            evicted.append(self._drop(oldest, remember=True))
+        evicted, by_age = self._expire(t_s), self._by_age
         if key in by_age:
-            evicted.append(self._drop(key, remember=True))
+            evicted.append(self._drop(key))
         while len(by_age) >= self._entries:
             evicted.append(self._make_room())
         if key in self._gone:
@@ -119,7 +103,7 @@ class S3FifoCache(Stateful):
         while len(probation) >= self._tenth or not main:
             key = next(iter(probation))
             if uses[key] <= 1:
-                return self._drop(key, remember=True)
+                return self._drop(key)
             del probation[key]
             main[key] = None
             uses[key] = 0
@@ -130,7 +114,10 @@ class S3FifoCache(Stateful):
             uses[key] -= 1
             main.move_to_end(key)
 
-    def _drop(self, key: int, *, remember: bool) -> int:
+    def _source(self, key: int) -> int:
+        return self._sources[key]
+
+    def _drop(self, key: int, *, remember: bool = True) -> int:
         del self._by_age[key], self._uses[key]
         if key in self._main:
             del self._main[key]

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from glowsim import build
 from glowsim.core import journal
-from glowsim.core.errors import GlowsimError
 from glowsim.core.journal import Recording
 from glowsim.core.streams import Streams
-from glowsim.results import read_manifest
-from glowsim.scenario import Scenario, digest
+from glowsim.recordings import recordings, scenario_of
+from glowsim.scenario import Scenario
 
 __all__ = ["Replayed", "replay"]
 
@@ -42,20 +40,8 @@ def replay(source: Path, scenario: Scenario | None, *, allow_plugins: bool = Fal
     GlowsimError
         Not a run or journal, or one that was made with another scenario.
     """
-    if source.is_dir():
-        manifest = read_manifest(source)
-        paths = [source / f"journal-{number}.glow" for number in range(manifest["replications"])]
-        scenario = Scenario.model_validate(json.loads((source / "scenario.json").read_text()))
-    elif scenario is None:
-        raise GlowsimError(f"{source} is a journal by itself: name its scenario with --scenario")
-    else:
-        paths = [source]
-    for path in paths:
-        recording = journal.read(path)
-        if recording.header["digest"] != digest(scenario):
-            raise GlowsimError(
-                f"{path} was made with another scenario than the one given: their digests differ"
-            )
+    scenario = scenario_of(source, scenario)
+    for path, recording in recordings(source, scenario):
         yield _one(path, recording, scenario, allow_plugins)
 
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from glowsim.core import journal
 from glowsim.core.checker import Violation, check
-from glowsim.core.errors import GlowsimError
 from glowsim.fuzz.facts import facts_of
-from glowsim.results import read_manifest
-from glowsim.scenario import Scenario, digest
+from glowsim.recordings import recordings, scenario_of
+from glowsim.scenario import Scenario
 
 __all__ = ["Checked", "check_journals"]
 
@@ -46,21 +43,7 @@ def check_journals(
     GlowsimError
         Not a run or journal, or one that was made with another scenario.
     """
-    if source.is_dir():
-        replications = read_manifest(source)["replications"]
-        paths = [source / f"journal-{number}.glow" for number in range(replications)]
-        scenario = Scenario.model_validate(json.loads((source / "scenario.json").read_text(encoding="utf-8")))
-    elif not source.is_file():
-        raise GlowsimError(f"there is no run and no journal {source}")
-    elif scenario is None:
-        raise GlowsimError(f"{source} is a journal by itself: name its scenario with --scenario")
-    else:
-        paths = [source]
+    scenario = scenario_of(source, scenario)
     facts = facts_of(scenario, allow_plugins=allow_plugins)
-    for path in paths:
-        recording = journal.read(path)
-        if recording.header["digest"] != digest(scenario):
-            raise GlowsimError(
-                f"{path} was made with another scenario than the one given: their digests differ"
-            )
+    for path, recording in recordings(source, scenario):
         yield Checked(path, len(recording), recording.torn, check(recording, facts))
