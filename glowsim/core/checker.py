@@ -427,7 +427,11 @@ class Checker:
 
     def _scale(self, command: Scale) -> None:
         agent = self._agents[command.agent]
-        self._sizes.scaled(agent, command, self._now_s, self._before_s, self._events)
+        event = self._event  # a timer may have decided before an instance left, or its leaving did
+        gone = (
+            isinstance(event, InstanceChanged) and event.agent == command.agent and event.state > State.READY
+        )
+        self._sizes.scaled(agent, command, self._now_s, self._before_s, self._events, int(gone))
         victims = [agent.instances[each] for each in command.victims if each in agent.instances]
         for victim in victims:
             victim.sent_away = True

@@ -63,9 +63,6 @@ def _promises(family: str, controller: Controller, arguments: dict[str, Any]) ->
             sizes = {name: arguments.get(name) for name in ("min_instances", "max_instances")}
             own = {name: arguments.get(name) for name in ("cooldown_up_s", "cooldown_down_s")}
             cooldowns = {name: cooldown_s if one_s is None else one_s for name, one_s in own.items()}
-            down_s, idle_s = cooldowns["cooldown_down_s"], arguments.get("idle_s")
-            if sizes["min_instances"] == 0 and down_s is not None and idle_s is not None:
-                cooldowns["cooldown_down_s"] = min(down_s, idle_s)  # to none it has a time of its own
             return sizes | cooldowns
         case "balancer":
             return {"affinity": controller.use == "affinity" and arguments["sessions"] >= _MANY_SESSIONS}

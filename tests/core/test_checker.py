@@ -208,6 +208,19 @@ def test_an_operator_may_leave_the_limits_and_a_first_instance_waits_for_no_cool
     assert held([*woken, Woke(2.0), scale(1, code=Code.LOAD_HIGH)], cooldown_up_s=60.0) == []
 
 
+def test_the_last_instance_goes_and_one_that_failed_is_replaced_without_a_cooldown():
+    waits = {"cooldown_up_s": 60.0, "cooldown_down_s": 60.0}
+    one = [*ready(0.0, 0, 1), Woke(1.0), scale(1, [1]), InstanceChanged(1.0, 0, 1, State.GONE)]
+    to_none = [*one, Woke(2.0), scale(0, [0]), InstanceChanged(2.0, 0, 0, State.GONE)]
+    assert held(to_none, **waits) == []
+    failed = InstanceChanged(2.0, 0, 0, State.FAILED)
+    assert held([*one, failed, scale(3, code=Code.LOAD_HIGH)], **waits) == []
+    two = [*ready(0.0, 0, 1, 2), Woke(1.0), scale(2, [2]), InstanceChanged(1.0, 0, 2, State.GONE)]
+    up_by_one = [*two, failed, scale(2, code=Code.LOAD_HIGH)]
+    assert held(up_by_one, cooldown_up_s=0.0, cooldown_down_s=60.0) == []
+    assert held(up_by_one, **waits) == [("I11", 7)]
+
+
 def test_a_gap_in_the_commands_numbers_shows():
     checker = Checker([FACTS])
     for event in (*ready(0.0, 0), arrive(1.0, 1)):

@@ -23,10 +23,24 @@ class Sizes:
     def __init__(self, violate: Callable[[str, str], None]) -> None:
         self._violate = violate
 
-    def scaled(self, agent: Agent, command: Scale, now_s: float, before_s: float, event: int) -> None:
-        """Check a command; ``before_s`` is the last event's time, ``event`` the number of this one."""
+    def scaled(
+        self, agent: Agent, command: Scale, now_s: float, before_s: float, event: int, leaving: int = 0
+    ) -> None:
+        """Check a command.
+
+        Parameters
+        ----------
+        agent, command
+            Who is scaled, and how.
+        now_s, before_s
+            When this event happened, and the one before it.
+        event
+            The number of this one.
+        leaving
+            How many instances it says are going: perhaps they were still there when this was decided.
+        """
         self._within_limits(agent, command)
-        self._cooled_down(agent, command, now_s, before_s)
+        self._cooled_down(agent, command, now_s, before_s, leaving)
         self._with_least_to_lose(agent, command, now_s, event)
 
     def _within_limits(self, agent: Agent, command: Scale) -> None:
@@ -39,20 +53,25 @@ class Sizes:
         if high is not None and command.want > high:
             self._violate("I11", f"agent {agent.number} is to have {command.want} instances; at most {high}")
 
-    def _cooled_down(self, agent: Agent, command: Scale, now_s: float, before_s: float) -> None:
-        """I11: changes for load keep their distance, the first instance apart. Against flapping."""
+    def _cooled_down(self, agent: Agent, command: Scale, now_s: float, before_s: float, leaving: int) -> None:
+        """I11: changes for load keep their distance, the first and the last instance apart. Against flapping."""
         if command.reason.code not in (Code.LOAD_HIGH, Code.LOAD_LOW):
             return
-        have = len(agent.staying)
-        facts = agent.facts
-        cooldown_s = facts.cooldown_up_s if command.want > have else facts.cooldown_down_s
-        since_s = now_s - agent.changed_s
-        if cooldown_s is not None and have and since_s < cooldown_s - ROUNDING_S:
+        most = len(agent.staying)
+        waits_s = {self._cooldown_s(agent, command.want, have) for have in range(most - leaving, most + 1)}
+        since_s, least_s = now_s - agent.changed_s, min(waits_s)
+        if since_s < least_s - ROUNDING_S:
             self._violate(
-                "I11",
-                f"agent {agent.number} is scaled {since_s:g} s after the last time, not {cooldown_s:g} s",
+                "I11", f"agent {agent.number} is scaled {since_s:g} s after the last time, not {least_s:g} s"
             )
         agent.changed_s = before_s
+
+    @staticmethod
+    def _cooldown_s(agent: Agent, want: int, have: int) -> float:
+        """Return what keeps a change from the one before it; from none and to none, nothing does."""
+        facts = agent.facts
+        cooldown_s = facts.cooldown_up_s if want > have else facts.cooldown_down_s
+        return 0.0 if cooldown_s is None or have <= 0 or want == 0 else cooldown_s
 
     def _with_least_to_lose(self, agent: Agent, command: Scale, now_s: float, event: int) -> None:
         """I11: those go who are there and have the least work. Against drains that hurt more than needed."""
