@@ -500,6 +500,7 @@ def build(agents=1, notes=None, wrap=None, **given):
         "follower_limit": 10,
         "memory": 10,
         "probe_every_s": inf,
+        "prices": (),
     }
     families = {"queue": FifoQueue, "balancer": RoundRobin}
     for name, value in given.items():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from math import inf
 
+import pytest
+
 from controllers.balancing.round_robin import RoundRobin
 from glowsim.core.types import Change, ChangeKind, Observed, Outcome, Reported
 
@@ -116,3 +118,17 @@ def test_the_balancer_hears_what_instances_report(talk_to):
     talk = talk_to(balancer=Listening)
     talk(Reported(5.0, 0, 3, 1, 0.7, 4.0))
     assert talk.plane.pools[0].controllers.balancer.heard == ((5.0, 3, 0.7, 4.0),)
+
+
+def test_a_detector_of_costs_sees_what_all_attempts_of_a_request_cost(talk_to, tiny):
+    prices = ((1e-3, 1e-4, 1e-2), (9.0, 9.0, 9.0))
+    talk = talk_to(retrier=tiny.Again, prices=prices, detectors=[lambda: tiny.Above("cost_usd", 2.0)])
+    talk.ready(0.0, 0)
+    talk.arrives(1.0, 1)
+    assert talk.finishes(2.0, 1) == ["answer 1 from 1, OWN"]
+    talk.arrives(3.0, 2)
+    talk.finishes(4.0, 2, Outcome.ERROR)
+    talk.passes(5.0)
+    assert talk.finishes(6.0, 3) == ["answer 2 from 3, OWN", "alert cost_usd, DRIFT_UP"]
+    (detector,) = talk.plane.pools[0].controllers.detectors
+    assert detector.seen == pytest.approx([900e-3 + 40e-2, 2 * (900e-3 + 40e-2)])
