@@ -70,7 +70,7 @@ _MAGIC = b"GLOWSIMJ"
 _FRAME = struct.Struct("<4sIQ")
 _FRAME_MAGIC = b"FRAM"
 _SPILL_RECORDS = 1 << 16
-BATCH = 1 << 11
+BATCH = 1 << 9
 """Records that are packed at once."""
 _REASON = [("code", "B"), ("bound", "B"), ("a", "d"), ("b", "d"), ("c", "d")]
 _USAGE = [("tokens_in", "i"), ("tokens_cached", "i"), ("tokens_out", "i"), ("first_token_s", "d")]
@@ -183,6 +183,7 @@ _FIRST_COMMAND, _EFFECT = 20, 40
 _BY_CODE = {kind.code: kind for kind in _FIXED}
 _CODES = {kind.type: kind.code for kind in _FIXED} | {kind: code for code, kind in _LOOSE.items()}
 _KINDS = {code: kind for kind, code in _CODES.items()}
+_PACK = {kind.code: kind.struct.pack for kind in _FIXED}
 _LENGTH = struct.Struct("<I")
 
 
@@ -197,7 +198,7 @@ def _rows(kind: type, records: list[Any]) -> bytes:
     for i, column in enumerate(zip(*records, strict=True)):
         columns.extend(zip(*column, strict=True) if i in fixed.nested else [column])
     try:
-        return b"".join(map(fixed.struct.pack, *columns))
+        return b"".join(map(_PACK[code], *columns))
     except struct.error as error:
         if len(records) > 1:
             for record in records:  # one of them is to blame
