@@ -41,8 +41,8 @@ NAMES: Final = {
     "abandoned": "abandoned",
     "open": "still open at the end",
     "retries": "retries",
-    "tokens_in": "input tokens",
-    "tokens_out": "output tokens",
+    "tokens_in": "input tokens, answered",
+    "tokens_out": "output tokens, answered",
 }
 """Figure of a summary -> what a report calls it."""
 

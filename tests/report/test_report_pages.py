@@ -138,7 +138,7 @@ def test_the_answer_names_every_level_with_its_figures(small, page):
         ("cost per completed task", "cost_usd_per_task", "money"),
         ("cache hits", "cache_hit_rate", "fraction"),
         ("retries", "retries", "count"),
-        ("output tokens", "tokens_out", "count"),
+        ("output tokens, answered", "tokens_out", "count"),
     ],
 )
 def test_the_page_shows_the_figures_of_the_summary(small, page, name, metric, unit):
