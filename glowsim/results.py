@@ -52,7 +52,7 @@ _SAMPLES = 600
 ENDINGS = ("open", "answered", "rejected", "failed", "abandoned")
 _ANSWERED = {Code.OWN: "own", Code.CACHED: "cached", Code.JOINED: "joined", Code.REPEATED: "repeated"}
 _TURNED_AWAY = (
-    Code.TOO_LARGE, Code.LIMITED, Code.QUEUE_FULL, Code.KEY_REUSED, Code.LIMIT_UNKNOWN, Code.SHED, Code.NO_BUDGET,
+    Code.TOO_LARGE, Code.LIMITED, Code.QUEUE_FULL, Code.KEY_REUSED, Code.LIMIT_UNKNOWN, Code.SHED,
     Code.ALL_OPEN, Code.EXHAUSTED, Code.NOT_RETRYABLE, Code.TIMED_OUT, Code.WAITED_TOO_LONG, Code.BROKEN_STREAM,
     Code.NO_TIME_TO_RETRY, Code.APOLOGY,
 )  # fmt: skip

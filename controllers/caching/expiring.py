@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 
 from glowsim.core.snapshot import Stateful
@@ -9,7 +10,7 @@ from glowsim.core.snapshot import Stateful
 __all__ = ["Expiring"]
 
 
-class Expiring(Stateful):
+class Expiring(Stateful, ABC):
     """Answers that are fresh for ``ttl_s`` and held for ``stale_s`` more, unless they have to make room.
 
     Each cache counts uses and finds sources in its own way: `_source` and `_drop` are its.
@@ -38,9 +39,10 @@ class Expiring(Stateful):
             gone.append(self._drop(oldest))
         return gone
 
+    @abstractmethod
     def _source(self, key: int) -> int:
-        raise NotImplementedError
+        """Return the source of an answer that is there."""
 
+    @abstractmethod
     def _drop(self, key: int) -> int:
         """Forget a key; return its source."""
-        raise NotImplementedError

@@ -1,6 +1,6 @@
 """The journal: every event, every command, and what the world did with it, packed; the only record of a run.
 
-A record is kept as it is at first and packed together with some thousand others, which costs about half.
+A record is kept as it is at first and packed together with some hundred others, which costs about half.
 Records of one kind stand together in a block of fixed-size rows, so `numpy.frombuffer` reads them as a
 table; one byte a record tells the order over all kinds. A file is a header and a sequence of frames, each
 with a checksum: a torn last frame is left out on reading and said so. Rare records of varying size are JSON.
@@ -65,7 +65,7 @@ from glowsim.core.types import (
 
 __all__ = ["BATCH", "Difference", "Effected", "Journal", "Recording", "VERSION", "first_difference", "read"]
 
-VERSION = 1
+VERSION = 2
 _MAGIC = b"GLOWSIMJ"
 _FRAME = struct.Struct("<4sIQ")
 _FRAME_MAGIC = b"FRAM"

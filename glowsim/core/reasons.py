@@ -28,7 +28,6 @@ class Code(IntEnum):
     KEY_REUSED = 23
     LIMIT_UNKNOWN = 24
     SHED = 25
-    NO_BUDGET = 26
     ALL_OPEN = 27
     EXHAUSTED = 30
     NOT_RETRYABLE = 31
@@ -98,7 +97,6 @@ _SENTENCES: dict[Code, str] = {
     Code.KEY_REUSED: "the idempotency key belongs to another payload",
     Code.LIMIT_UNKNOWN: "no word from the shared limit in time",
     Code.SHED: "gave its place in a full queue to a more important one after {a:.3g} s",
-    Code.NO_BUDGET: "its budget of {b:.4g} is spent: {a:.4g}",
     Code.ALL_OPEN: "every instance's breaker is open",
     Code.EXHAUSTED: "failed after {a:.0f} attempts",
     Code.NOT_RETRYABLE: "failed in a way that no retry mends",

@@ -228,7 +228,7 @@ def test_damage_before_the_last_frame_is_an_error(tmp_path: Path, at: int) -> No
     ("old", "new", "message"),
     [
         (b"GLOWSIMJ", b"PK\x03\x04\x00\x00\x00\x00", "not a glowsim journal"),
-        (b'"version":1', b'"version":9', "version 9"),
+        (b'"version":2', b'"version":9', "version 9"),
     ],
 )
 def test_another_file_or_version_is_refused(tmp_path: Path, old: bytes, new: bytes, message: str) -> None:

@@ -135,7 +135,7 @@ class Told:
         return any(plan.max_tokens_out != request.max_tokens_out for plan, request in plans)
 
 
-LIMITED: Final = {Code.LIMITED, Code.LIMIT_UNKNOWN, Code.NO_BUDGET}
+LIMITED: Final = {Code.LIMITED, Code.LIMIT_UNKNOWN}
 FULL: Final = {Code.QUEUE_FULL, Code.SHED}
 DECIDED: Final[dict[str, Callable[[Told], Any]]] = {
     "guard": lambda told: told.of(Reject),
