@@ -49,8 +49,8 @@ class BurnRate(Stateful):
     Parameters
     ----------
     metric
-        ``latency_s``, ``error``, ``tokens_in``, ``tokens_out``, or the name of an observed metric, such as
-        ``quality`` or ``cost_usd``.
+        ``latency_s``, ``error``, ``tokens_in``, ``tokens_out``, ``cost_usd`` (of all attempts of an answered
+        request), or the name of an observed metric, such as ``quality``.
     threshold
         The last good value, in the metric's unit; 0 for ``error``.
     good

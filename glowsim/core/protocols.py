@@ -295,7 +295,7 @@ class Detector(Controller, Protocol):
     """Decides whether a metric has moved."""
 
     metric: str
-    """``latency_s``, ``error``, ``tokens_in``, ``tokens_out``, or the name of an `Observed` metric."""
+    """``latency_s``, ``error``, ``tokens_in``, ``tokens_out``, ``cost_usd``, or the name of an `Observed` metric."""
 
     def observe(self, t_s: float, value: float) -> Alert | None:
         """Take in a value; return an alert, if it is time for one."""

@@ -141,7 +141,8 @@ class Breakers(_Several):
     """Decides that an instance may have the work that every one of several breakers allows it.
 
     Every breaker hears of every outcome. The gate is the smallest cap among theirs, and is asked again at
-    the earliest moment among theirs; then those wake that are due. What some of them follow of instances
+    the earliest moment among theirs; then those wake that are due. Where one says that a request which no
+    instance may take fails at once, it does. What some of them follow of instances
     (`Follower`) reaches those, and what none follows is not there.
 
     Parameters
@@ -157,6 +158,8 @@ class Breakers(_Several):
 
     def __init__(self, parts: Sequence[Breaker]) -> None:
         super().__init__(parts)
+        fails = any(getattr(one, "when_all_open", "wait") == "fail" for one in parts)
+        self.when_all_open = "fail" if fails else "wait"
         self._records = [one.record for one in self._parts]
         self._gates: dict[int, list[tuple[int, float]]] = {}
         """Instance -> (cap, until_s) of every breaker; one that all leave open for good is absent."""

@@ -11,6 +11,7 @@ from controllers.queueing.fifo import FifoQueue
 from controllers.resilience.ladder import FallbackLadder
 from glowsim.core.protocols import Gate
 from glowsim.core.snapshot import Stateful
+from glowsim.core.together import Breakers
 from glowsim.core.types import Dispatch, Outcome
 
 MODELS = ["large", "small"]
@@ -70,7 +71,7 @@ def test_an_old_answer_if_there_is_one(talk_to, held):
 
 def test_time_that_is_up_leaves_what_needs_none(talk_to):
     talk = talk_to(ladder=ladder("model small", "apology"), timeout_s=10.0)
-    talk.ready(0.0, 0)
+    talk.ready(0.0, 0, 1)
     talk.arrives(1.0, 1)
     assert talk.passes(11.0) == ["cancel 1, TIMED_OUT", "answer 1 from 0, APOLOGY"]
     assert talk.finishes(11.5, 1, Outcome.CANCELLED) == []
@@ -175,8 +176,13 @@ class Patient(Shut):
     when_all_open = "wait"
 
 
+def one_of_two():
+    return Breakers([Patient(), Shut()])
+
+
 def test_with_every_gate_shut_a_request_waits_or_fails_as_the_breaker_says(talk_to):
-    for breaker, said in ((Shut, ["reject 2, ALL_OPEN"]), (Patient, [])):
+    fails = ["reject 2, ALL_OPEN"]
+    for breaker, said in ((Shut, fails), (Patient, []), (one_of_two, fails)):
         talk = talk_to(breaker=breaker)
         talk.ready(0.0, 0)
         talk.arrives(1.0, 1)

@@ -75,6 +75,7 @@ class Attempts:
         self.tokens_out = finished["tokens_out"][order]
         self.retry_after_s = finished["retry_after_s"][order]
         self.instance = dispatched["instance"]
+        self.request_id = dispatched["request_id"]
         self.during = (self.began_s >= AT_S) & (self.began_s < AT_S + LASTS_S)
 
     @property
@@ -228,11 +229,19 @@ def test_an_instance_that_hangs_can_still_crash_and_be_drained() -> None:
 
 def test_the_luck_of_a_request_does_not_depend_on_what_else_goes_wrong() -> None:
     throttle = {"kind": "throttle", "share": "30%"}
-    alone = Attempts(ran(throttle))
-    late_slow = {"kind": "slow", "instances": 1, "factor": 2, "at": "250s", "lasts": "10s"}
-    among = Attempts(ran(throttle, late_slow))
-    early = alone.began_s < 250.0
-    assert (alone.outcome[early] == among.outcome[: early.sum()]).all()
+    slow = {"kind": "slow", "instances": 1, "factor": 2, "at": "50s", "lasts": "200s"}
+    alone, among = Attempts(ran(throttle)), Attempts(ran(throttle, slow))
+    assert (alone.lasted_s[:900] != among.lasted_s[:900]).any(), "the world is another one"
+    throttled = [
+        {
+            number: outcome == Outcome.THROTTLED
+            for number, outcome in zip(each.request_id, each.outcome, strict=True)
+        }
+        for each in (alone, among)
+    ]
+    during = set(alone.request_id[alone.during]) & set(among.request_id[among.during])
+    assert len(during) > 900
+    assert [throttled[0][number] for number in during] == [throttled[1][number] for number in during]
 
 
 def test_what_cannot_be_cancelled_is_worked_on_for_nobody() -> None:
