@@ -51,7 +51,7 @@ Table = dict[str, Column]
 _SAMPLES = 600
 ENDINGS = ("open", "answered", "rejected", "failed", "abandoned")
 _ANSWERED = {Code.OWN: "own", Code.CACHED: "cached", Code.JOINED: "joined", Code.REPEATED: "repeated"}
-_TURNED_AWAY = (
+TURNED_AWAY = (
     Code.TOO_LARGE, Code.LIMITED, Code.QUEUE_FULL, Code.KEY_REUSED, Code.LIMIT_UNKNOWN, Code.SHED,
     Code.ALL_OPEN, Code.EXHAUSTED, Code.NOT_RETRYABLE, Code.TIMED_OUT, Code.WAITED_TOO_LONG, Code.BROKEN_STREAM,
     Code.NO_TIME_TO_RETRY, Code.APOLOGY,
@@ -414,7 +414,7 @@ def figures(tables: Tables, warmup_s: float = 0.0, agents: Sequence[int] | None 
         "answered_stale": float(stale.sum()),
         "answered_other_model": float(other_model.sum()),
     }
-    found |= {f"ended_{code.name.lower()}": float(turned_away[code]) for code in _TURNED_AWAY}
+    found |= {f"ended_{code.name.lower()}": float(turned_away[code]) for code in TURNED_AWAY}
     found |= _spread("latency_s", latency, ("min", "mean", "p50", "p95", "p99", "max"))
     found |= _spread("first_token_s", first, ("p50", "p95", "p99"))
     found |= _spread("wait_s", wait, ("mean", "p95"))

@@ -18,7 +18,6 @@ ENDED: Final = {
     "key_reused": "idempotency key of another payload",
     "limit_unknown": "no word from a shared limit",
     "shed": "shed for a more important one",
-    "no_budget": "budget spent",
     "all_open": "every breaker open",
     "exhausted": "attempts exhausted",
     "not_retryable": "not retryable",

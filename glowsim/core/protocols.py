@@ -187,7 +187,7 @@ class Follower(Protocol):
         """Hear that an instance drains, has failed or is gone; perhaps more than once."""
 
     def moved(self, instance: Instance) -> None:
-        """Hear that its work in flight, or whether it may get work (``place >= 0``), has changed."""
+        """Hear that its work in flight, or whether it may get work (``place >= 0``), has changed: balancers only."""
 
     def ended(self, t_s: float, instance: Instance, outcome: Outcome, duration_s: float) -> None:
         """Hear how an attempt on it ended, that many seconds after its dispatch."""

@@ -163,7 +163,7 @@ class Breakers(_Several):
         self._records = [one.record for one in self._parts]
         self._gates: dict[int, list[tuple[int, float]]] = {}
         """Instance -> (cap, until_s) of every breaker; one that all leave open for good is absent."""
-        for name in ("joined", "left", "moved", "ended"):
+        for name in ("joined", "left", "ended"):
             hears = [getattr(one, name) for one in self._parts if hasattr(one, name)]
             if hears:
                 setattr(self, name, hears[0] if len(hears) == 1 else _to_all(hears))

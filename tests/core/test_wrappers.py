@@ -57,6 +57,39 @@ def families(tiny):
     }
 
 
+AN_INSTANCE = Instance(2, 0, 1)
+TOLD = {
+    "joined": (1.0, AN_INSTANCE),
+    "left": (2.0, 2),
+    "moved": (AN_INSTANCE,),
+    "ended": (3.0, AN_INSTANCE, Outcome.OK, 0.5),
+    "probed": (4.0, 2, True),
+}
+FOLLOWS = {"balancer": ("joined", "left", "moved", "ended"), "breaker": ("joined", "left", "ended", "probed")}
+
+
+@pytest.mark.parametrize("family", FOLLOWS)
+@pytest.mark.parametrize("wrapped", ["fallback", "live", "candidate"])
+def test_a_follower_within_a_wrapper_hears_what_it_would_hear_alone(family, wrapped, families):
+    def hears(name):
+        return lambda self, *arguments: heard.append((name, *arguments))
+
+    heard, base = [], families[family]
+    methods = {name: hears(name) for name in FOLLOWS[family]}
+    follower = type("Follower", (base,), methods | {"when_all_open": "fail"})()
+    if wrapped == "fallback":
+        one = guarded(family, follower, 0, Notes())
+    elif wrapped == "live":
+        one = shadow(family, follower, base(), 0, Notes())
+    else:
+        one = shadow(family, base(), follower, 0, Notes())
+    for name in FOLLOWS[family]:
+        getattr(one, name)(*TOLD[name])
+    assert heard == [(name, *TOLD[name]) for name in FOLLOWS[family]]
+    if family == "breaker":
+        assert one.when_all_open == ("wait" if wrapped == "candidate" else "fail")
+
+
 # --- fallbacks ---------------------------------------------------------------------------------------
 
 

@@ -292,3 +292,19 @@ def test_an_instance_that_works_for_nobody_leaves_when_it_has_done() -> None:
     changes = recording.table(InstanceChanged)
     assert (np.diff(changes["t_s"]) >= 0).all()
     assert (changes["state"] == State.GONE).any()
+
+
+def test_an_instance_that_the_scaler_let_go_meanwhile_does_not_crash_as_well() -> None:
+    """Two of two crash; on hearing of the first, the scaler, with nothing to do, sends the second away."""
+    scaler = {"use": "agent_scaler", "min_instances": 0, "idle": "0s", "look": "1000s"}
+    pause = [{"at": "0s", "rate": "1/s"}, {"at": "20s", "rate": "0/s"}, {"at": "250s", "rate": "1/s"}]
+    crash = {"kind": "crash", "instances": 2}
+    recording = ran(crash, workload={"kind": "piecewise", "steps": pause}, scaler=scaler)
+    changes = recording.table(InstanceChanged)
+    ends = {
+        row["instance"]: row["state"] for row in changes if row["t_s"] == AT_S and row["state"] >= State.GONE
+    }
+    assert ends == {0: State.FAILED, 1: State.GONE}
+    assert (changes["state"][changes["t_s"] == AT_S + LASTS_S] == State.STARTING).sum() == 1, (
+        "for the crashed one"
+    )

@@ -1,3 +1,7 @@
+"""The notebooks run from top to bottom, and what their text says is what they show."""
+
+from __future__ import annotations
+
 import os
 import re
 from importlib.util import find_spec
@@ -10,8 +14,7 @@ from glowsim.resources import resource
 MISSING = [name for name in ("nbclient", "nbformat", "ipykernel") if find_spec(name) is None]
 
 
-@pytest.fixture(scope="module")
-def notebook():
+def read(name):
     if MISSING:
         reason = f"needs {', '.join(MISSING)}: install glowsim[test]"
         if os.environ.get("GLOWSIM_CI") == "1":
@@ -19,25 +22,43 @@ def notebook():
         pytest.skip(reason)
     import nbformat
 
-    return nbformat.read(resource("notebooks", "02_what_if.ipynb"), as_version=4)
+    return nbformat.read(resource("notebooks", name), as_version=4)
 
 
-def test_it_is_kept_without_outputs(notebook):
-    for cell in notebook.cells:
+def outputs_of(name):
+    """Execute a notebook; return its outputs, and all that it printed."""
+    from nbclient import NotebookClient
+
+    notebook = read(name)
+    NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    return outputs, "".join(output["text"] for output in outputs if output.output_type == "stream")
+
+
+@pytest.mark.parametrize("path", sorted(resource("notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
+def test_it_is_kept_without_outputs(path):
+    for cell in read(path.name).cells:
         assert not cell.get("outputs")
         assert cell.get("execution_count") is None
+
+
+def test_the_first_run_answers_its_question():
+    outputs, printed = outputs_of("01_first_run.ipynb")
+    kinds = [kind for output in outputs if "data" in output for kind in output["data"]]
+    assert kinds.count("image/png") == 2
+    assert kinds.count("text/html") == 2
+    assert re.search(r"^(met|not met|undecided)$", printed, flags=re.MULTILINE)
+    difference = re.search(r"difference: ([+-]\d+\.\d+) s, 95 % interval ([+-]\d+\.\d+) to", printed)
+    assert difference is not None
+    assert float(difference[1]) > 0, "fewer instances make the largest agent slower"
 
 
 def numbers(text: str, label: str) -> list[float]:
     return [float(each) for each in re.search(rf"^{label} +(.*)$", text, re.MULTILINE)[1].split()]
 
 
-def test_it_runs_and_says_what_the_text_says(notebook):
-    from nbclient import NotebookClient
-
-    NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
-    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
-    printed = "".join(output["text"] for output in outputs if output.output_type == "stream")
+def test_the_what_if_says_what_its_text_says():
+    outputs, printed = outputs_of("02_what_if.ipynb")
     table, check = (
         output["data"]["text/plain"] for output in outputs if "text/html" in output.get("data", {})
     )
