@@ -23,6 +23,8 @@ ALLOWED = {
     "glowsim.core": ("glowsim.core",),
     "controllers": ("controllers", "glowsim.core"),
     "glowsim.sim": ("glowsim.sim", "glowsim.core"),
+    "glowsim.presets": ("glowsim.presets", "glowsim.core"),
+    "glowsim.traces": ("glowsim.traces", "glowsim.presets", "glowsim.core", "glowsim.stats"),
     "glowsim.live": ("glowsim.live", "glowsim.core", "glowsim.scenario", "glowsim.build", "glowsim.emulation"),
     "glowsim.scenario": ("glowsim.scenario", "glowsim.core", "glowsim.registry"),
     "glowsim.stats": ("glowsim.stats",),

@@ -510,7 +510,8 @@ class _ShadowSplitter(_Shadow):
 
 
 class _ShadowBreaker(_Shadow):
-    """The candidate is woken, instance by instance, at the first question after its gate's moment."""
+    """The candidate is woken, instance by instance, at the first question after its gate's moment, or with
+    the live one at that moment."""
 
     state = (*_Shadow.state, "_until_s")
 
@@ -526,7 +527,7 @@ class _ShadowBreaker(_Shadow):
 
     def wake(self, t_s: float, instance: int) -> Gate | None:
         gate: Gate | None = self._live.wake(t_s, instance)
-        if not self._wake_candidate(t_s, instance, gate) and gate is not None:
+        if not self._wake_candidate(t_s, instance, gate, asleep=False) and gate is not None:
             self._notes.append(Shadowed(self._agent, "breaker", _cap(gate), -1.0))
         return gate
 
@@ -544,8 +545,10 @@ class _ShadowBreaker(_Shadow):
         self._until_s.pop(instance, None)
         self._compare("forget", None, instance)
 
-    def _wake_candidate(self, t_s: float, instance: int, gate: Gate | None) -> bool:
-        due = t_s >= self._until_s.get(instance, inf)
+    def _wake_candidate(self, t_s: float, instance: int, gate: Gate | None, *, asleep: bool = True) -> bool:
+        """Wake the candidate if it is due; ``asleep``: the live one may yet be woken at this very moment."""
+        until_s = self._until_s.get(instance, inf)
+        due = t_s > until_s if asleep else t_s >= until_s
         if due:
             del self._until_s[instance]
             self._follow(instance, self._compare("wake", gate, t_s, instance))

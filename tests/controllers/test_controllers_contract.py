@@ -452,6 +452,7 @@ def test_parameters_that_contradict_each_other_are_refused_by_name(make: Make, n
 
 ALLOWED = {
     "__future__",
+    "abc",
     "bisect",
     "collections",
     "controllers",

@@ -7,7 +7,7 @@ from collections import Counter
 from math import inf, isnan
 
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from controllers.balancing.round_robin import RoundRobin
@@ -386,7 +386,13 @@ def test_shadows_of_everything_change_no_command(tiny, orders):
     assert shadowed.plane.next_wake_s() == plain.plane.next_wake_s()
 
 
+FAILS_AT_THE_MOMENT_OF_A_WAKING = [
+    *[(0.0, "arrive", 0)] * 22, (0.0, "fail", 0), (1.0, "finish", 0), (4.0, "fail", 0), (4.0, "fail", 0),
+]  # fmt: skip
+
+
 @settings(deadline=None, derandomize=True, max_examples=25, suppress_health_check=[HealthCheck.too_slow])
+@example(orders=FAILS_AT_THE_MOMENT_OF_A_WAKING)
 @given(orders=ORDERS)
 def test_a_candidate_equal_to_the_live_controller_always_agrees(tiny, orders):
     given_ = as_live(tiny)
