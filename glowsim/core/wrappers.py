@@ -510,8 +510,7 @@ class _ShadowSplitter(_Shadow):
 
 
 class _ShadowBreaker(_Shadow):
-    """The candidate is woken, instance by instance, at the first question after its gate's moment, or with
-    the live one at that moment."""
+    """The candidate is woken, instance by instance, with the live one or at the first question after its moment."""
 
     state = (*_Shadow.state, "_until_s")
 
