@@ -16,19 +16,23 @@ from glowsim.core.errors import GlowsimError
 from glowsim.core.journal import Journal
 from glowsim.core.pool import Controllers, PoolSpec
 from glowsim.core.price import Price
-from glowsim.core.streams import Streams
+from glowsim.core.streams import Streams, key_of
 from glowsim.core.together import Breakers, Limiters
 from glowsim.core.wrappers import fallback, shadow
 from glowsim.scenario import Scenario, digest
 from glowsim.scenario import fleet as written
 from glowsim.scenario import laws as written_laws
+from glowsim.scenario import servers as written_servers
 from glowsim.scenario import workload as written_workload
 from glowsim.scenario.controllers import Controller, Limit
 from glowsim.scenario.workload import ALL
 from glowsim.sim import faults, laws
+from glowsim.sim.servers import Served
 from glowsim.sim.service import Service, TimeService, TokenService, Variant
+from glowsim.sim.steps import Client, Loop, ModelCall, Step, Task, Together, ToolCall
 from glowsim.sim.workload import arrivals, traces
 from glowsim.sim.workload.columns import AgentTraits, Cacheable, Columns, Shape
+from glowsim.sim.workload.sessions import SessionShape, SessionSource
 from glowsim.sim.workload.sources import ClosedSource, OpenSource, Source
 from glowsim.sim.world import AgentWorld, World
 
@@ -248,7 +252,8 @@ def replication(
     ]
     scripts = [fault for each in scenario.faults for fault in _faults(scenario, each)]
     journal = Journal(header(scenario, number), journal_path)
-    return Replication(World(plane, journal, agents, sources, streams, scripts), journal, streams, agents)
+    world = World(plane, journal, agents, sources, streams, scripts, served(scenario, streams))
+    return Replication(world, journal, streams, agents)
 
 
 def _lucky(scenario: Scenario, agent: AgentWorld) -> bool:
@@ -266,6 +271,7 @@ def agent_world(scenario: Scenario, agent: written.Agent) -> AgentWorld:
         slowdown=agent.service.slowdown if isinstance(agent.service, written_laws.TokenService) else 0.0,
         shared=shared,
         startup=law(agent.startup_s),
+        task=task(agent) if isinstance(agent.service, written_servers.StepsService) else None,
         cancellable=agent.cancellable,
         region=scenario.regions.index(agent.region),
         idle_timeout_s=inf if agent.idle_timeout_s is None else agent.idle_timeout_s,
@@ -278,11 +284,61 @@ def agent_world(scenario: Scenario, agent: written.Agent) -> AgentWorld:
     )
 
 
-def _service(service: written_laws.Service) -> Service:
+def _service(service: written.Service) -> Service:
+    if isinstance(service, written_servers.StepsService):
+        return TimeService(laws.Constant(0.0))  # its steps take the time
     if isinstance(service, written_laws.TimeService):
         return TimeService(law(service.time_s))
     noise = laws.Constant(1.0) if service.noise is None else law(service.noise)
     return TokenService(service.base_s, service.input_s_per_token, service.output_s_per_token, noise)
+
+
+def task(agent: written.Agent) -> Task:
+    """Return the steps of an agent that works in steps."""
+    service = agent.service
+    if not isinstance(service, written_servers.StepsService):
+        raise BuildError(f"{agent.name} does not work in steps")
+    client = Client(service.client.tries, service.client.wait_s)
+    key = key_of("instructions", agent.name)
+    return Task(_steps(service.steps, iter(range(1, 1 << 20))), key, service.instructions, client)
+
+
+def _steps(steps: tuple[written_servers.Step, ...], numbers: Iterator[int]) -> tuple[Step, ...]:
+    made: list[Step] = []
+    for step in steps:
+        number = next(numbers)
+        match step:
+            case written_servers.AnswerStep():
+                made.append(ModelCall(number, None))
+            case written_servers.CallStep():
+                made.append(ModelCall(number, laws.at(law(step.tokens_out))))
+            case written_servers.ToolStep():
+                time_s, tokens = laws.at(law(step.time_s)), laws.at(law(step.tokens))
+                made.append(ToolCall(number, time_s, tokens, step.fails, step.tries, step.needed))
+            case written_servers.LoopStep():
+                made.append(Loop(number, _steps(step.steps, numbers), step.again, step.most))
+            case written_servers.TogetherStep():
+                branches = tuple(_steps(branch, numbers) for branch in step.branches)
+                made.append(Together(number, branches))
+    return tuple(made)
+
+
+def served(scenario: Scenario, streams: Streams) -> list[Served]:
+    """Return what serves the scenario's models, server by server."""
+    models = list(scenario.models.items())
+    return [
+        Served(
+            models=tuple(i for i, (_, model) in enumerate(models) if model.server == name),
+            replicas=1 if isinstance(server, written_servers.HostedServer) else server.replicas,
+            router="round_robin" if isinstance(server, written_servers.HostedServer) else server.router,
+            make=_server(name, server, streams),
+        )
+        for name, server in scenario.servers.items()
+    ]
+
+
+def _server(name: str, server: written_servers.Server, streams: Streams) -> Any:
+    raise BuildError(f"servers.{name}: engine {server.engine} is not built yet")
 
 
 def law(said: Any) -> laws.Law:
@@ -337,6 +393,9 @@ def _source(
     until_s = scenario.duration_s
     if isinstance(workload, written_workload.Closed):
         return ClosedSource(name, columns, workload.users, law(workload.think_s), streams, until_s, tasks)
+    if isinstance(workload, written_workload.Sessions):
+        began = _moments(workload.arrivals, until_s, streams.generator("workload", name, "arrivals"))
+        return SessionSource(name, columns, began, _sessions(workload, numbers), streams, until_s, tasks)
     if isinstance(workload, written_workload.Trace):
         path = traces.find_trace(workload.file, data)
         layout = workload.columns
@@ -349,13 +408,30 @@ def _source(
     )
 
 
+def _sessions(workload: written_workload.Sessions, numbers: dict[str, int]) -> SessionShape:
+    first = workload.first_tokens_in
+    return SessionShape(
+        turns=law(workload.turns),
+        most_turns=workload.most_turns,
+        think=law(workload.think_s),
+        first_tokens_in=None if first is None else law(first),
+        max_context=inf if workload.max_context is None else workload.max_context,
+        compacted=workload.compacted,
+        hand_over={
+            numbers[agent]: tuple((numbers[to], share) for to, share in following.items())
+            for agent, following in workload.hand_over.items()
+        },
+        users=workload.users,
+    )
+
+
 def _moments(workload: Any, until_s: float, generator: np.random.Generator) -> Iterator[laws.Array]:
     match workload:
-        case written_workload.Poisson():
+        case written_workload.PoissonArrivals():
             return arrivals.poisson(workload.rate_per_s, generator)
-        case written_workload.Piecewise():
+        case written_workload.PiecewiseArrivals():
             steps = [(step.at_s, step.rate_per_s) for step in workload.steps]
-        case written_workload.Bursts():
+        case written_workload.BurstsArrivals():
             steps = arrivals.bursts(
                 workload.base_per_s, workload.burst_per_s, workload.every_s, workload.lasts_s, until_s
             )

@@ -23,6 +23,7 @@ def cross_checks(data: dict[str, Any]) -> list[Finding]:
     return [
         *_fleet_names(data),
         *_references(data),
+        *_served(data),
         *_workload_agents(data),
         *_times(data),
         *_origins(data),
@@ -86,6 +87,22 @@ def _references(data: dict[str, Any]) -> Iterator[Finding]:
                 yield _unknown((section, i, key), what, name, allowed)
 
 
+def _served(data: dict[str, Any]) -> Iterator[Finding]:
+    models, servers = data.get("models"), data.get("servers", {})
+    if not isinstance(models, dict) or not isinstance(servers, dict):
+        return
+    on = {name: model.get("server") for name, model in models.items() if isinstance(model, dict)}
+    for name, server in on.items():
+        if isinstance(server, str) and server not in servers:
+            yield _unknown(("models", name, "server"), "server", server, list(servers))
+    for i, agent in _mappings(data, "fleet"):
+        service, model = agent.get("service"), agent.get("model")
+        in_steps = isinstance(service, dict) and service.get("law") == "steps"
+        if in_steps and model in on and on[model] is None:
+            message = f"the agent works in steps, and the model {model!r} has no server to call: give it one"
+            yield Finding(("fleet", i, "model"), message)
+
+
 def _workload_agents(data: dict[str, Any]) -> Iterator[Finding]:
     known = _agent_names(data)
     if not known:
@@ -106,6 +123,12 @@ def _workload_agents(data: dict[str, Any]) -> Iterator[Finding]:
                 yield Finding(path, f"names {min(twice)!r} a second time")
             else:
                 seen |= set(known[name])
+        handed = workload.get("hand_over")
+        for name, following in handed.items() if isinstance(handed, dict) else ():
+            for each in (name, *(following if isinstance(following, dict) else ())):
+                if isinstance(each, str) and (each not in known or known[each] != (each,)):
+                    single = [agent for agent in known if known[agent] == (agent,)]
+                    yield _unknown(("workload", i, "hand_over", name), "agent", each, single)
 
 
 def _seconds(data: dict[str, Any], key: str, default: float | None = None) -> float | None:

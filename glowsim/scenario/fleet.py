@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from glowsim.scenario.base import AgentName, ChosenBy, Model, Name, Queueing, findings_error
 from glowsim.scenario.controllers import Controllers
-from glowsim.scenario.laws import Constant, LawOfTime, Service
+from glowsim.scenario.laws import Constant, LawOfTime, TimeService, TokenService
 from glowsim.scenario.problems import Finding
 from glowsim.scenario.quantities import (
     Duration,
@@ -18,6 +18,7 @@ from glowsim.scenario.quantities import (
     PricePerToken,
     Share,
 )
+from glowsim.scenario.servers import StepsService
 
 __all__ = [
     "HOME",
@@ -39,6 +40,9 @@ __all__ = [
     "member_names",
 ]
 
+Service = Annotated[TimeService | TokenService | StepsService, ChosenBy("law")]
+"""How long an instance takes for a request, or what it does with it."""
+
 HOME = "home"
 """The region of a scenario that names none."""
 
@@ -57,6 +61,9 @@ class Prices(Model):
         default_factory=lambda earlier: earlier.get("input_usd_per_token", 0.0),
     )
     output_usd_per_token: PricePerToken = Field(alias="output", description="Price of output tokens.")
+    server: Name | None = Field(
+        default=None, description="One of the servers: where agents that work in steps send their calls."
+    )
 
 
 class Failures(Model):
@@ -123,7 +130,7 @@ class Agent(Model):
         default=True,
         description="Whether an instance stops working on what is cancelled, or works on for nobody.",
     )
-    service: Service = Field(description="How long a request takes.")
+    service: Service = Field(description="How long a request takes, or what is done with it.")
     failures: Failures = Field(default_factory=Failures, description="What fails without a fault.")
     variants: dict[Name, Variant] = Field(
         default={}, description="Versions for rollouts, relative to the baseline."

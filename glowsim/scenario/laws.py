@@ -41,7 +41,6 @@ __all__ = [
     "LawOfTokens",
     "Lognormal",
     "Quantiles",
-    "Service",
     "TimeService",
     "TokenService",
     "Uniform",
@@ -241,7 +240,3 @@ class TokenService(Model):
         if not math.isclose(found, 1, abs_tol=0.01):
             raise findings_error(Finding(("noise",), f"must have mean 1, has {found:.4g}"))
         return self
-
-
-Service = Annotated[TimeService | TokenService, ChosenBy("law")]
-"""How long an instance takes for a request."""

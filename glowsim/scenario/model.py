@@ -24,6 +24,7 @@ from glowsim.scenario.fleet import HOME, Agent, Fault, Prices
 from glowsim.scenario.metrics import METRICS, quantity_of
 from glowsim.scenario.problems import Finding
 from glowsim.scenario.quantities import FRACTION, Duration, PositiveDuration, QuantityError, Within
+from glowsim.scenario.servers import Server
 from glowsim.scenario.workload import ALL, Workload
 
 __all__ = ["CROSS_CHECKED", "Expectation", "Origin", "Scenario", "Slo", "digest"]
@@ -120,6 +121,9 @@ class Scenario(Model):
         default=None, description="Independent runs; default: chosen by the runner."
     )
     models: dict[Name, Prices] = Field(min_length=1, description="Model -> prices of its tokens.")
+    servers: dict[Name, Server] = Field(
+        default={}, description="What serves the models that agents in steps call."
+    )
     regions: Items[Name] = Field(default=(HOME,), min_length=1, description="Where instances may stand.")
     fleet: Items[Agent] = Field(min_length=1, max_length=1000, description="The agents.")
     workload: Items[Workload] = Field(min_length=1, max_length=1000, description="Where requests come from.")

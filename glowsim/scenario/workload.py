@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, fi
 from pydantic_core import PydanticCustomError
 
 from glowsim.scenario.base import AgentName, ChosenBy, Items, Model, findings_error
-from glowsim.scenario.laws import LawOfTime, LawOfTokens
+from glowsim.scenario.laws import LawOfNumber, LawOfTime, LawOfTokens
 from glowsim.scenario.problems import Finding
 from glowsim.scenario.quantities import (
     DURATION,
@@ -27,13 +27,19 @@ from glowsim.scenario.quantities import (
 
 __all__ = [
     "ALL",
+    "Arrivals",
     "Bursts",
+    "BurstsArrivals",
     "Cacheable",
     "Closed",
     "Columns",
     "Diurnal",
+    "DiurnalArrivals",
     "Piecewise",
+    "PiecewiseArrivals",
     "Poisson",
+    "PoissonArrivals",
+    "Sessions",
     "Step",
     "Trace",
     "Workload",
@@ -133,11 +139,15 @@ class _Sized(Model):
     tokens_out: LawOfTokens = Field(description="Output tokens of a request.")
 
 
-class Poisson(_Open, _Sized):
+class PoissonArrivals(Model):
     """Independent arrivals at a constant rate."""
 
     kind: Literal["poisson"]
     rate_per_s: PositiveRate = Field(alias="rate", description="Mean arrivals per time.")
+
+
+class Poisson(PoissonArrivals, _Open, _Sized):
+    """Independent requests at a constant rate."""
 
 
 class Step(Model):
@@ -147,7 +157,7 @@ class Step(Model):
     rate_per_s: Rate = Field(alias="rate", description="Mean arrivals per time.")
 
 
-class Piecewise(_Open, _Sized):
+class PiecewiseArrivals(Model):
     """Poisson arrivals whose rate changes at stated times."""
 
     kind: Literal["piecewise"]
@@ -164,7 +174,11 @@ class Piecewise(_Open, _Sized):
         return steps
 
 
-class Diurnal(_Open, _Sized):
+class Piecewise(PiecewiseArrivals, _Open, _Sized):
+    """Poisson requests whose rate changes at stated times."""
+
+
+class DiurnalArrivals(Model):
     """Poisson arrivals at ``mean * (1 + amplitude * cos(2 pi (t - peak_at) / period))``."""
 
     kind: Literal["diurnal"]
@@ -174,7 +188,11 @@ class Diurnal(_Open, _Sized):
     peak_at_s: Duration = Field(default=0.0, alias="peak_at", description="Time of the first peak.")
 
 
-class Bursts(_Open, _Sized):
+class Diurnal(DiurnalArrivals, _Open, _Sized):
+    """Poisson requests at ``mean * (1 + amplitude * cos(2 pi (t - peak_at) / period))``."""
+
+
+class BurstsArrivals(Model):
     """Poisson arrivals at a base rate, and at another during bursts; a burst ends each period."""
 
     kind: Literal["bursts"]
@@ -187,6 +205,47 @@ class Bursts(_Open, _Sized):
     def _fits(self) -> Self:
         if self.lasts_s >= self.every_s:
             raise findings_error(Finding(("lasts",), "must be shorter than 'every'"))
+        return self
+
+
+class Bursts(BurstsArrivals, _Open, _Sized):
+    """Poisson requests at a base rate, and at another during bursts; a burst ends each period."""
+
+
+Arrivals = Annotated[PoissonArrivals | PiecewiseArrivals | DiurnalArrivals | BurstsArrivals, ChosenBy("kind")]
+"""When sessions begin."""
+
+
+class Sessions(_Open, _Sized):
+    """Conversations: each turn follows the end of the last, with all that came before in its prompt."""
+
+    kind: Literal["sessions"]
+    arrivals: Arrivals = Field(description="When sessions begin.")
+    turns: LawOfNumber = Field(description="How many turns a session has; rounded, at least 1.")
+    most_turns: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        default=100, description="No more than so many."
+    )
+    think_s: LawOfTime = Field(alias="think", description="Time from an answer to the user's next turn.")
+    first_tokens_in: LawOfTokens | None = Field(
+        default=None, description="What the first turn brings; default: like the others, tokens_in."
+    )
+    max_context: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = Field(
+        default=None, description="Tokens at which a context is cut back; default: never."
+    )
+    compacted: Annotated[int, Field(ge=0, le=1_000_000_000)] = Field(
+        default=0, description="Tokens that are left of it then."
+    )
+    hand_over: dict[AgentName, dict[AgentName, Share]] = Field(
+        default={}, description="Agent -> next agent: share of its turns that the next agent follows at once."
+    )
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        for agent, following in self.hand_over.items():
+            if sum(following.values()) > 1:
+                raise findings_error(Finding(("hand_over", agent), "the shares add up to more than 1"))
+        if self.max_context is not None and self.compacted >= self.max_context:
+            raise findings_error(Finding(("compacted",), "must be below 'max_context'"))
         return self
 
 
@@ -234,5 +293,5 @@ class Trace(_Open):
         return self
 
 
-Workload = Annotated[Poisson | Piecewise | Diurnal | Bursts | Closed | Trace, ChosenBy("kind")]
+Workload = Annotated[Poisson | Piecewise | Diurnal | Bursts | Closed | Sessions | Trace, ChosenBy("kind")]
 """One source of requests; a scenario may have several."""

@@ -27,6 +27,8 @@ class Truth(NamedTuple):
     tokens_out: int
     luck_invalid: float
     luck_error: float
+    text_key: int = 0
+    """Of the text that its prompt continues; 0: it is nobody else's."""
 
 
 class Variant(NamedTuple):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from math import copysign, fsum, inf, prod
 from typing import Any
 
@@ -16,7 +17,7 @@ from simpy.core import StopSimulation
 
 from glowsim.core.control_plane import ControlPlane
 from glowsim.core.journal import BATCH, Journal
-from glowsim.core.streams import Streams, uniform_at
+from glowsim.core.streams import Streams, mix, uniform_at
 from glowsim.core.types import (
     Advance,
     Answer,
@@ -47,10 +48,13 @@ from glowsim.core.types import (
 from glowsim.sim.environment import Environment
 from glowsim.sim.faults import Fault, Struck
 from glowsim.sim.laws import Constant, Law, one_by_one
+from glowsim.sim.servers import Served, hear_end, hear_first_token
 from glowsim.sim.service import Service, Truth, Variant, weight_again
 from glowsim.sim.serving.engine import Engine, Job
 from glowsim.sim.serving.fcfs import FcfsEngine
 from glowsim.sim.serving.shared import SharedEngine
+from glowsim.sim.serving.tasks import TaskEngine
+from glowsim.sim.steps import Task, TaskJob
 from glowsim.sim.workload.sources import Source
 
 __all__ = ["AgentWorld", "Replica", "World"]
@@ -82,12 +86,24 @@ class AgentWorld:
     """Those beside the baseline."""
     idle_timeout_s: float = inf
     """An attempt of which nothing is heard for so long is given up; a stream that flows is heard of."""
+    task: Task | None = None
+    """What its requests take, step by step, where that is modelled."""
 
     @property
     def sure(self) -> bool:
         """Whether no attempt fails of itself, and all variants are alike: then truth says it all."""
         alike = all(variant == Variant(1.0, 0.0) for variant in self.variants)
-        return self.invalid == self.error == 0.0 and alike
+        return self.invalid == self.error == 0.0 and alike and self.task is None
+
+    def fate(
+        self, plan: Plan, truth: Truth, request_id: int, tries: int, luck_key: int, extra_error: float
+    ) -> Outcome:
+        """Return how an attempt in steps is to end, if nothing else happens to it."""
+        luck_error = uniform_at(luck_key, request_id, tries) if tries else truth.luck_error
+        chance = self.variants[plan.variant - 1].error if plan.variant else self.error
+        if truth.luck_invalid < self.invalid:
+            return _INVALID
+        return _ERROR if luck_error < chance + extra_error else _OK
 
     def attempt(
         self, plan: Plan, truth: Truth, request_id: int, tries: int, luck_key: int, extra_error: float = 0.0
@@ -107,7 +123,7 @@ class AgentWorld:
         extra_error
             Chance of an error on top, while a fault lasts.
         """
-        weight, _, luck_invalid, luck_error = truth
+        weight, _, luck_invalid, luck_error, _ = truth
         service = self.service
         if tries:
             luck_error = uniform_at(luck_key, request_id, tries)
@@ -158,13 +174,18 @@ class World:
         Of this replication.
     faults
         What goes wrong.
+    served
+        What serves the models that the agents' steps call.
     """
 
     def __init__(
         self, plane: ControlPlane, journal: Journal, agents: Sequence[AgentWorld], sources: Sequence[Source],
-        streams: Streams, faults: Sequence[Fault] = (),
+        streams: Streams, faults: Sequence[Fault] = (), served: Sequence[Served] = (),
     ) -> None:  # fmt: skip
         self.environment = Environment()
+        self.servers = [each.build(self.environment, hear_end, hear_first_token) for each in served]
+        self._server_of = {model: i for i, each in enumerate(served) for model in each.models}
+        self._calls = count(1)
         self.agents = agents
         self.replicas: dict[int, Replica] = {}
         self._of_agent: list[dict[int, Replica]] = [{} for _ in agents]
@@ -186,6 +207,8 @@ class World:
         """Attempts that reached an instance and are in no engine: a fault struck them."""
         self._draining: set[int] = set()
         self._waiting = any(source.waits for source in sources)
+        self.contexts: dict[int, int] | None = {} if any(source.remembers for source in sources) else None
+        """Request -> tokens of its context when its latest attempt in steps ended, until its source asks."""
         self._todo: deque[Event] = deque()
         self._wake_at_s = inf
         self._sources_left = len(sources)
@@ -310,6 +333,8 @@ class World:
         luck_key, troubles, environment = self._luck_key, self.troubles, self.environment
         idle_s = {i: each.idle_timeout_s for i, each in enumerate(agents) if each.idle_timeout_s < inf}
         works = [each.service.work if each.sure else None for each in agents]
+        in_steps = frozenset(i for i, each in enumerate(agents) if each.task is not None)
+        task_key = self._streams.key("task")
 
         def dispatch(command: Dispatch) -> bool:
             attempt, request_id, number, plan, _ = command
@@ -331,6 +356,15 @@ class World:
             outcome = _OK
             if work is not None and not tries and not extra:
                 work_s, prefill_s, tokens_out = work(plan, truth, truth[0])
+            elif agent in in_steps:
+                fate = agents[agent].fate(plan, truth, request_id, tries, luck_key, extra)
+                luck = mix(mix(task_key ^ request_id) + tries)
+                working = jobs[attempt] = TaskJob(
+                    attempt, request_id, number, plan, truth, luck, fate, stream
+                )
+                working.first_token_s = -environment.now
+                replica.engine.start(working)
+                return True
             else:
                 work_s, prefill_s, tokens_out, outcome = agents[agent].attempt(
                     plan, truth, request_id, tries, luck_key, extra
@@ -398,14 +432,19 @@ class World:
                     self._tell_rest()
                 return
             first_token_s = job.first_token_s if job.stream and job.first_token_s > 0.0 else _NEVER
-            usage = _new(Usage, (job.tokens_in, 0, job.tokens_out, first_token_s))
+            usage = _new(Usage, (job.tokens_in, job.tokens_cached, job.tokens_out, first_token_s))
             if outcome is not _OK:
                 self._unanswered(job)
             if draining:
                 self._leave_if_empty(job.number)
-            tell(_new(Finished, (environment._now, attempt, outcome, usage, 0.0)))
+            tell(_new(Finished, (environment._now, attempt, outcome, usage, job.retry_after_s)))
 
         return done
+
+    def _task_done(self, job: TaskJob) -> None:
+        if self.contexts is not None and job.request_id in self._inside:
+            self.contexts[job.request_id] = job.context
+        self._done(job)
 
     def _first_token(self, job: Job) -> None:
         if job.outcome == _OK and job.attempt in self._jobs:
@@ -460,6 +499,8 @@ class World:
         if self._waiting:
             sources = self._sources
             sources[(request_id - 1) % len(sources)].closed(request_id)
+            if self.contexts is not None:
+                self.contexts.pop(request_id, None)
         return True
 
     # --- instances ----------------------------------------------------------------------------------
@@ -468,7 +509,13 @@ class World:
         spec, number = self.agents[agent], self._started_instances
         self._started_instances += 1
         engine: Engine
-        if spec.shared:
+        if spec.task is not None:
+            servers = {model: self.servers[i] for model, i in self._server_of.items()}
+            engine = TaskEngine(
+                self.environment, spec.concurrency, spec.task, servers, self._calls, self._task_done,
+                self._first_token,
+            )  # fmt: skip
+        elif spec.shared:
             engine = SharedEngine(
                 self.environment, spec.concurrency, spec.slowdown, self._done, self._first_token
             )

@@ -25,6 +25,10 @@ class Job:
         "request_id", "stream", "tokens_in", "tokens_out", "work_s",
     )  # fmt: skip
 
+    tokens_cached = 0
+    """The part of ``tokens_in`` that a prompt cache held."""
+    retry_after_s = 0.0
+    """What the other side asked for, where it put the job off."""
     first_token_s: float
     """From dispatch; set when a streaming job begins to stream."""
     progress: float

@@ -102,12 +102,19 @@ class Columns:
         u = self._uniform(column, n) if law.random else np.zeros(n)
         return np.maximum(np.rint(law.ppf(u)), 0).astype(np.int64)
 
+    def whose(self, n: int) -> Ints:
+        """Return the agents of the next rows."""
+        if len(self._agents) == 1:
+            return np.full(n, self._agents[0])
+        return self._agents[np.searchsorted(self._share, self._uniform("agent", n), side="right")]
+
     def rows(
         self,
         ids: Sequence[int],
         arrivals_s: Sequence[float],
         tokens: tuple[Tokens, Tokens] | None = None,
         users: Sequence[int] | None = None,
+        agents: Ints | None = None,
     ) -> tuple[list[Request], list[Truth]]:
         """Return the next rows.
 
@@ -121,12 +128,12 @@ class Columns:
             (in, out) where a trace says so.
         users
             Index of each row's user, where the workload has users of its own.
+        agents
+            Each row's agent, where that is known.
         """
         n, shape = len(ids), self._shape
-        if len(shape.agents) == 1:
-            agents = np.full(n, shape.agents[0])
-        else:
-            agents = self._agents[np.searchsorted(self._share, self._uniform("agent", n), side="right")]
+        if agents is None:
+            agents = self.whose(n)
         if tokens is None:
             tokens_in = self._tokens(shape.tokens_in, "tokens in", n)
             tokens_out = self._tokens(shape.tokens_out, "tokens out", n)
@@ -149,10 +156,11 @@ class Columns:
             who = (self._uniform("user", n) * shape.users).astype(np.uint64)
         keys = mix_all(who ^ np.uint64(self._user_root)).tolist()
         tenants = [1] * n if shape.tenants == 1 else (who % np.uint64(shape.tenants) + np.uint64(1)).tolist()
-        used = self._traits if len(shape.agents) > 1 else [self._traits[shape.agents[0]]]
+        present = np.unique(agents).tolist()
+        used = self._traits if len(present) > 1 else [self._traits[agent] for agent in present]
         weight = np.empty(n)
         draws = self._uniform("weight", n) if any(trait.service.law.random for trait in used) else np.zeros(n)
-        for agent in set(shape.agents):
+        for agent in present:
             mine = agents == agent
             weight[mine] = self._traits[agent].service.law.ppf(draws[mine])
         lucky = any(trait.lucky for trait in used)
@@ -171,8 +179,11 @@ class Columns:
                 ),
             )
         )  # fmt: skip
-        truths = list(map(_truth, zip(weight.tolist(), tokens_out.tolist(), invalid, error, strict=True)))
+        truths = list(
+            map(_truth, zip(weight.tolist(), tokens_out.tolist(), invalid, error, [0] * n, strict=True))
+        )
         return requests, truths
 
 
 Tokens = npt.NDArray[np.int64]
+Ints = npt.NDArray[np.int64]

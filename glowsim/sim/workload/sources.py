@@ -31,6 +31,8 @@ class Source(Protocol):
 
     waits: bool
     """Whether it must hear when its requests are closed."""
+    remembers: bool
+    """Whether it asks how long the contexts of its requests have grown."""
 
     def start(self, world: World, index: int, count: int) -> None:
         """Begin; its requests' numbers are ``index + 1`` modulo ``count``."""
@@ -55,6 +57,7 @@ class OpenSource:
     """
 
     waits = False
+    remembers = False
 
     def __init__(
         self, columns: Columns, blocks: Iterator[Array] | TraceBlocks, until_s: float, tasks: float = inf
@@ -137,6 +140,7 @@ class ClosedSource:
     """
 
     waits = True
+    remembers = False
 
     def __init__(
         self,

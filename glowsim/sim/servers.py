@@ -1,0 +1,113 @@
+"""Model servers: what agents' model calls go to, shared by all agents whose model is served there.
+
+A hosted API is one server for everybody; a self-hosted model has replicas, and a router chooses among them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from glowsim.core.streams import mix
+from glowsim.sim.environment import Environment
+from glowsim.sim.serving.call import Call, Server, Told
+
+__all__ = ["ROUTERS", "ModelServer", "Router", "Served", "hear_end", "hear_first_token"]
+
+
+class Router(Protocol):
+    """Chooses the replica that a call goes to."""
+
+    def __call__(self, call: Call, replicas: Sequence[Server]) -> int:
+        """Return its place."""
+
+
+class ModelServer:
+    """All replicas of a model.
+
+    Parameters
+    ----------
+    replicas
+        One or more.
+    router
+        Chooses among them.
+    """
+
+    __slots__ = ("_router", "_where", "calls", "replicas")
+
+    def __init__(self, replicas: Sequence[Server], router: Router) -> None:
+        self.replicas = replicas
+        self._router = router
+        self._where: dict[int, Server] = {}
+        self.calls = 0
+
+    def start(self, call: Call) -> None:
+        """Send a call to a replica."""
+        self.calls += 1
+        replicas = self.replicas
+        if len(replicas) == 1:
+            replicas[0].start(call)
+            return
+        replica = self._where[call.number] = replicas[self._router(call, replicas)]
+        replica.start(call)
+
+    def cancel(self, call: Call) -> None:
+        """Drop a call."""
+        self._where.pop(call.number, self.replicas[0]).cancel(call)
+
+    def ended(self, call: Call) -> None:
+        """Hear that a call has ended by itself."""
+        self._where.pop(call.number, None)
+
+
+@dataclass(frozen=True)
+class Served:
+    """What serves some models."""
+
+    models: tuple[int, ...]
+    replicas: int
+    router: str
+    """One of `ROUTERS`."""
+    make: Callable[[Environment, int, Told, Told], Server]
+    """Makes a replica, from its place, what to call with a call that ended, and with one that streams."""
+
+    def build(self, environment: Environment, done: Told, first_token: Told) -> ModelServer:
+        """Return all replicas behind one router."""
+        replicas = [self.make(environment, i, done, first_token) for i in range(self.replicas)]
+        return ModelServer(replicas, ROUTERS[self.router])
+
+
+def hear_end(call: Call) -> None:
+    """Pass the end of a call on to its owner's engine: every server's ``done``."""
+    branch = call.owner
+    server, _ = branch.job.open[call.number]
+    server.ended(call)
+    branch.engine.called(branch, call)
+
+
+def hear_first_token(call: Call) -> None:
+    """Pass a first token on to the owner's engine: every server's ``first_token``."""
+    call.owner.engine.streams(call.owner)
+
+
+def _least_loaded(call: Call, replicas: Sequence[Server]) -> int:
+    loads = [len(each) for each in replicas]
+    return loads.index(min(loads))
+
+
+def _session(call: Call, replicas: Sequence[Server]) -> int:
+    return mix(call.own_key) % len(replicas)
+
+
+def _in_turn(call: Call, replicas: Sequence[Server]) -> int:
+    return call.number % len(replicas)
+
+
+ROUTERS: Final[dict[str, Router]] = {
+    "least_loaded": _least_loaded,
+    "session": _session,
+    "round_robin": _in_turn,
+}
+"""Name -> how a replica is chosen: the least loaded; by the session, so that its prompt may still be cached there;
+one after the other."""
