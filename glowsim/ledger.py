@@ -16,6 +16,7 @@ import numpy.typing as npt
 from glowsim.core.journal import Recording
 from glowsim.core.types import Outcome, State
 from glowsim.results import Table, Tables, fold
+from glowsim.serving_cost import of_attempts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,7 +29,7 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 _TOKENS: Final = ("fresh_input", "cache_read", "cache_write", "output", "reasoning")
-PARTS: Final = (*_TOKENS, "retries", "busy", "idle")
+PARTS: Final = (*_TOKENS, "retries", "busy", "idle", "servers")
 """The parts of a bill, in the order of the table's columns."""
 _NOBODY: Final = 0
 """The tenant of idle time, and of requests without one."""
@@ -80,6 +81,8 @@ def ledger(run: Recording | Tables, scenario: Scenario, warmup_s: float = 0.0) -
     ``idle``
         The rest of their time from the start to the end of each, starting and draining included; it is
         nobody's, so its tenant is 0.
+    ``servers``
+        Replicas of the model servers, by the tokens that they read and wrote for each.
 
     Parameters
     ----------
@@ -100,6 +103,7 @@ def ledger(run: Recording | Tables, scenario: Scenario, warmup_s: float = 0.0) -
     for agent, tenant, part, usd in (
         *_of_tokens(attempts, scenario, warmup_s),
         *_of_instances(tables, attempts, warmup_s),
+        *_of_servers(tables, attempts, scenario, warmup_s),
     ):
         row = sums.setdefault((agent, tenant), {name: [] for name in PARTS})
         row[part].append(usd)
@@ -198,6 +202,22 @@ def _of_instances(tables: Tables, attempts: Table, warmup_s: float) -> Iterator[
     idle_usd = np.bincount(agent, np.maximum(idle_s, 0.0) * usd_per_s)
     for number in paid:
         yield number, _NOBODY, "idle", float(idle_usd[number])
+
+
+def _of_servers(tables: Tables, attempts: Table, scenario: Scenario, warmup_s: float) -> Iterator[_Entry]:
+    """Yield the price of model servers' time by agent and tenant; of an unused one to an agent of its model."""
+    if not len(tables.servers["server"]):
+        return
+    shares, unused = of_attempts(tables, attempts["t_arrive_s"] >= warmup_s, warmup_s)
+    used = np.flatnonzero(shares)
+    tenants, tenant = np.unique(attempts["tenant"][used], return_inverse=True)
+    groups, which = np.unique(attempts["agent"][used] * max(len(tenants), 1) + tenant, return_inverse=True)
+    for group, usd in zip(groups.tolist(), np.bincount(which, shares[used]).tolist(), strict=True):
+        yield group // len(tenants), int(tenants[group % len(tenants)]), "servers", usd
+    models, agents = list(scenario.models), list(scenario.agents().values())
+    for model, usd in unused.items():
+        asks = [number for number, agent in enumerate(agents) if agent.model == models[model]]
+        yield asks[0] if asks else 0, _NOBODY, "servers", usd
 
 
 def _shares_s(on: Ints, starts_s: Floats, ends_s: Floats) -> Floats:

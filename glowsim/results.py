@@ -1,7 +1,7 @@
 """Results: tables made from a journal, all at once, and the figures drawn from them.
 
-The journal is the only record of a run; everything here is a fold of it, vectorised. `fold` gives five
-tables as columns: requests, attempts, instances, samples, decisions. `figures` gives the numbers of a
+The journal is the only record of a run; everything here is a fold of it, vectorised. `fold` gives six
+tables as columns: requests, attempts, instances, samples, decisions, servers. `figures` gives the numbers of a
 summary. `load` gives a saved run back as pandas tables.
 """
 
@@ -38,6 +38,7 @@ from glowsim.core.types import (
     Shadowed,
     State,
 )  # fmt: skip
+from glowsim.serving_cost import of_attempts, server_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,6 +77,8 @@ class Tables(NamedTuple):
     """The fleet over time, on a grid: agent, open, waiting, in flight, ready, starting, wanted."""
     decisions: Table
     """One row a decision that is not about one request: scaling, alerts, rollouts, shadows."""
+    servers: Table
+    """One row a model that has a server, with the server's price."""
 
 
 # --- the fold ------------------------------------------------------------------------------------------
@@ -98,7 +101,7 @@ def fold(recording: Recording, scenario: Scenario) -> Tables:
     decisions = _decisions(recording, times)
     end_s = _end_s(times, scenario)
     samples = _samples(requests, attempts, instances, decisions, len(scenario.agents()), end_s)
-    return Tables(requests, attempts, instances, samples, decisions)
+    return Tables(requests, attempts, instances, samples, decisions, server_table(scenario, end_s))
 
 
 def _end_s(times: Column, scenario: Scenario) -> float:
@@ -384,6 +387,8 @@ def figures(tables: Tables, warmup_s: float = 0.0, agents: Sequence[int] | None 
     wait = part["wait_s"][answered]
     token_usd = math.fsum(part["cost_usd"])
     instance_usd = _instance_usd(tables, warmup_s, agents)
+    server_usd = _server_usd(tables, warmup_s, agents)
+    cost_usd = token_usd + instance_usd + server_usd
     arrivals = part["t_arrive_s"]
     span_s = float(arrivals.max()) - warmup_s if launched else math.nan
     cached = np.isin(part["how"][answered], (Code.CACHED, Code.JOINED, Code.REPEATED))
@@ -403,8 +408,9 @@ def figures(tables: Tables, warmup_s: float = 0.0, agents: Sequence[int] | None 
         "tokens_out": float(part["tokens_out"][answered].sum()),
         "cost_tokens_usd": token_usd,
         "cost_instances_usd": instance_usd,
-        "cost_usd": token_usd + instance_usd,
-        "cost_usd_per_task": (token_usd + instance_usd) / completed if completed else math.nan,
+        "cost_servers_usd": server_usd,
+        "cost_usd": cost_usd,
+        "cost_usd_per_task": cost_usd / completed if completed else math.nan,
         "cache_hit_rate": float(cached.mean()) if completed else math.nan,
         "retries": float(np.maximum(part["attempts"].astype(int) - 1, 0).sum()),
         "rejected": float((part["ending"] == 2).sum()),
@@ -453,6 +459,19 @@ def _instance_usd(tables: Tables, warmup_s: float, agents: Sequence[int] | None)
     return math.fsum(seconds / 3600 * usd[first])
 
 
+def _server_usd(tables: Tables, warmup_s: float, agents: Sequence[int] | None) -> float:
+    """Return what the model servers cost: all of it, or the share of some agents' requests."""
+    if not len(tables.servers["server"]):
+        return 0.0
+    requests, attempts = tables.requests, tables.attempts
+    row = _rows_of(requests["request_id"], attempts["request_id"])
+    counted = requests["t_arrive_s"][row] >= warmup_s
+    shares, unused = of_attempts(tables, counted, warmup_s)
+    if agents is None:
+        return math.fsum([*shares.tolist(), *unused.values()])
+    return math.fsum(shares[np.isin(requests["agent"][row], list(agents))].tolist())
+
+
 def little(tables: Tables) -> tuple[float, float]:
     """Return (mean number of open requests, rate times mean time): Little's law says that they are equal.
 
@@ -497,6 +516,7 @@ class Run(NamedTuple):
     instances: pd.DataFrame
     samples: pd.DataFrame
     decisions: pd.DataFrame
+    servers: pd.DataFrame
 
 
 def load(folder: Path | str) -> Run:

@@ -38,6 +38,7 @@ PARTS: Final = {
     "retries": "tokens of attempts that led to no answer",
     "busy": "instances at work",
     "idle": "instances idle",
+    "servers": "model servers",
 }
 """Part of the bill -> the words for it."""
 

@@ -59,7 +59,9 @@ def run_dir(folder: Path) -> Path:
 
 def test_a_run_is_whole(run_dir: Path) -> None:
     names = {path.name for path in run_dir.iterdir()}
-    tables = {f"{name}.parquet" for name in ("requests", "attempts", "instances", "samples", "decisions")}
+    tables = {
+        f"{name}.parquet" for name in ("requests", "attempts", "instances", "samples", "decisions", "servers")
+    }
     assert tables | {"summary.json", "manifest.json", "scenario.json", "report.html", "report.pdf"} <= names
     assert {"journal-0.glow", "journal-1.glow"} <= names
     assert not run_dir.with_name("run.partial").exists()

@@ -28,7 +28,8 @@ ALLOWED = {
     "glowsim.live": ("glowsim.live", "glowsim.core", "glowsim.scenario", "glowsim.build", "glowsim.emulation"),
     "glowsim.scenario": ("glowsim.scenario", "glowsim.core", "glowsim.registry"),
     "glowsim.stats": ("glowsim.stats",),
-    "glowsim.results": ("glowsim.core", "glowsim.scenario"),
+    "glowsim.results": ("glowsim.core", "glowsim.scenario", "glowsim.serving_cost"),
+    "glowsim.serving_cost": ("glowsim.core", "glowsim.results", "glowsim.scenario"),
     "glowsim.experiment": (
         "glowsim.experiment", "glowsim.build", "glowsim.core", "glowsim.results", "glowsim.scenario", "glowsim.stats",
         "glowsim.report", "glowsim.registry", "glowsim.ledger", "glowsim.recordings", "glowsim.sim.workload.traces",
@@ -37,14 +38,15 @@ ALLOWED = {
         "glowsim.fuzz", "glowsim.build", "glowsim.core", "glowsim.ledger", "glowsim.recordings", "glowsim.registry",
         "glowsim.results", "glowsim.scenario",
     ),
-    "glowsim.ledger": ("glowsim.core", "glowsim.results", "glowsim.scenario"),
+    "glowsim.ledger": ("glowsim.core", "glowsim.results", "glowsim.scenario", "glowsim.serving_cost"),
     "glowsim.recordings": ("glowsim.core", "glowsim.results", "glowsim.scenario"),
     "glowsim.pictures": (
         "glowsim.pictures", "glowsim.build", "glowsim.core", "glowsim.report", "glowsim.results", "glowsim.scenario",
     ),
     "glowsim.showing": ("glowsim.core", "glowsim.registry", "glowsim.scenario"),
     "glowsim.report": (
-        "glowsim.report", "glowsim.scenario", "glowsim.core", "glowsim.registry", "glowsim.ledger", *LEAVES,
+        "glowsim.report", "glowsim.scenario", "glowsim.core", "glowsim.registry", "glowsim.ledger", "glowsim.serving_cost",
+        *LEAVES,
     ),
 }  # fmt: skip
 FORBIDDEN_MODULES = {

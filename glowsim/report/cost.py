@@ -15,6 +15,7 @@ from glowsim.report.blocks import Block, section, table
 from glowsim.report.numbers import DASH, plain
 from glowsim.report.reading import First
 from glowsim.scenario import Scenario
+from glowsim.serving_cost import server_table
 from glowsim.summary import PARTS
 
 __all__ = ["bill", "breakdown", "cost", "parts"]
@@ -25,6 +26,7 @@ Table = dict[str, Any]
 _SHORT: Final = {
     "fresh_input": "input", "cache_read": "cache read", "cache_write": "cache write", "output": "output",
     "reasoning": "reasoning", "retries": "retries", "busy": "at work", "idle": "idle",
+    "servers": "model servers",
 }  # fmt: skip
 _TOKENS: Final = ("tokens_in", "tokens_cached", "tokens_out")
 
@@ -36,6 +38,7 @@ class _Numbered(NamedTuple):
     attempts: Table
     instances: Table
     samples: Table
+    servers: Table
 
 
 def bill(first: First, scenario: Scenario) -> Ledger:
@@ -58,7 +61,11 @@ def bill(first: First, scenario: Scenario) -> Ledger:
         return table | {name: table[name].numbers(order) for name, order in orders.items() if name in table}
 
     tables: Any = _Numbered(
-        numbered(first.requests), numbered(first.attempts), numbered(first.instances), first.fleet
+        numbered(first.requests),
+        numbered(first.attempts),
+        numbered(first.instances),
+        first.fleet,
+        server_table(scenario, float(first.fleet["t_s"][-1])),
     )
     return ledger(tables, scenario, scenario.warmup_s)
 
@@ -165,7 +172,10 @@ def cost(first: First, scenario: Scenario, summary: Mapping[str, Any]) -> Block:
         ]
         for (model, domain), each in sorted(groups.items(), key=lambda item: (-_usd(item[1]), item[0]))
     ]  # fmt: skip
-    columns = "model|domain|>input tokens|>of them cached|>output tokens|>tokens|>instances|>together|>share"
+    machines = "instances and servers" if scenario.servers else "instances"
+    columns = (
+        f"model|domain|>input tokens|>of them cached|>output tokens|>tokens|>{machines}|>together|>share"
+    )
     lead = (
         "First replication, requests that arrived after the warm-up. All attempts are billed, failed ones "
         "too; an instance counts for its agent's model from its start to its end."

@@ -248,4 +248,4 @@ def test_samples_agree_with_the_tables_at_every_moment(tables: results.Tables) -
 def test_little_has_nothing_to_say_where_everything_ends_at_the_first_moment() -> None:
     nothing: results.Table = {}
     at_once = {name: np.zeros(3) for name in ("t_arrive_s", "t_end_s", "latency_s")}
-    assert results.little(results.Tables(at_once, nothing, nothing, nothing, nothing)) == (0.0, 0.0)
+    assert results.little(results.Tables(at_once, nothing, nothing, nothing, nothing, nothing)) == (0.0, 0.0)
