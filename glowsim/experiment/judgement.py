@@ -112,6 +112,13 @@ def summarise(
             part: math.fsum(each.cost_parts_usd[part] for each in replications) / len(replications)
             for part in replications[0].cost_parts_usd
         },
+        "servers": {
+            name: {
+                figure: math.fsum(each.servers[name][figure] for each in replications) / len(replications)
+                for figure in replications[0].servers[name]
+            }
+            for name in scenario.servers
+        },
         "agents": {
             agent: {metric: _finite(replications[0].by_group[agent][metric]) for metric in _AGENT_FIGURES}
             | {"domain": entry.domain, "model": entry.model}

@@ -33,6 +33,8 @@ class Replicated(NamedTuple):
     digests: dict[str, str]
     cost_parts_usd: dict[str, float]
     """Part of the bill -> US dollars; they add up to the cost."""
+    servers: dict[str, dict[str, float]]
+    """Model server -> what it has done."""
     cpu_s: float
 
 
@@ -117,5 +119,6 @@ def replicate(
         results.little(tables),
         results.digests(tables),
         ledger(tables, scenario, scenario.warmup_s).totals_usd,
+        {name: each.figures() for name, each in zip(scenario.servers, built.world.servers, strict=True)},
         time.process_time() - begun_s,
     )

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import fsum
 from typing import Final, Protocol
 
 from glowsim.core.streams import mix
+from glowsim.core.types import Outcome
 from glowsim.sim.environment import Environment
 from glowsim.sim.serving.call import Call, Server, Told
 
@@ -34,17 +36,16 @@ class ModelServer:
         Chooses among them.
     """
 
-    __slots__ = ("_router", "_where", "calls", "replicas")
+    __slots__ = ("_router", "_where", "calls", "failed", "replicas", "tokens_cached", "tokens_in", "tokens_out")
 
     def __init__(self, replicas: Sequence[Server], router: Router) -> None:
         self.replicas = replicas
         self._router = router
         self._where: dict[int, Server] = {}
-        self.calls = 0
+        self.calls = self.failed = self.tokens_in = self.tokens_cached = self.tokens_out = 0
 
     def start(self, call: Call) -> None:
         """Send a call to a replica."""
-        self.calls += 1
         replicas = self.replicas
         if len(replicas) == 1:
             replicas[0].start(call)
@@ -55,10 +56,31 @@ class ModelServer:
     def cancel(self, call: Call) -> None:
         """Drop a call."""
         self._where.pop(call.number, self.replicas[0]).cancel(call)
+        self._count(call)
 
     def ended(self, call: Call) -> None:
         """Hear that a call has ended by itself."""
         self._where.pop(call.number, None)
+        if call.outcome is not Outcome.OK:
+            self.failed += 1
+        self._count(call)
+
+    def _count(self, call: Call) -> None:
+        self.calls += 1
+        self.tokens_in += call.tokens_in
+        self.tokens_cached += call.tokens_cached
+        self.tokens_out += call.written
+
+    def figures(self) -> dict[str, float]:
+        """Return what it has done: calls, tokens, and what its engine counts (preemptions, busy seconds)."""
+        found: dict[str, float] = {
+            name: getattr(self, name) for name in ("calls", "failed", "tokens_in", "tokens_cached", "tokens_out")
+        }
+        for name in ("preemptions", "busy_s"):
+            counted = [getattr(each, name) for each in self.replicas if hasattr(each, name)]
+            if counted:
+                found[name] = fsum(counted)
+        return found
 
 
 @dataclass(frozen=True)
