@@ -26,10 +26,10 @@ ALLOWED = {
     "glowsim.presets": ("glowsim.presets", "glowsim.core"),
     "glowsim.traces": ("glowsim.traces", "glowsim.presets", "glowsim.core", "glowsim.stats"),
     "glowsim.live": ("glowsim.live", "glowsim.core", "glowsim.scenario", "glowsim.build", "glowsim.emulation"),
-    "glowsim.scenario": ("glowsim.scenario", "glowsim.core", "glowsim.registry"),
+    "glowsim.scenario": ("glowsim.scenario", "glowsim.core", "glowsim.presets", "glowsim.registry"),
     "glowsim.stats": ("glowsim.stats",),
     "glowsim.results": ("glowsim.core", "glowsim.scenario", "glowsim.serving_cost"),
-    "glowsim.serving_cost": ("glowsim.core", "glowsim.results", "glowsim.scenario"),
+    "glowsim.serving_cost": ("glowsim.core", "glowsim.presets", "glowsim.results", "glowsim.scenario"),
     "glowsim.experiment": (
         "glowsim.experiment", "glowsim.build", "glowsim.core", "glowsim.results", "glowsim.scenario", "glowsim.stats",
         "glowsim.report", "glowsim.registry", "glowsim.ledger", "glowsim.recordings", "glowsim.sim.workload.traces",
@@ -38,8 +38,15 @@ ALLOWED = {
         "glowsim.fuzz", "glowsim.build", "glowsim.core", "glowsim.ledger", "glowsim.recordings", "glowsim.registry",
         "glowsim.results", "glowsim.scenario",
     ),
+    "glowsim.claims": (
+        "glowsim.claims", "glowsim.core", "glowsim.experiment", "glowsim.report", "glowsim.scenario", *LEAVES,
+    ),
     "glowsim.ledger": ("glowsim.core", "glowsim.results", "glowsim.scenario", "glowsim.serving_cost"),
     "glowsim.recordings": ("glowsim.core", "glowsim.results", "glowsim.scenario"),
+    "glowsim.validation": (
+        "glowsim.validation", "glowsim.build", "glowsim.core", "glowsim.report", "glowsim.results", "glowsim.scenario",
+        "glowsim.sim", "glowsim.stats",
+    ),
     "glowsim.pictures": (
         "glowsim.pictures", "glowsim.build", "glowsim.core", "glowsim.report", "glowsim.results", "glowsim.scenario",
     ),

@@ -30,7 +30,6 @@ from glowsim.results import Tables
 from glowsim.scenario import Scenario, digest
 from glowsim.scenario import laws as law_models
 from glowsim.scenario import workload as kinds
-from glowsim.sim.workload.traces import TraceError
 
 __all__ = ["Finished", "expected_requests", "run"]
 
@@ -56,23 +55,33 @@ def expected_requests(scenario: Scenario) -> float:
     """Return about how many requests a replication has; for a trace, what its duration would hold at 10/s."""
     total = 0.0
     for workload in scenario.workload:
-        match workload:
-            case kinds.Poisson():
-                rate = workload.rate_per_s
-            case kinds.Piecewise():
-                rate = max(step.rate_per_s for step in workload.steps)
-            case kinds.Diurnal():
-                rate = workload.mean_per_s
-            case kinds.Bursts():
-                share = workload.lasts_s / workload.every_s
-                rate = workload.base_per_s * (1 - share) + workload.burst_per_s * share
-            case kinds.Closed():
-                rate = workload.users / max(law_models.mean(workload.think_s), 0.1)
-            case _:
-                rate = 10.0
+        per_arrival = 1.0
+        if isinstance(workload, kinds.Sessions):
+            per_arrival = max(law_models.mean(workload.turns), 1.0)
+            rate = _rate_per_s(workload.arrivals)
+        else:
+            rate = _rate_per_s(workload)
         expected = rate * scenario.duration_s
-        total += expected if workload.tasks is None else min(expected, workload.tasks)
+        arrivals = expected if workload.tasks is None else min(expected, workload.tasks)
+        total += arrivals * per_arrival
     return total
+
+
+def _rate_per_s(arrivals: kinds.Workload | kinds.Arrivals) -> float:
+    match arrivals:
+        case kinds.PoissonArrivals():
+            return arrivals.rate_per_s
+        case kinds.PiecewiseArrivals():
+            return max(step.rate_per_s for step in arrivals.steps)
+        case kinds.DiurnalArrivals():
+            return arrivals.mean_per_s
+        case kinds.BurstsArrivals():
+            share = arrivals.lasts_s / arrivals.every_s
+            return arrivals.base_per_s * (1 - share) + arrivals.burst_per_s * share
+        case kinds.Closed():
+            return arrivals.users / max(law_models.mean(arrivals.think_s), 0.1)
+        case _:
+            return 10.0
 
 
 def run(
@@ -120,7 +129,7 @@ def run(
     partial.mkdir(parents=True)
     try:
         done = _replicated(scenario, wanted, partial, jobs, data, allow_plugins, progress)
-    except (BuildError, RegistryError, TraceError, KeyboardInterrupt):
+    except (BuildError, RegistryError, KeyboardInterrupt):
         shutil.rmtree(partial)
         raise
     for each in done:

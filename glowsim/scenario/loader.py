@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from glowsim import registry
+from glowsim.scenario.base import Model
 from glowsim.scenario.checks import cross_checks
 from glowsim.scenario.model import CROSS_CHECKED, Scenario
 from glowsim.scenario.overrides import apply
@@ -17,7 +18,9 @@ from glowsim.scenario.problems import REQUIRED, UNKNOWN_KEY, Finding, Problem, S
 from glowsim.scenario.source import Node, read_file, read_text
 from glowsim.scenario.translate import translate
 
-__all__ = ["load"]
+__all__ = ["load", "load_as"]
+
+M = TypeVar("M", bound=Model)
 
 
 def load(source: Path | str, overrides: Sequence[str] = (), *, allow_plugins: bool = False) -> Scenario:
@@ -59,6 +62,26 @@ def load(source: Path | str, overrides: Sequence[str] = (), *, allow_plugins: bo
     if scenario is None or problems:
         raise ScenarioError(problems)
     return scenario
+
+
+def load_as(kind: type[M], source: Path | str) -> M:
+    """Return another kind of document, such as a list of claims, read and checked as scenarios are.
+
+    Args:
+        kind: the model of the whole document.
+        source: a path, or YAML text (a string with a line break).
+
+    Raises:
+        ScenarioError: everything that is wrong, each with file, line, column, path and what is allowed.
+    """
+    is_text = isinstance(source, str) and "\n" in source
+    root = read_text(str(source)) if is_text else read_file(Path(source))
+    data = root.plain()
+    try:
+        return kind.model_validate(data)
+    except ValidationError as error:
+        found = _distinct(translate(error, kind, data))
+        raise ScenarioError([_placed(root, finding) for finding in found]) from error
 
 
 def _distinct(findings: Sequence[Finding]) -> Iterator[Finding]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import count
 from math import fsum
 from typing import Final, Protocol
 
@@ -36,7 +37,16 @@ class ModelServer:
         Chooses among them.
     """
 
-    __slots__ = ("_router", "_where", "calls", "failed", "replicas", "tokens_cached", "tokens_in", "tokens_out")
+    __slots__ = (
+        "_router",
+        "_where",
+        "calls",
+        "failed",
+        "replicas",
+        "tokens_cached",
+        "tokens_in",
+        "tokens_out",
+    )
 
     def __init__(self, replicas: Sequence[Server], router: Router) -> None:
         self.replicas = replicas
@@ -74,7 +84,8 @@ class ModelServer:
     def figures(self) -> dict[str, float]:
         """Return what it has done: calls, tokens, and what its engine counts (preemptions, busy seconds)."""
         found: dict[str, float] = {
-            name: getattr(self, name) for name in ("calls", "failed", "tokens_in", "tokens_cached", "tokens_out")
+            name: getattr(self, name)
+            for name in ("calls", "failed", "tokens_in", "tokens_cached", "tokens_out")
         }
         for name in ("preemptions", "busy_s"):
             counted = [getattr(each, name) for each in self.replicas if hasattr(each, name)]
@@ -97,7 +108,7 @@ class Served:
     def build(self, environment: Environment, done: Told, first_token: Told) -> ModelServer:
         """Return all replicas behind one router."""
         replicas = [self.make(environment, i, done, first_token) for i in range(self.replicas)]
-        return ModelServer(replicas, ROUTERS[self.router])
+        return ModelServer(replicas, ROUTERS[self.router]())
 
 
 def hear_end(call: Call) -> None:
@@ -122,14 +133,15 @@ def _session(call: Call, replicas: Sequence[Server]) -> int:
     return mix(call.own_key) % len(replicas)
 
 
-def _in_turn(call: Call, replicas: Sequence[Server]) -> int:
-    return call.number % len(replicas)
+def _in_turn() -> Router:
+    turn = count()
+    return lambda call, replicas: next(turn) % len(replicas)
 
 
-ROUTERS: Final[dict[str, Router]] = {
-    "least_loaded": _least_loaded,
-    "session": _session,
+ROUTERS: Final[dict[str, Callable[[], Router]]] = {
+    "least_loaded": lambda: _least_loaded,
+    "session": lambda: _session,
     "round_robin": _in_turn,
 }
-"""Name -> how a replica is chosen: the least loaded; by the session, so that its prompt may still be cached there;
-one after the other."""
+"""Name -> makes what chooses a replica: the least loaded; by the session, so that its prompt may still be cached
+there; one after the other."""

@@ -36,6 +36,8 @@ __all__ = [
 Draw = Callable[[float], float]
 """A law as a function of one uniform number."""
 _TO_UNIT = 2.0**-53
+_CALLS = 1 << 24
+"""Above the numbers of all steps."""
 
 
 @dataclass(frozen=True)
@@ -148,9 +150,16 @@ class TaskJob(Job):
 
     def draw(self, step: int) -> float:
         """Return the next uniform number of a step."""
+        return (self._visit(step) >> 11) * _TO_UNIT
+
+    def name(self, step: int) -> int:
+        """Return the number of a step's next call, by which its server draws: unlike that of any other call."""
+        return self._visit(_CALLS + step)
+
+    def _visit(self, step: int) -> int:
         visit = self.visits.get(step, 0)
         self.visits[step] = visit + 1
-        return (mix(self.luck ^ (step << 32 | visit)) >> 11) * _TO_UNIT
+        return mix(self.luck ^ (step << 32 | visit))
 
 
 Script = Generator[Any, Any, int]
@@ -162,7 +171,7 @@ class Failed(Exception):
     """The task has failed; the job says how."""
 
 
-def script(task: Task, job: TaskJob, numbers: Callable[[], int], text_key: int) -> Script:
+def script(task: Task, job: TaskJob, text_key: int) -> Script:
     """Return an attempt's way through its task.
 
     Parameters
@@ -171,40 +180,34 @@ def script(task: Task, job: TaskJob, numbers: Callable[[], int], text_key: int) 
         The steps.
     job
         The attempt; its tokens and outcome are kept up to date.
-    numbers
-        Gives every call its number.
     text_key
         Of the text that the context is, beyond the agent's instructions.
     """
-    return _walk(task, task.steps, job, numbers, text_key, job.context)
+    return _walk(task, task.steps, job, text_key, job.context)
 
 
-def _walk(
-    task: Task, steps: tuple[Step, ...], job: TaskJob, numbers: Callable[[], int], text_key: int, context: int
-) -> Script:
+def _walk(task: Task, steps: tuple[Step, ...], job: TaskJob, text_key: int, context: int) -> Script:
     begun = context
     for step in steps:
         match step:
             case ModelCall():
-                context += yield from _call(task, step, job, numbers, text_key, context)
+                context += yield from _call(task, step, job, text_key, context)
             case ToolCall():
                 context += yield from _tool(step, job)
             case Loop():
                 for _ in range(step.most):
-                    context += yield from _walk(task, step.steps, job, numbers, text_key, context)
+                    context += yield from _walk(task, step.steps, job, text_key, context)
                     if job.draw(step.number) >= step.again:
                         break
             case Together():
                 context += yield tuple(
-                    _walk(task, branch, job, numbers, mix(text_key ^ (step.number << 16 | i)), context)
+                    _walk(task, branch, job, mix(text_key ^ (step.number << 16 | i)), context)
                     for i, branch in enumerate(step.branches)
                 )
     return context - begun
 
 
-def _call(
-    task: Task, step: ModelCall, job: TaskJob, numbers: Callable[[], int], text_key: int, context: int
-) -> Script:
+def _call(task: Task, step: ModelCall, job: TaskJob, text_key: int, context: int) -> Script:
     tokens = (
         job.inner.tokens_out if step.tokens_out is None else round(step.tokens_out(job.draw(step.number)))
     )
@@ -212,7 +215,7 @@ def _call(
     client = task.client
     for tries in range(1, client.tries + 1):
         call = Call(
-            numbers(), task.system_tokens + context, tokens, shared_key=task.system_key,
+            job.name(step.number), task.system_tokens + context, tokens, shared_key=task.system_key,
             shared_tokens=task.system_tokens, own_key=text_key, stream=job.stream and step is task.answering,
         )  # fmt: skip
         yield call

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import count
 from math import copysign, fsum, inf, prod
 from typing import Any
 
@@ -185,7 +184,6 @@ class World:
         self.environment = Environment()
         self.servers = [each.build(self.environment, hear_end, hear_first_token) for each in served]
         self._server_of = {model: i for i, each in enumerate(served) for model in each.models}
-        self._calls = count(1)
         self.agents = agents
         self.replicas: dict[int, Replica] = {}
         self._of_agent: list[dict[int, Replica]] = [{} for _ in agents]
@@ -512,7 +510,7 @@ class World:
         if spec.task is not None:
             servers = {model: self.servers[i] for model, i in self._server_of.items()}
             engine = TaskEngine(
-                self.environment, spec.concurrency, spec.task, servers, self._calls, self._task_done,
+                self.environment, spec.concurrency, spec.task, servers, self._task_done,
                 self._first_token,
             )  # fmt: skip
         elif spec.shared:

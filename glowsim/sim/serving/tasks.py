@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
-from itertools import count
 from typing import Any
 
 from glowsim.core.streams import mix
@@ -47,8 +46,6 @@ class TaskEngine:
         Their steps.
     servers
         Model -> what serves it.
-    numbers
-        Gives every call of the run its number.
     done
         Called with every job that ends.
     first_token
@@ -56,19 +53,17 @@ class TaskEngine:
     """
 
     __slots__ = (
-        "_backlog", "_busy", "_concurrency", "_done", "_environment", "_first_token", "_inside", "_numbers",
-        "_servers", "_speed", "_task",
+        "_backlog", "_busy", "_concurrency", "_done", "_environment", "_first_token", "_inside", "_servers", "_speed", "_task",
     )  # fmt: skip
 
     def __init__(
         self, environment: Environment, concurrency: int, task: Task, servers: Mapping[int, ModelServer],
-        numbers: count[int], done: Callable[[Any], None], first_token: Done,
+        done: Callable[[Any], None], first_token: Done,
     ) -> None:  # fmt: skip
         self._environment = environment
         self._concurrency = concurrency
         self._task = task
         self._servers = servers
-        self._numbers = numbers.__next__
         self._done = done
         self._first_token = first_token
         self._busy = 0
@@ -84,7 +79,7 @@ class TaskEngine:
         self._busy += 1
         self._inside.add(job.attempt)
         text_key = job.inner.text_key or mix(job.request_id)
-        job.root = _Branch(self, job, script(self._task, job, self._numbers, text_key), None)
+        job.root = _Branch(self, job, script(self._task, job, text_key), None)
         self._go_on(job.root, None)
 
     def _go_on(self, branch: _Branch, result: int | None) -> None:

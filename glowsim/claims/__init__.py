@@ -1,0 +1,1 @@
+"""What a document claims, held against its own arithmetic and against simulation."""
