@@ -10,15 +10,19 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import glowsim
-from glowsim import registry
+from glowsim import registry, traffic
+from glowsim.build_quality import Judging, judging
+from glowsim.build_servers import served
 from glowsim.core.control_plane import ControlPlane, Notes
-from glowsim.core.errors import GlowsimError
+from glowsim.core.errors import GlowsimError, WorldError
 from glowsim.core.journal import Journal
 from glowsim.core.pool import Controllers, PoolSpec
 from glowsim.core.price import Price
 from glowsim.core.streams import Streams, key_of
 from glowsim.core.together import Breakers, Limiters
 from glowsim.core.wrappers import fallback, shadow
+from glowsim.presets import workloads as presets
+from glowsim.presets.workloads import WorkloadPreset
 from glowsim.scenario import Scenario, digest
 from glowsim.scenario import fleet as written
 from glowsim.scenario import laws as written_laws
@@ -27,17 +31,20 @@ from glowsim.scenario import workload as written_workload
 from glowsim.scenario.controllers import Controller, Limit
 from glowsim.scenario.workload import ALL
 from glowsim.sim import faults, laws
-from glowsim.sim.servers import Served
+from glowsim.sim.answers import Answers
 from glowsim.sim.service import Service, TimeService, TokenService, Variant
 from glowsim.sim.steps import Client, Loop, ModelCall, Step, Task, Together, ToolCall
 from glowsim.sim.workload import arrivals, traces
+from glowsim.sim.workload.clients import ClientColumns
 from glowsim.sim.workload.columns import AgentTraits, Cacheable, Columns, Shape
 from glowsim.sim.workload.sessions import SessionShape, SessionSource
 from glowsim.sim.workload.sources import ClosedSource, OpenSource, Source
 from glowsim.sim.world import AgentWorld, World
+from glowsim.traces import published, reading
+from glowsim.traces.log import LogError
 
 __all__ = [
-    "BuildError", "Replication", "agent_world", "control_plane", "header", "law", "replication",
+    "BuildError", "Replication", "agent_world", "control_plane", "header", "law", "recorded", "replication",
 ]  # fmt: skip
 
 _DEFAULT_QUEUE = Controller(use="fifo")
@@ -246,14 +253,31 @@ def replication(
     plane = control_plane(scenario, streams, allow_plugins=allow_plugins)
     agents = [agent_world(scenario, agent) for agent in scenario.agents().values()]
     traits = [AgentTraits(agent.service, agent.region, _lucky(scenario, agent)) for agent in agents]
+    judged = _judging(scenario, streams)
+    kinds = () if judged is None else judged.kinds
     sources = [
-        _source(scenario, index, workload, traits, streams, data)
+        _source(scenario, index, workload, traits, streams, data, kinds)
         for index, workload in enumerate(scenario.workload)
     ]
     scripts = [fault for each in scenario.faults for fault in _faults(scenario, each)]
     journal = Journal(header(scenario, number), journal_path)
-    world = World(plane, journal, agents, sources, streams, scripts, served(scenario, streams))
+    answers = None if judged is None else Answers(judged.quality, judged.channels, judged.feedback_key)
+    world = World(plane, journal, agents, sources, streams, scripts, served(scenario, streams, law), answers)
     return Replication(world, journal, streams, agents)
+
+
+def _judging(scenario: Scenario, streams: Streams) -> Judging | None:
+    """Return the truth about the answers of a scenario, if it has one."""
+    if scenario.quality is None:
+        return None
+    agents = {name: list(agent.variants) for name, agent in scenario.agents().items()}
+    groups = {
+        name: scenario.members(name) for agent in scenario.fleet for name in (agent.name, *agent.names())
+    }
+    try:
+        return judging(scenario.quality, list(scenario.models), agents, groups, streams)
+    except (ValueError, WorldError) as error:
+        raise BuildError(f"quality: {error}") from error
 
 
 def _lucky(scenario: Scenario, agent: AgentWorld) -> bool:
@@ -323,24 +347,6 @@ def _steps(steps: tuple[written_servers.Step, ...], numbers: Iterator[int]) -> t
     return tuple(made)
 
 
-def served(scenario: Scenario, streams: Streams) -> list[Served]:
-    """Return what serves the scenario's models, server by server."""
-    models = list(scenario.models.items())
-    return [
-        Served(
-            models=tuple(i for i, (_, model) in enumerate(models) if model.server == name),
-            replicas=1 if isinstance(server, written_servers.HostedServer) else server.replicas,
-            router="round_robin" if isinstance(server, written_servers.HostedServer) else server.router,
-            make=_server(name, server, streams),
-        )
-        for name, server in scenario.servers.items()
-    ]
-
-
-def _server(name: str, server: written_servers.Server, streams: Streams) -> Any:
-    raise BuildError(f"servers.{name}: engine {server.engine} is not built yet")
-
-
 def law(said: Any) -> laws.Law:
     """Return the law that a scenario's law stands for."""
     made: laws.Law
@@ -362,16 +368,51 @@ def law(said: Any) -> laws.Law:
     return laws.Clipped(made, said.minimum or 0.0, inf if said.maximum is None else said.maximum)
 
 
+def _lies_at(file: str, data: Path | None) -> Path:
+    try:
+        return published.find(file, data)
+    except LogError as error:
+        raise BuildError(str(error)) from error
+
+
+def recorded(workload: written_workload.Trace, data: Path | None) -> traces.Trace:
+    """Return the trace of a workload, all of it: a run on the readable part of a trace would be of another one.
+
+    Raises
+    ------
+    BuildError
+        It is not there, or a row of it cannot be read or has no tokens.
+    """
+    path, layout = _lies_at(workload.file, data), workload.columns
+    columns = None
+    if layout is not None:
+        columns = {"t_s": layout.time, "tokens_in": layout.tokens_in, "tokens_out": layout.tokens_out}
+    try:
+        log = reading.read(path, workload.format, columns=columns)
+    except LogError as error:
+        raise BuildError(str(error)) from error
+    if log.reading.refused_count:
+        raise BuildError(f"{path}: every row must be readable, to be replayed\n{log.reading.text()}")
+    missing = [name for name in ("tokens_in", "tokens_out") if np.isnan(log.numbers.get(name, np.nan)).any()]
+    if missing:
+        raise BuildError(f"{path} has rows without {missing[0]}: give each a number, or leave them out")
+    tokens_in, tokens_out = (log.numbers[name].astype(np.int64) for name in ("tokens_in", "tokens_out"))
+    return traces.Trace(log.t_s, tokens_in, tokens_out)
+
+
 def _source(
     scenario: Scenario, index: int, workload: written_workload.Workload, traits: list[AgentTraits], streams: Streams,
-    data: Path | None,
+    data: Path | None, kinds: Sequence[str] = (),
 ) -> Source:  # fmt: skip
     name = f"{index}"
     shares = scenario.shares(workload)
     numbers = {agent: number for number, agent in enumerate(scenario.agents())}
     nothing: laws.Law = laws.Constant(0.0)
     tokens_in, tokens_out = nothing, nothing  # a trace brings its own
-    if not isinstance(workload, written_workload.Trace):
+    preset = _resembled(workload, data)
+    if preset is not None:
+        tokens_in, tokens_out = traffic.sizes(preset).tokens_in, traffic.sizes(preset).tokens_out
+    elif not isinstance(workload, written_workload.Trace | written_workload.Preset | written_workload.Fitted):
         tokens_in, tokens_out = law(workload.tokens_in), law(workload.tokens_out)
     shape = Shape(
         agents=tuple(numbers[agent] for agent in shares),
@@ -383,29 +424,52 @@ def _source(
         stream=workload.stream,
         deadline_s=inf if workload.deadline_s is None else workload.deadline_s,
         users=workload.users,
-        tenants=workload.tenants,
+        tenants=len(preset.clients) if preset is not None and preset.clients else workload.tenants,
         cacheable=None if workload.cacheable is None else Cacheable(
             workload.cacheable.share, workload.cacheable.keys, workload.cacheable.zipf
         ),
+        kinds=_kinds(index, workload, kinds),
     )  # fmt: skip
-    columns = Columns(name, shape, traits, streams)
     tasks = inf if workload.tasks is None else workload.tasks
     until_s = scenario.duration_s
+    if preset is not None:
+        alike = ClientColumns(name, shape, traits, streams, *traffic.parts(preset))
+        return OpenSource(alike, alike.blocks(until_s), until_s, tasks)
+    columns = Columns(name, shape, traits, streams)
     if isinstance(workload, written_workload.Closed):
         return ClosedSource(name, columns, workload.users, law(workload.think_s), streams, until_s, tasks)
     if isinstance(workload, written_workload.Sessions):
         began = _moments(workload.arrivals, until_s, streams.generator("workload", name, "arrivals"))
         return SessionSource(name, columns, began, _sessions(workload, numbers), streams, until_s, tasks)
     if isinstance(workload, written_workload.Trace):
-        path = traces.find_trace(workload.file, data)
-        layout = workload.columns
-        names = traces.AZURE_COLUMNS if layout is None else (layout.time, layout.tokens_in, layout.tokens_out)
-        return OpenSource(
-            columns, traces.blocks(traces.read_csv(path, names), workload.speed), until_s, tasks
-        )
+        return OpenSource(columns, traces.blocks(recorded(workload, data), workload.speed), until_s, tasks)
     return OpenSource(
         columns, _moments(workload, until_s, streams.generator("workload", name, "arrivals")), until_s, tasks
     )
+
+
+def _kinds(index: int, workload: written_workload.Workload, kinds: Sequence[str]) -> tuple[float, ...]:
+    """Return the weights of the kinds of task, by their numbers."""
+    unknown = [name for name in workload.kinds if name not in kinds]
+    if unknown:
+        raise BuildError(
+            f"workload.{index}.kinds: unknown kind of task {unknown[0]!r}; the quality knows {', '.join(kinds)}"
+        )
+    return tuple(workload.kinds.get(kind, 0.0) for kind in kinds) if workload.kinds else ()
+
+
+def _resembled(workload: written_workload.Workload, data: Path | None) -> WorkloadPreset | None:
+    """Return the preset that a workload names, at the rate that it says; None: it names none."""
+    match workload:
+        case written_workload.Preset():
+            preset, place = presets.load(workload.preset), f"the preset {workload.preset}"
+        case written_workload.Fitted():
+            preset, place = presets.load_file(_lies_at(workload.file, data)), workload.file
+        case _:
+            return None
+    if preset.clients and (workload.tenants != 1 or workload.users is not None):
+        raise BuildError(f"{place} brings its own tenants: leave out the workload's 'tenants' and 'users'")
+    return preset.at_rate(workload.rate_per_s)
 
 
 def _sessions(workload: written_workload.Sessions, numbers: dict[str, int]) -> SessionShape:

@@ -22,7 +22,7 @@ from glowsim.core.streams import Streams, uniform_at
 from glowsim.core.types import Outcome, Usage
 from glowsim.live.calls import Call, Checked, InstanceError, InvalidTask, Reply, Serve
 from glowsim.scenario import Scenario
-from glowsim.scenario.workload import Trace
+from glowsim.scenario.workload import Sized
 from glowsim.sim.environment import Environment
 from glowsim.sim.laws import Law, one_by_one
 from glowsim.sim.service import Truth
@@ -102,11 +102,11 @@ class Drawn:
         columns = ("weight", "tokens out", "invalid", "error")
         self._keys = [streams.key("emulated", column) for column in columns]
         senders = [each for each in scenario.workload if agent in scenario.shares(each)]
-        sized = [each for each in senders if not isinstance(each, Trace)]
+        sized = [each for each in senders if isinstance(each, Sized)]
         if not sized:
             raise BuildError(
-                f"{agent} cannot be emulated: no workload says how long its answers are (a trace's lengths "
-                "are in its file); give it an --upstream, or a workload with tokens_out"
+                f"{agent} cannot be emulated: no workload says how long its answers are (a trace's or a "
+                "preset's lengths are in its file); give it an --upstream, or a workload with tokens_out"
             )
         self._tokens_out: Law = law(sized[0].tokens_out)
 

@@ -65,7 +65,11 @@ BUILT_INS: Final[dict[str, dict[str, str]]] = {
         "lfu": "controllers.caching.lfu:LfuCache",
         "s3_fifo": "controllers.caching.s3_fifo:S3FifoCache",
     },
-    "planner": {"cap": "controllers.tokens.cap:TokenCap"},
+    "planner": {
+        "cap": "controllers.tokens.cap:TokenCap",
+        "cheap_first": "controllers.routing.cheap_first:CheapFirst",
+        "predictive": "controllers.routing.predictive:Predictive",
+    },
     "queue": {
         "fifo": "controllers.queueing.fifo:FifoQueue",
         "priority": "controllers.queueing.priority:PriorityQueue",

@@ -50,6 +50,9 @@ __all__ = ["Run", "RunError", "Tables", "digests", "figures", "fold", "load", "l
 Column = npt.NDArray[Any]
 Table = dict[str, Column]
 _SAMPLES = 600
+FAILURES = ("none", "wrong", "hallucination", "format", "refusal", "not judged")
+"""What is wrong with an answer, by number; the last stands for `NOT_JUDGED`."""
+NOT_JUDGED = 255
 ENDINGS = ("open", "answered", "rejected", "failed", "abandoned")
 _ANSWERED = {Code.OWN: "own", Code.CACHED: "cached", Code.JOINED: "joined", Code.REPEATED: "repeated"}
 TURNED_AWAY = (
@@ -84,7 +87,7 @@ class Tables(NamedTuple):
 # --- the fold ------------------------------------------------------------------------------------------
 
 
-def fold(recording: Recording, scenario: Scenario) -> Tables:
+def fold(recording: Recording, scenario: Scenario, failures: Mapping[int, int] | None = None) -> Tables:
     """Return the tables of a journal.
 
     Parameters
@@ -93,10 +96,12 @@ def fold(recording: Recording, scenario: Scenario) -> Tables:
         A journal that was read.
     scenario
         Whose prices and names to use.
+    failures
+        Request -> what is wrong with the answer that it got, as the simulated world knows; none: nobody does.
     """
     times = recording.times()
     attempts = _attempts(recording, times, scenario)
-    requests = _requests(recording, times, attempts)
+    requests = _requests(recording, times, attempts, failures or {})
     instances = _instances(recording, scenario)
     decisions = _decisions(recording, times)
     end_s = _end_s(times, scenario)
@@ -153,7 +158,7 @@ def _attempts(recording: Recording, times: Column, scenario: Scenario) -> Table:
     return table
 
 
-def _requests(recording: Recording, times: Column, attempts: Table) -> Table:
+def _requests(recording: Recording, times: Column, attempts: Table, failures: Mapping[int, int]) -> Table:
     arrived = recording.table(Arrived)
     order = np.argsort(arrived["request_id"], kind="stable")
     ids = arrived["request_id"][order]
@@ -208,6 +213,10 @@ def _requests(recording: Recording, times: Column, attempts: Table) -> Table:
     other_model = np.zeros(n, dtype=np.uint8)
     sourced = source > 0
     other_model[sourced] = _on_another_model(attempts)[source[sourced] - 1]
+    failure = np.full(n, NOT_JUDGED, dtype=np.uint8)
+    if failures:
+        judged = np.fromiter(failures.keys(), np.int64, len(failures))
+        failure[rows(judged)] = np.fromiter(failures.values(), np.uint8, len(failures))
     return {
         "request_id": arrived["request_id"].copy(),
         "agent": arrived["agent"].copy(),
@@ -225,6 +234,7 @@ def _requests(recording: Recording, times: Column, attempts: Table) -> Table:
         "ending": ending,
         "how": how,
         "outcome": outcome,
+        "failure": failure,
         "other_model": other_model,
         "attempts": np.bincount(mine, minlength=n).astype(np.int16),
         "tokens_in": arrived["tokens_in"].copy(),
@@ -242,6 +252,7 @@ def _on_another_model(attempts: Table) -> Column:
     request_id, model = attempts["request_id"][order], model[order]
     moved = attempts["reason"][order] == Code.OTHER_MODEL
     moved[1:] |= (request_id[1:] == request_id[:-1]) & (model[1:] != model[:-1])
+    moved &= attempts["reason"][order] != Code.ESCALATED  # to a better one: nothing is lost
     moves = np.cumsum(moved)
     _, first, which = np.unique(request_id, return_index=True, return_inverse=True)
     before = (moves - moved)[first]
@@ -420,6 +431,12 @@ def figures(tables: Tables, warmup_s: float = 0.0, agents: Sequence[int] | None 
         "answered_stale": float(stale.sum()),
         "answered_other_model": float(other_model.sum()),
     }
+    judged = part["failure"][answered & (part["failure"] != NOT_JUDGED)]
+    found["accuracy"] = float((judged == 0).mean()) if len(judged) else math.nan
+    found |= {
+        f"{name}_rate": float((judged == number).mean()) if len(judged) else math.nan
+        for number, name in enumerate(FAILURES[1:-1], 1)
+    }
     found |= {f"ended_{code.name.lower()}": float(turned_away[code]) for code in TURNED_AWAY}
     found |= _spread("latency_s", latency, ("min", "mean", "p50", "p95", "p99", "max"))
     found |= _spread("first_token_s", first, ("p50", "p95", "p99"))
@@ -585,6 +602,7 @@ def naming(header: Mapping[str, Any]) -> dict[str, Sequence[str]]:
         "model": header["models"],
         "region": header["regions"],
         "ending": ENDINGS,
+        "failure": FAILURES,
         "how": [_ANSWERED.get(Code(i), name) if name else "" for i, name in enumerate(codes)],
         "state": [state.name.lower() for state in State],
         "outcome": [*(outcome.name.lower() for outcome in Outcome), "none"],

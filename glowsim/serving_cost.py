@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from glowsim.presets.serving import serving
+
 if TYPE_CHECKING:
     from glowsim.results import Table, Tables
     from glowsim.scenario import Scenario
@@ -40,7 +42,10 @@ def _usd_per_hour(server: Any) -> float:
     """Return the price of all replicas together; a hosted API has none but its tokens'."""
     if server.engine == "hosted":
         return 0.0
-    return float(server.replicas * server.replica_usd_per_hour)
+    usd_per_hour = server.replica_usd_per_hour
+    if usd_per_hour is None:
+        usd_per_hour = 0.0 if server.preset is None else serving(server.preset).hour_usd
+    return float(server.replicas * usd_per_hour)
 
 
 def of_attempts(
@@ -61,7 +66,7 @@ def of_attempts(
         The servers' time until then is left out.
     """
     attempts, servers = tables.attempts, tables.servers
-    shares = np.zeros(len(attempts["attempt"]))
+    shares = np.zeros(len(attempts["model"]))
     unused: dict[int, float] = {}
     work = np.maximum(attempts["tokens_in"] - attempts["tokens_cached"] + attempts["tokens_out"], 0)
     for server in np.unique(servers["server"]).tolist():

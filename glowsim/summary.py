@@ -120,6 +120,8 @@ def render(summary: dict[str, Any], folder: Path, wall_s: float) -> str:
         figure("cache hits", "cache_hit_rate", "fraction"),
         figure("retries", "retries", "count"),
     ]
+    if metrics["accuracy"]["value"] is not None:
+        lines.append(figure("accuracy", "accuracy", "fraction"))
     for label, listed in (("cost by part", _parts(summary)), ("turned away", _ended(metrics))):
         if listed:
             lines.append(f"  {label + ' ':.<22} {'   '.join(listed)}")

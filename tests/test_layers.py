@@ -12,6 +12,8 @@ ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted([*(ROOT / "glowsim").rglob("*.py"), *(ROOT / "controllers").rglob("*.py")])
 EVERYONE = {
     "glowsim.build",
+    "glowsim.build_quality",
+    "glowsim.build_servers",
     "glowsim.registry",
     "glowsim.bench",
     "glowsim.cli",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from functools import cache
-from math import sqrt
+from math import exp, log, sqrt
 from pathlib import Path
+from statistics import NormalDist
 from xml.etree import ElementTree
 
 import matplotlib as mpl
@@ -15,9 +16,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from glowsim.pictures import load
 from glowsim.pictures.__main__ import NAME, main, with_section
-from glowsim.pictures.families import PICTURES, Facts, Picture
+from glowsim.pictures.families import PICTURES
 from glowsim.pictures.load import BURST_S, CENTRES_S, DURATION_S, RAMP_S, STEP_S, arrivals, during
 from glowsim.pictures.panels import STYLE, Line, Panel, Shaded, figure, svg
+from glowsim.pictures.picture import Facts, Picture, added_up, changes, so_far
 
 ROOT = Path(__file__).resolve().parents[1]
 LARGEST_BYTES = 120_000
@@ -27,6 +29,11 @@ FAMILIES = list(PICTURES)
 @cache
 def picture(family: str) -> Picture:
     return PICTURES[family]()
+
+
+@cache
+def drawn_of(family: str) -> str:
+    return svg(picture(family).panels, picture(family).shaded)
 
 
 def of(facts: Facts, what: str) -> list[float]:
@@ -77,9 +84,25 @@ def test_shares_and_quantiles_of_the_bins() -> None:
     shares = load.share(t_s, values > 2)
     assert shares[[0, 1, 3]].tolist() == [2 / 3, 1.0, 1.0]
     assert np.isnan(shares[2])
+    means = load.mean(t_s, values)
+    assert means[[0, 1, 3]].tolist() == [3.0, 7.0, 9.0]
+    assert np.isnan(means[2])
     medians = load.quantile(t_s, values, 0.5)
     assert medians[[0, 1, 3]].tolist() == [3.0, 7.0, 9.0]
     assert np.isnan(medians[2])
+
+
+def test_counts_and_sums_grow_with_time() -> None:
+    t_s, usd = np.array([17.0, 2.0, 16.0, DURATION_S + 40.0]), np.array([4.0, 1.0, 2.0, 8.0])
+    count, total = so_far("n", t_s, 0), added_up("usd", t_s, usd, 0)
+    assert (count.t_s.tolist(), count.values.tolist()) == ([0, 5, 20, DURATION_S], [0, 1, 3, 3])
+    assert (total.t_s.tolist(), total.step) == (CENTRES_S.tolist(), "post")
+    assert [*total.values[:3], total.values[-1]] == [1.0, 7.0, 7.0, 7.0]
+
+
+def test_a_level_is_drawn_where_it_changes() -> None:
+    line = changes("n", np.arange(6.0), np.array([2.0, 2.0, 3.0, 3.0, 1.0, 1.0]), 0)
+    assert (line.t_s.tolist(), line.values.tolist()) == ([0, 2, 4, 5], [2, 3, 1, 1])
 
 
 # --- what the pictures show -------------------------------------------------------------------------
@@ -140,12 +163,98 @@ def test_a_budget_for_retries_is_no_storm() -> None:
     assert none < within < without
 
 
+TIMES_BASE_S = 5100.0
+"""Requests of the standard load for each a second of its base rate: the integral of its multiples."""
+
+
+def test_a_guard_keeps_the_others_as_quick_as_if_alone() -> None:
+    facts = picture("guards").facts
+    prefill_s, median_s, sigma = 0.1 + 2000 * 60e-6, 150 * 4e-3, 0.6
+    alone_s = prefill_s + median_s * exp(1.645 * sigma)
+    for phase in ("step", "burst"):
+        guarded, free = of(facts, phase)
+        assert guarded == pytest.approx(alone_s, rel=0.15)
+        assert free > 3 * guarded
+    guarded, free = of(facts, "cost")
+    ordinary_usd = 2000 * 1e-6 + 150 * exp(sigma**2 / 2) * 4e-6
+    assert guarded == pytest.approx(1.8 * TIMES_BASE_S * ordinary_usd, rel=0.05)
+    turned_away, failed = of(facts, "turned away")
+    assert failed == 0
+    assert turned_away == pytest.approx(0.4 * 4 * 120 + 0.1 * 10 * 60, rel=0.2)
+    assert free - guarded == pytest.approx(turned_away * (0.15 + 4e-6 * 150 * exp(sigma**2 / 2)), rel=0.01)
+
+
+def test_output_tokens_are_the_latency_and_input_tokens_the_bill() -> None:
+    facts = picture("tokens").facts
+    written, read, none = of(facts, "burst")
+    assert written < none / 3
+    assert written < read < none
+    written, read, none = of(facts, "cost")
+    assert read < 0.7 * none
+    assert 0.9 * none < written < none
+    above = NormalDist().cdf
+    assert of(facts, "cut") == pytest.approx(
+        [above(log(100 / 200) / 0.9), above(log(2900 / 2000) / 0.6)], abs=0.015
+    )
+    assert of(facts, "failed") == [0, 0, 0]
+
+
+def test_a_canary_hurts_few_and_lets_the_harmless_through() -> None:
+    facts = picture("rollout").facts
+    assert of(facts, "share in the end") == [1.0, 0.0, 0.0]
+    as_often, twice, five_times = of(facts, "turned at")
+    assert as_often >= 5 + 4 * 5 > twice > five_times
+    _, twice, five_times, at_once = of(facts, "failed")
+    assert at_once == pytest.approx(0.10 * 4 * TIMES_BASE_S, rel=0.08)
+    assert max(twice, five_times) < at_once / 50
+
+
+def test_burn_rates_over_two_windows_are_quiet_where_a_plain_threshold_is_not() -> None:
+    facts = picture("monitoring").facts
+    critical, warning, plain = of(facts, "raised after")
+    assert plain < warning < critical < STEP_S[1] - STEP_S[0]
+    assert of(facts, "brown-out") == [1, 1, 1]
+    assert of(facts, "hitch") == [0, 0, 1]
+    critical_false, warning_false, plain_false = of(facts, "false")
+    assert critical_false == warning_false == 0 < plain_false
+    assert of(facts, "over after")[0] < 50, "the short window ends it"
+
+
+def test_the_critical_alert_is_where_both_burn_rates_cross() -> None:
+    long, short, at = picture("monitoring").panels[1].lines
+    both = np.minimum(long.values, short.values)
+    alerted_s = STEP_S[0] + picture("monitoring").facts["raised after", "critical"]
+    first_s = long.t_s[np.argmax(both >= at.values[0])]
+    assert abs(first_s - alerted_s) < 10.0, "the windows are up to one bucket of 4 s shorter than drawn"
+
+
+def test_a_threshold_for_drift_trades_delay_for_false_alarms() -> None:
+    facts = picture("drift").facts
+    low, middle, high = of(facts, "before")
+    assert low > 3
+    assert middle == high == 0
+    low, middle, high = of(facts, "told after")
+    assert low < middle < high
+    excess_s = 4.0 * 4 * (0.2 * 1.1 - 0.1)
+    assert [middle, high] == pytest.approx([20 / excess_s, 80 / excess_s], rel=0.35)
+    assert of(facts, "burst") == [1, 1, 1]
+
+
+def test_drift_is_told_when_the_statistic_that_is_drawn_crosses_the_threshold() -> None:
+    strayed, threshold = picture("drift").panels[2].lines
+    over = strayed.values > threshold.values[0]
+    told_s = STEP_S[0] + picture("drift").facts["told after", "threshold 20"]
+    first = int(np.argmax(over))
+    assert strayed.t_s[first] - 5.0 < told_s <= strayed.t_s[first]
+    assert not over[first + 1], "it starts afresh"
+
+
 # --- that they can be read --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_picture_is_small_whole_and_the_same_again(family: str) -> None:
-    drawn = svg(picture(family).panels, picture(family).shaded)
+    drawn = drawn_of(family)
     assert len(drawn.encode()) < LARGEST_BYTES
     assert ElementTree.fromstring(drawn).tag.endswith("svg")
     assert not re.search(r"@font-face|base64|<script|20\d\d-\d\d-\d\d|NaN|nan[ ,]", drawn)
@@ -232,5 +341,14 @@ def test_the_family_shows_its_picture(family: str) -> None:
     if not (folder / "README.md").exists():
         pytest.skip("this family has no README")
     remedy = f"run: python -m glowsim.pictures controllers {family}"
-    assert f"]({NAME})" in (folder / "README.md").read_text(encoding="utf-8"), remedy
-    assert (folder / NAME).stat().st_size < LARGEST_BYTES, remedy
+    shown = picture(family)
+    readme = (folder / "README.md").read_text(encoding="utf-8")
+    assert readme == with_section(readme, shown), remedy
+    committed = (folder / NAME).read_text(encoding="utf-8")
+    assert len(committed.encode()) < LARGEST_BYTES, remedy
+    assert written_in(committed) == written_in(drawn_of(family)), remedy
+
+
+def written_in(drawn: str) -> list[str]:
+    """Return the words and numbers of an SVG: they are equal under any version of matplotlib."""
+    return [each.text or "" for each in ElementTree.fromstring(drawn).iter() if each.tag.endswith("text")]

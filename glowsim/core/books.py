@@ -30,7 +30,7 @@ class Open:
 
     __slots__ = (
         "arrived_s", "assigned_s", "attempt", "attempts", "cache_key", "committed", "deadline_s", "followers",
-        "instance", "late", "leader", "plan", "pool", "request", "rung", "since_s", "state", "used", "variant",
+        "instance", "late", "leader", "plan", "pool", "request", "rung", "since_s", "spare", "state", "used", "variant",
     )  # fmt: skip
 
     request: Request
@@ -54,6 +54,8 @@ class Open:
     """Whether its attempt was cancelled for taking too long, which is the instance's failure."""
     rung: int
     """How many steps of the fallback ladder it has gone down."""
+    spare: int
+    """The attempt whose answer it gets if a better one does not come; 0: none."""
     followers: list[Open] | None
     leader: Open | None
 
@@ -77,6 +79,7 @@ class Open:
             "used": self.used,
             "late": self.late,
             "rung": self.rung,
+            "spare": self.spare,
             "followers": [follower.request.request_id for follower in self.followers or ()],
         }
 

@@ -39,6 +39,7 @@ from glowsim.core.types import (
     FirstToken,
     Forget,
     InstanceChanged,
+    Keep,
     Outcome,
     Reject,
     Request,
@@ -105,7 +106,7 @@ class Checker:
         }  # fmt: skip
         self._obeys: dict[type, Callable[[Any], None]] = {
             Dispatch: self._dispatch, Cancel: self._cancel, Answer: self._answer, Reject: self._reject,
-            Fail: self._close, Forget: self._contents.forgotten, Scale: self._scale,
+            Fail: self._close, Keep: self._keep, Forget: self._contents.forgotten, Scale: self._scale,
         }  # fmt: skip
 
     # --- what it is told ----------------------------------------------------------------------------
@@ -223,6 +224,9 @@ class Checker:
         self._contents.answered(command, fresh, None if opened is None else opened.agent.facts)
         self._close(command)
 
+    def _keep(self, command: Keep) -> None:
+        self._contents.kept(command, 0 if self._ended is None else self._ended.number)
+
     def _reject(self, command: Reject) -> None:
         """I1: who was dispatched is not rejected. Against a client who pays twice for one request."""
         opened = self._opened.get(command.request_id)
@@ -236,8 +240,10 @@ class Checker:
             self._let_go(opened, None)
 
     def _followed_up(self, event: Finished) -> None:
-        """I1: an attempt that succeeded answers its request at once. Against answers that get lost."""
+        """I1: an attempt that succeeded answers its request at once, or is kept. Against answers that get lost."""
         attempt = self._ended
+        if attempt is not None and self._contents.holds(attempt.number):
+            return
         if attempt is None or event.outcome != Outcome.OK or attempt.lease_from_s <= self._now_s:
             return
         opened = attempt.opened
@@ -343,7 +349,7 @@ class Checker:
 
     def _used(self, event: Finished, attempt: Attempt) -> None:
         """I7: what succeeded says what it used. Against bills with holes."""
-        tokens_in, tokens_cached, tokens_out, _ = event.usage
+        tokens_in, tokens_cached, tokens_out, *_ = event.usage
         if not 0 <= tokens_cached <= tokens_in or tokens_out < 0:
             self._violate("I7", f"attempt {event.attempt} used {event.usage}, which cannot be")
         metered = attempt.opened is None or attempt.opened.agent.facts.metered

@@ -248,7 +248,7 @@ class ControlPlane:
         opened.instance = opened.followers = opened.leader = None
         for name in (
             "request", "arrived_s", "assigned_s", "deadline_s", "variant", "plan", "state", "attempts", "attempt",
-            "since_s", "cache_key", "committed", "used", "late", "rung",
+            "since_s", "cache_key", "committed", "used", "late", "rung", "spare",
         ):  # fmt: skip
             setattr(opened, name, entry[name])
         if entry["instance"] is not None:

@@ -44,6 +44,7 @@ from glowsim.core.types import (
     FirstToken,
     Forget,
     InstanceChanged,
+    Keep,
     Observed,
     Outcome,
     Plan,
@@ -65,7 +66,7 @@ from glowsim.core.types import (
 
 __all__ = ["BATCH", "Difference", "Effected", "Journal", "Recording", "VERSION", "first_difference", "read"]
 
-VERSION = 2
+VERSION = 3
 _MAGIC = b"GLOWSIMJ"
 _FRAME = struct.Struct("<4sIQ")
 _FRAME_MAGIC = b"FRAM"
@@ -73,7 +74,13 @@ _SPILL_RECORDS = 1 << 16
 BATCH = 1 << 9
 """Records that are packed at once."""
 _REASON = [("code", "B"), ("bound", "B"), ("a", "d"), ("b", "d"), ("c", "d")]
-_USAGE = [("tokens_in", "i"), ("tokens_cached", "i"), ("tokens_out", "i"), ("first_token_s", "d")]
+_USAGE = [
+    ("tokens_in", "i"),
+    ("tokens_cached", "i"),
+    ("tokens_out", "i"),
+    ("first_token_s", "d"),
+    ("score", "d"),
+]
 _NUMPY = {"d": "<f8", "q": "<i8", "Q": "<u8", "i": "<i4", "h": "<i2", "B": "u1", "?": "?"}
 
 
@@ -125,7 +132,7 @@ _FIXED = [
     _Kind(
         3, Finished, [("t_s", "d"), ("attempt", "q"), ("outcome", "B"), *_USAGE, ("retry_after_s", "d")],
         (3,),
-        lambda v: Finished(v[0], v[1], Outcome(v[2]), Usage(*v[3:7]), v[7]),
+        lambda v: Finished(v[0], v[1], Outcome(v[2]), Usage(*v[3:8]), v[8]),
     ),
     _Kind(4, Abandoned, [("t_s", "d"), ("request_id", "q")], (), None),
     _Kind(
@@ -159,6 +166,7 @@ _FIXED = [
         lambda v: Answer(v[0], v[1], _reason(v[2:7]), v[7]),
     ),
     _Kind(23, Forget, [("source", "q")], (), None),
+    _Kind(32, Keep, [("source", "q")], (), None),
     _Kind(
         24, Reject, [("request_id", "q"), ("retry_after_s", "d"), *_REASON], (2,),
         lambda v: Reject(v[0], v[1], _reason(v[2:])),

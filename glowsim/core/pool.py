@@ -64,6 +64,7 @@ from glowsim.core.types import (
     Fail,
     Finished,
     InstanceChanged,
+    Keep,
     Observed,
     Outcome,
     Plan,
@@ -105,6 +106,7 @@ def _sum(before: Usage | None, last: Usage) -> Usage:
         before.tokens_cached + last.tokens_cached,
         before.tokens_out + last.tokens_out,
         last.first_token_s,
+        last.score,
     )
 
 
@@ -414,6 +416,25 @@ class Pool:
             reason = Reason(code, a=opened.attempts)
         self._fail(t_s, opened, outcome, usage, reason, out)
 
+    def escalate(self, event: Finished, opened: Open, plan: Plan, out: Out) -> None:
+        """Have a request answered again by another plan; this answer is kept in case that fails."""
+        t_s = event.t_s
+        self._drop_spare(opened, out)
+        opened.spare = event.attempt
+        self.contents.keep(event.attempt)
+        out.append(Keep(event.attempt))
+        first, opened.plan = opened.plan.model, plan
+        opened.used = _sum(opened.used, event.usage)
+        opened.since_s = t_s
+        self.place(t_s, opened, Reason(Code.ESCALATED, a=plan.model, b=first, c=event.usage.score), out)
+        self.drain(t_s, out)
+
+    def _drop_spare(self, opened: Open, out: Out) -> None:
+        """Let go of the answer that was kept for a request, once it is answered or gone."""
+        if opened.spare:
+            self.contents.release(opened.spare, out)
+            opened.spare = 0
+
     def used(self, opened: Open, usage: Usage) -> Usage:
         """Return what a request has used in all, its earlier attempts included."""
         return _sum(opened.used, usage)
@@ -435,11 +456,14 @@ class Pool:
         self._settle(t_s, opened, usage)
         self._close(opened)
         out.append(instead or Fail(opened.request.request_id, outcome, reason))
+        self._drop_spare(opened, out)
         self._note_failure(t_s, opened, out)
         self._promote(t_s, opened, out)
 
     def _resort(self, t_s: float, opened: Open, outcome: Outcome) -> Answer | Plan | None:
         """Return the next best thing for a request that would fail: an answer, another plan, or None."""
+        if opened.spare:
+            return Answer(opened.request.request_id, opened.spare, Reason(Code.DOUBTFUL), keep=True)
         ladder = self.controllers.ladder
         if ladder is None or opened.committed:
             return None
@@ -543,6 +567,7 @@ class Pool:
     def abandoned(self, t_s: float, opened: Open, out: Out) -> None:
         """Let go of a request whose client went away; a running attempt is cancelled."""
         self._let_go(t_s, opened, Reason(Code.CLIENT_GONE), out)
+        self._drop_spare(opened, out)
         self._promote(t_s, opened, out)
 
     def _let_go(self, t_s: float, opened: Open, reason: Reason, out: Out) -> None:
@@ -579,6 +604,7 @@ class Pool:
         instead = self._resort(t_s, opened, Outcome.TIMEOUT)
         assert not isinstance(instead, Plan), "its time is up"
         out.append(instead or Fail(opened.request.request_id, Outcome.TIMEOUT, reason))
+        self._drop_spare(opened, out)
         if state not in (HELD, JOINED):
             self._note_failure(t_s, opened, out)
         self._promote(t_s, opened, out)

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from glowsim.core.instance import Instance
 
 __all__ = [
-    "HOLD", "Asker", "Balancer", "Breaker", "Cache", "Controller", "Detector", "Follower", "Gate", "Guard",
-    "Ladder", "Limiter", "Load", "Planner", "Queue", "Resort", "Retrier", "Rung", "Scaler", "Splitter",
+    "HOLD", "Asker", "Balancer", "Breaker", "Cache", "Controller", "Detector", "Escalating", "Follower", "Gate",
+    "Guard", "Ladder", "Limiter", "Load", "Planner", "Queue", "Resort", "Retrier", "Rung", "Scaler", "Splitter",
     "Stale", "Stored", "Wanted", "Withdrawing",
 ]  # fmt: skip
 
@@ -146,6 +146,16 @@ class Planner(Controller, Protocol):
 
     def plan(self, t_s: float, request: Request, plan: Plan) -> Plan:
         """Return the plan, given the agent's plain one for the request's variant."""
+
+
+class Escalating(Protocol):
+    """What a planner may also do: have an answer that does not convince given again."""
+
+    def escalate(self, t_s: float, request: Request, plan: Plan, score: float) -> Plan | None:
+        """Return the plan of another attempt in place of this answer, or None: it is good enough.
+
+        ``score`` is the answer's, nan if it has none. If the other attempt fails, the request gets this answer.
+        """
 
 
 class Queue(Controller, Protocol):

@@ -47,6 +47,8 @@ class Code(IntEnum):
     OTHER_MODEL = 64
     STALE = 65
     APOLOGY = 66
+    DOUBTFUL = 67
+    ESCALATED = 68
     DRIFT_UP = 70
     DRIFT_DOWN = 71
     CONTROLLER_FAILED = 72
@@ -116,6 +118,8 @@ _SENTENCES: dict[Code, str] = {
     Code.OTHER_MODEL: "tried on model {a:.0f} instead",
     Code.STALE: "answered from the cache, out of date",
     Code.APOLOGY: "answered with an apology",
+    Code.ESCALATED: "asked of model {a:.0f}, as the answer of model {b:.0f} scored {c:.2f}",
+    Code.DOUBTFUL: "answered as the first model did, for want of a better answer",
     Code.DRIFT_UP: "moved up: statistic {a:.3g} over {b:.3g}, mean {c:.4g}",
     Code.DRIFT_DOWN: "moved down: statistic {a:.3g} over {b:.3g}, mean {c:.4g}",
     Code.CONTROLLER_FAILED: "a controller raised an error; its fallback decided",

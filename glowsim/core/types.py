@@ -20,7 +20,7 @@ from glowsim.core.reasons import Code, Constraint, Reason
 __all__ = [
     "Abandoned", "Advance", "Alert", "Answer", "Arrived", "Ask", "Cancel", "Change", "ChangeKind",
     "Changed", "Code", "Command", "Constraint", "Dispatch", "Effect", "Event", "Fail", "Finished",
-    "FirstToken", "Forget", "InstanceChanged", "Observed", "Outcome", "Plan", "Probe", "Probed", "Raise",
+    "FirstToken", "Forget", "InstanceChanged", "Keep", "Observed", "Outcome", "Plan", "Probe", "Probed", "Raise",
     "Reason", "Reject", "Reported", "Request", "Scale", "Severity", "Shadowed", "State", "Status",
     "Told", "Usage", "Woke",
 ]  # fmt: skip
@@ -130,6 +130,8 @@ class Usage(NamedTuple):
     tokens_out: int = 0
     first_token_s: float = nan
     """From dispatch to the first token; nan where nothing came."""
+    score: float = nan
+    """How good a check takes the answer to be, 0 to 1; nan where nothing checks it."""
 
 
 class Plan(NamedTuple):
@@ -292,6 +294,12 @@ class Answer(NamedTuple):
     keep: bool = False
 
 
+class Keep(NamedTuple):
+    """Keep what attempt ``source`` has just produced until `Forget`: its request may yet be answered with it."""
+
+    source: int
+
+
 class Forget(NamedTuple):
     """The content of attempt ``source`` will not be asked for again."""
 
@@ -379,5 +387,17 @@ Event: TypeAlias = (
     | Woke
 )
 Command: TypeAlias = (
-    Dispatch | Cancel | Answer | Forget | Reject | Fail | Scale | Probe | Ask | Raise | Advance | Shadowed
+    Dispatch
+    | Cancel
+    | Answer
+    | Keep
+    | Forget
+    | Reject
+    | Fail
+    | Scale
+    | Probe
+    | Ask
+    | Raise
+    | Advance
+    | Shadowed
 )

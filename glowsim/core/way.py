@@ -158,7 +158,7 @@ def _begin(pool: Pool) -> Callable[[float, Request, int, Plan], Open]:
         opened.deadline_s = deadline_s
         opened.variant = variant
         opened.plan = plan
-        opened.attempts = opened.attempt = opened.cache_key = opened.rung = 0
+        opened.attempts = opened.attempt = opened.cache_key = opened.rung = opened.spare = 0
         opened.committed = opened.late = False
         opened.instance = opened.used = opened.followers = opened.leader = None
         return opened
@@ -214,6 +214,7 @@ def _finish(pool: Pool) -> Callable[[Finished, Open, Out], None]:
     told = None if chosen.splitter is None else chosen.splitter.finished
     latencies = pool.watching.get("latency_s", ())
     others = any(name != "latency_s" for name in pool.watching)
+    escalate = getattr(chosen.planner, "escalate", None)
 
     def finish(event: Finished, opened: Open, out: Out) -> None:
         t_s, attempt, outcome, usage, _ = event
@@ -237,6 +238,15 @@ def _finish(pool: Pool) -> Callable[[Finished, Open, Out], None]:
         for hear in ended:
             hear(t_s, instance, outcome, t_s - opened.since_s)
         request = opened.request
+        if escalate is not None:
+            if not opened.committed and t_s < opened.deadline_s:
+                plan = escalate(t_s, request, opened.plan, usage[4])
+                if plan is not None:
+                    pool.escalate(event, opened, plan, out)
+                    return
+            spare, opened.spare = opened.spare, 0
+        else:
+            spare = 0
         opened.state = CLOSED
         del opens[request[0]]
         if settle is not None:
@@ -256,6 +266,8 @@ def _finish(pool: Pool) -> Callable[[Finished, Open, Out], None]:
             contents.keep(attempt)
         for source in evicted:
             contents.release(source, out)
+        if spare:
+            contents.release(spare, out)
         if succeeded is not None:
             succeeded(t_s, request)
         if told is not None and stages is not None and opened.assigned_s is not None:

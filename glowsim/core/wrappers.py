@@ -116,7 +116,10 @@ FAMILIES: dict[str, dict[str, Method]] = {
                 "planner.tokens_in": lambda plan: float(plan.tokens_in),
                 "planner.max_tokens_out": lambda plan: float(plan.max_tokens_out),
             },
-        )
+        ),
+        "escalate": Method(
+            _nothing, {"planner.escalates_to": lambda plan: -1.0 if plan is None else float(plan.model)}
+        ),
     },
     "balancer": {
         "pick": Method(

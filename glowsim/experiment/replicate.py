@@ -97,7 +97,8 @@ def replicate(
         error.add_note(f"the journal up to there is {path}")
         raise
     recording = journal.read(path)
-    tables = results.fold(recording, scenario)
+    answers = built.world.answers
+    tables = results.fold(recording, scenario, None if answers is None else answers.failures)
     names = results.naming(recording.header)
     (folder / "parts").mkdir(exist_ok=True)
     for name, table in zip(results.Tables._fields, tables, strict=True):

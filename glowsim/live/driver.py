@@ -5,7 +5,7 @@ The conversation is the simulator's (`glowsim.sim.world`). The rules that it kee
 - nothing is awaited between an event and the start of every command that answers it, so the journal's order
   is the order of the decisions;
 - every `Dispatch` is followed by exactly one `Finished`, whatever the callable does;
-- a content is kept from its `Answer` until its `Forget`, and never longer.
+- a content is kept from its `Keep` or `Answer` until its `Forget`, and never longer.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from glowsim.core.types import (
     FirstToken,
     Forget,
     InstanceChanged,
+    Keep,
     Observed,
     Outcome,
     Probe,
@@ -235,6 +236,7 @@ class Driver:
             Cancel: self._cancel,
             Scale: self._scale,
             Ask: self._ask,
+            Keep: self._keep,
             Forget: self._forget,
             Advance: self._advance,
             Probe: self._probe,
@@ -507,9 +509,7 @@ class Driver:
             self._todo.append(Arrived(self.now_s(), ticket.request))
             return _REFUSED
         if keep:
-            self._kept[source] = reply
-            if len(self._kept) > self._contents:
-                self._kept.popitem(last=False)
+            self._hold(source, reply)
         if ticket.request.stream and ticket.streamed != source:
             ticket.said.put_nowait(reply.content)
         ticket.said.put_nowait(Answered(request_id, reply.content, reply.usage, reason.code, source))
@@ -529,6 +529,18 @@ class Driver:
             return _REFUSED
         ticket.said.put_nowait(error)
         return _DONE
+
+    def _keep(self, command: Keep, number: int) -> Effect:
+        source, reply = self._fresh
+        if reply is None or source != command.source:
+            return _REFUSED
+        self._hold(source, reply)
+        return _DONE
+
+    def _hold(self, source: int, reply: Reply) -> None:
+        self._kept[source] = reply
+        if len(self._kept) > self._contents:
+            self._kept.popitem(last=False)
 
     def _forget(self, command: Forget, number: int) -> Effect:
         self._kept.pop(command.source, None)

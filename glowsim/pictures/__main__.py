@@ -6,8 +6,9 @@ import sys
 import textwrap
 from pathlib import Path
 
-from glowsim.pictures.families import PICTURES, Picture
+from glowsim.pictures.families import PICTURES
 from glowsim.pictures.panels import svg
+from glowsim.pictures.picture import Picture
 
 __all__ = ["main", "with_section"]
 

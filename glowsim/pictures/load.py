@@ -17,8 +17,8 @@ from glowsim.results import Tables
 from glowsim.scenario import Scenario
 
 __all__ = [
-    "BURST_S", "CENTRES_S", "DURATION_S", "RAMP_S", "STEP_S", "arrivals", "during", "per_second", "quantile",
-    "run", "share",
+    "BURST_S", "CENTRES_S", "DURATION_S", "RAMP_S", "STEP_S", "arrivals", "during", "mean", "per_second",
+    "quantile", "run", "share",
 ]  # fmt: skip
 
 Floats = npt.NDArray[np.float64]
@@ -124,6 +124,12 @@ def share(t_s: Floats, flags: npt.NDArray[np.bool_]) -> Floats:
     """Return which share of what happened in each bin is flagged; nan where nothing happened."""
     all_of_them, flagged = (np.histogram(each, _EDGES_S)[0] for each in (t_s, t_s[flags]))
     return np.where(all_of_them > 0, flagged / np.maximum(all_of_them, 1), np.nan)
+
+
+def mean(t_s: Floats, values: Floats) -> Floats:
+    """Return the mean of the values of each bin; nan where there are none."""
+    counts, sums = np.histogram(t_s, _EDGES_S)[0], np.histogram(t_s, _EDGES_S, weights=values)[0]
+    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
 
 
 def quantile(t_s: Floats, values: Floats, q: float) -> Floats:

@@ -12,6 +12,7 @@ from typing import Any
 from glowsim.scenario.fleet import member_names
 from glowsim.scenario.paths import Missing, resolve
 from glowsim.scenario.problems import Finding, did_you_mean
+from glowsim.scenario.quality import references
 from glowsim.scenario.quantities import DURATION, QuantityError
 from glowsim.scenario.workload import ALL
 
@@ -24,6 +25,7 @@ def cross_checks(data: dict[str, Any]) -> list[Finding]:
         *_fleet_names(data),
         *_references(data),
         *_served(data),
+        *_judged(data),
         *_workload_agents(data),
         *_times(data),
         *_origins(data),
@@ -85,6 +87,26 @@ def _references(data: dict[str, Any]) -> Iterator[Finding]:
             name = item.get(key)
             if isinstance(name, str) and allowed and name not in allowed:
                 yield _unknown((section, i, key), what, name, allowed)
+
+
+def _judged(data: dict[str, Any]) -> Iterator[Finding]:
+    block, models = data.get("quality"), data.get("models")
+    if isinstance(block, dict):
+        variants = [
+            name
+            for _, agent in _mappings(data, "fleet")
+            for name in (agent["variants"] if isinstance(agent.get("variants"), dict) else ())
+        ]
+        yield from references(
+            block, list(models) if isinstance(models, dict) else [], list(_agent_names(data)), variants
+        )
+        return
+    for i, workload in _mappings(data, "workload"):
+        if workload.get("kinds"):
+            said = (
+                "kinds of task matter to the quality of answers: add the block 'quality', or leave them out"
+            )
+            yield Finding(("workload", i, "kinds"), said)
 
 
 def _served(data: dict[str, Any]) -> Iterator[Finding]:

@@ -15,6 +15,8 @@ METRICS: Final[dict[str, str]] = {
     "success_rate": "fraction",
     "error_rate": "fraction",
     "degraded_rate": "fraction",
+    "accuracy": "fraction",
+    **{f"{x}_rate": "fraction" for x in ("wrong", "hallucination", "format", "refusal")},
     "request_rate_per_s": "rate",
     "cost_usd": "money",
     "cost_usd_per_task": "money",

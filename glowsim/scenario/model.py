@@ -23,6 +23,7 @@ from glowsim.scenario.controllers import Controller, Controllers
 from glowsim.scenario.fleet import HOME, Agent, Fault, Prices
 from glowsim.scenario.metrics import METRICS, quantity_of
 from glowsim.scenario.problems import Finding
+from glowsim.scenario.quality import Quality
 from glowsim.scenario.quantities import FRACTION, Duration, PositiveDuration, QuantityError, Within
 from glowsim.scenario.servers import Server
 from glowsim.scenario.workload import ALL, Workload
@@ -129,6 +130,9 @@ class Scenario(Model):
     workload: Items[Workload] = Field(min_length=1, max_length=1000, description="Where requests come from.")
     faults: Items[Fault] = Field(default=(), description="What goes wrong, and when.")
     controllers: Controllers = Field(default_factory=Controllers, description="Who decides, for every agent.")
+    quality: Quality | None = Field(
+        default=None, description="How good answers are, and what users say; default: nobody asks."
+    )
     slos: Items[Slo] = Field(default=(), description="The service levels that the verdict is about.")
     expectations: Items[Expectation] = Field(default=(), description="What the tests check.")
     origins: dict[str, Origin] = Field(

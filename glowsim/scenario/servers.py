@@ -7,9 +7,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from glowsim import presets
 from glowsim.scenario.base import ChosenBy, Items, Model, Name, findings_error
 from glowsim.scenario.laws import Constant, LawOfTime, LawOfTokens
-from glowsim.scenario.problems import Finding
+from glowsim.scenario.problems import Finding, did_you_mean
 from glowsim.scenario.quantities import (
     Duration,
     PositiveDuration,
@@ -20,8 +21,8 @@ from glowsim.scenario.quantities import (
 )
 
 __all__ = [
-    "AnswerStep", "BatchServer", "CallStep", "Client", "HostedServer", "LoopStep", "PsServer", "Server", "Step",
-    "StepTime", "StepsService", "TogetherStep", "ToolStep", "walk",
+    "AnswerStep", "BatchServer", "CallStep", "Client", "HostedServer", "LoopStep", "PromptCache", "PsServer", "Server",
+    "Step", "StepTime", "StepsService", "TogetherStep", "ToolStep", "walk",
 ]  # fmt: skip
 
 Replicas = Annotated[int, Field(ge=1, le=10_000)]
@@ -29,6 +30,13 @@ Sequences = Annotated[int, Field(ge=1, le=100_000)]
 Tokens = Annotated[int, Field(ge=1, le=1_000_000_000)]
 Tries = Annotated[int, Field(ge=1, le=20)]
 Router = Literal["least_loaded", "session", "round_robin"]
+
+
+def _known_preset(kind: str, name: str | None) -> None:
+    if name is not None and name not in (known := presets.names(kind)):
+        raise findings_error(
+            Finding(("preset",), f"unknown {kind} preset {name!r}", known, did_you_mean(name, known))
+        )
 
 
 class StepTime(Model):
@@ -65,48 +73,51 @@ class _SelfHosted(Model):
     sequences: Sequences | None = Field(
         default=None, description="Calls served at once; default: the preset's."
     )
-    replica_usd_per_hour: PricePerHour = Field(default=0.0, alias="price", description="Price of a replica.")
-
-    @model_validator(mode="after")
-    def _known(self) -> Self:
-        if (self.preset is None) == (self.step is None):
-            found = "neither" if self.preset is None else "both"
-            raise findings_error(Finding((), f"must have either 'preset' or 'step', has {found}"))
-        if self.preset is None:
-            self._complete_without_preset()
-        return self
-
-    def _complete_without_preset(self) -> None:
-        if self.sequences is None:
-            raise findings_error(Finding(("sequences",), "is required where there is no preset to give it"))
-
-
-class BatchServer(_SelfHosted):
-    """Continuous batching, exactly: step by step, with its blocks of memory and its prefix cache."""
-
-    engine: Literal["batch"]
     batched_tokens: Tokens | None = Field(
         default=None, description="Tokens of a step, read and written; default: the preset's."
     )
     cache_tokens: Tokens | None = Field(
         default=None, description="Tokens whose keys and values fit in memory; default: the preset's."
     )
-    prefix_caching: bool = Field(default=True, description="Whether prompts that begin alike are read once.")
+    replica_usd_per_hour: PricePerHour | None = Field(
+        default=None, alias="price", description="Price of a replica; default: the preset's, or nothing."
+    )
 
-    def _complete_without_preset(self) -> None:
-        missing = [
-            name for name in ("sequences", "batched_tokens", "cache_tokens") if getattr(self, name) is None
-        ]
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        if (self.preset is None) == (self.step is None):
+            found = "neither" if self.preset is None else "both"
+            raise findings_error(Finding((), f"must have either 'preset' or 'step', has {found}"))
+        _known_preset("serving", self.preset)
+        limits = ("sequences", "batched_tokens", "cache_tokens")
+        missing = [name for name in limits if self.preset is None and getattr(self, name) is None]
         if missing:
-            raise findings_error(
-                *(Finding((name,), "is required where there is no preset to give it") for name in missing)
-            )
+            said = "is required where there is no preset to give it"
+            raise findings_error(*(Finding((name,), said) for name in missing))
+        return self
+
+
+class BatchServer(_SelfHosted):
+    """Continuous batching, exactly: step by step, with its blocks of memory and its prefix cache."""
+
+    engine: Literal["batch"]
+    prefix_caching: bool = Field(default=True, description="Whether prompts that begin alike are read once.")
 
 
 class PsServer(_SelfHosted):
-    """Processor sharing in token time: much faster than ``batch``, without memory or prefix cache."""
+    """Processor sharing in token time: faster still, without prefix cache or preemption."""
 
     engine: Literal["ps"]
+
+
+class PromptCache(Model):
+    """A provider's cache of prompts, by what it bills as cached input."""
+
+    keeps_s: PositiveDuration = Field(
+        alias="keeps", description="How long a prompt is kept after its last use."
+    )
+    least: Tokens = Field(default=1024, description="Common tokens from which anything is cached.")
+    step: Tokens = Field(default=128, description="Beyond that, cached in steps of so many tokens.")
 
 
 class HostedServer(Model):
@@ -129,14 +140,19 @@ class HostedServer(Model):
     error: Share | None = Field(
         default=None, description="Share of calls that fail; default: the preset's, or none."
     )
-    cache_for_s: PositiveDuration | None = Field(
-        default=None,
-        alias="cache_for",
-        description="How long a prompt stays cached after its use; default: never is.",
+    cache: PromptCache | None = Field(
+        default=None, description="How prompts are cached; default: they are not."
+    )
+    incidents: Name | None = Field(
+        default=None, description="Outages like those of a provider that was observed; default: none."
     )
 
     @model_validator(mode="after")
     def _known(self) -> Self:
+        _known_preset("hosted", self.preset)
+        if self.incidents is not None and self.incidents not in (known := presets.names("hosted/incidents")):
+            said = f"unknown incidents {self.incidents!r}"
+            raise findings_error(Finding(("incidents",), said, known, did_you_mean(self.incidents, known)))
         own = [name for name in ("first_token", "per_token") if getattr(self, f"{name}_s") is None]
         if self.preset is None and own:
             raise findings_error(

@@ -7,10 +7,18 @@ from itertools import pairwise
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
-from glowsim.scenario.base import AgentName, ChosenBy, Items, Model, findings_error
+from glowsim.scenario.base import AgentName, ChosenBy, Items, Model, Name, findings_error
 from glowsim.scenario.laws import LawOfNumber, LawOfTime, LawOfTokens
 from glowsim.scenario.problems import Finding
 from glowsim.scenario.quantities import (
@@ -34,10 +42,12 @@ __all__ = [
     "Closed",
     "Columns",
     "Diurnal",
+    "Fitted",
     "DiurnalArrivals",
     "Piecewise",
     "PiecewiseArrivals",
     "Poisson",
+    "Preset",
     "PoissonArrivals",
     "Sessions",
     "Step",
@@ -112,6 +122,10 @@ class _Source(Model):
         default=1, description="How many tenants share it."
     )
     stream: bool = Field(default=False, description="Answers are streamed.")
+    kinds: dict[Name, PositiveNumber] = Field(
+        default={},
+        description="Kind of task -> weight; the kinds are those of 'quality'. Default: its first.",
+    )
     deadline_s: Annotated[
         PositiveDuration | None,
         BeforeValidator(_none_or),
@@ -132,7 +146,7 @@ class _Open(_Source):
     )
 
 
-class _Sized(Model):
+class Sized(Model):
     """Requests whose tokens are drawn."""
 
     tokens_in: LawOfTokens = Field(description="Input tokens of a request.")
@@ -146,7 +160,7 @@ class PoissonArrivals(Model):
     rate_per_s: PositiveRate = Field(alias="rate", description="Mean arrivals per time.")
 
 
-class Poisson(PoissonArrivals, _Open, _Sized):
+class Poisson(PoissonArrivals, _Open, Sized):
     """Independent requests at a constant rate."""
 
 
@@ -174,7 +188,7 @@ class PiecewiseArrivals(Model):
         return steps
 
 
-class Piecewise(PiecewiseArrivals, _Open, _Sized):
+class Piecewise(PiecewiseArrivals, _Open, Sized):
     """Poisson requests whose rate changes at stated times."""
 
 
@@ -188,7 +202,7 @@ class DiurnalArrivals(Model):
     peak_at_s: Duration = Field(default=0.0, alias="peak_at", description="Time of the first peak.")
 
 
-class Diurnal(DiurnalArrivals, _Open, _Sized):
+class Diurnal(DiurnalArrivals, _Open, Sized):
     """Poisson requests at ``mean * (1 + amplitude * cos(2 pi (t - peak_at) / period))``."""
 
 
@@ -208,7 +222,7 @@ class BurstsArrivals(Model):
         return self
 
 
-class Bursts(BurstsArrivals, _Open, _Sized):
+class Bursts(BurstsArrivals, _Open, Sized):
     """Poisson requests at a base rate, and at another during bursts; a burst ends each period."""
 
 
@@ -216,7 +230,7 @@ Arrivals = Annotated[PoissonArrivals | PiecewiseArrivals | DiurnalArrivals | Bur
 """When sessions begin."""
 
 
-class Sessions(_Open, _Sized):
+class Sessions(_Open, Sized):
     """Conversations: each turn follows the end of the last, with all that came before in its prompt."""
 
     kind: Literal["sessions"]
@@ -249,7 +263,7 @@ class Sessions(_Open, _Sized):
         return self
 
 
-class Closed(_Source, _Sized):
+class Closed(_Source, Sized):
     """Users who each wait for an answer, think, and ask again."""
 
     kind: Literal["closed"]
@@ -265,24 +279,24 @@ class Columns(Model):
     tokens_out: str = Field(min_length=1, description="Output tokens.")
 
 
+def _inside(file: str) -> str:
+    path = PurePosixPath(file)
+    if path.is_absolute() or ".." in path.parts:
+        raise findings_error(Finding((), "must be a path inside the data folder (--data or GLOWSIM_DATA)"))
+    return file
+
+
+DataFile = Annotated[str, Field(min_length=1, max_length=300), AfterValidator(_inside)]
+
+
 class Trace(_Open):
     """The arrivals and tokens of a recorded trace, from the data folder."""
 
     kind: Literal["trace"]
     format: Literal["azure_llm", "csv"] = Field(description="How the file is laid out.")
-    file: str = Field(min_length=1, max_length=300, description="Its path in the data folder.")
+    file: DataFile = Field(description="Its path in the data folder.")
     speed: PositiveNumber = Field(default=1.0, description="2 replays it twice as fast.")
     columns: Columns | None = Field(default=None, description="For csv: the names of the columns.")
-
-    @field_validator("file")
-    @classmethod
-    def _inside(cls, file: str) -> str:
-        path = PurePosixPath(file)
-        if path.is_absolute() or ".." in path.parts:
-            raise findings_error(
-                Finding((), "must be a path inside the data folder (--data or GLOWSIM_DATA)")
-            )
-        return file
 
     @model_validator(mode="after")
     def _columns_for_csv(self) -> Self:
@@ -293,5 +307,29 @@ class Trace(_Open):
         return self
 
 
-Workload = Annotated[Poisson | Piecewise | Diurnal | Bursts | Closed | Sessions | Trace, ChosenBy("kind")]
+class _Resembling(_Open):
+    """Arrivals and tokens that resemble recorded ones, with the tenants that send them where these are known."""
+
+    rate_per_s: PositiveRate | None = Field(
+        default=None, alias="rate", description="Mean arrivals per time; default: as recorded."
+    )
+
+
+class Preset(_Resembling):
+    """A workload that comes along, such as azure_code: bursts, lengths and tenants like a public trace's."""
+
+    kind: Literal["preset"]
+    preset: str = Field(min_length=1, max_length=100, description="Its name.")
+
+
+class Fitted(_Resembling):
+    """A workload that was fitted to a recorded log, from the data folder."""
+
+    kind: Literal["fitted"]
+    file: DataFile = Field(description="The path of the fitted YAML in the data folder.")
+
+
+Workload = Annotated[
+    Poisson | Piecewise | Diurnal | Bursts | Closed | Sessions | Trace | Preset | Fitted, ChosenBy("kind")
+]
 """One source of requests; a scenario may have several."""

@@ -31,6 +31,8 @@ from glowsim.core.types import (
     FirstToken,
     Forget,
     InstanceChanged,
+    Keep,
+    Observed,
     Outcome,
     Plan,
     Probe,
@@ -44,6 +46,7 @@ from glowsim.core.types import (
     Usage,
     Woke,
 )  # fmt: skip
+from glowsim.sim.answers import Answers
 from glowsim.sim.environment import Environment
 from glowsim.sim.faults import Fault, Struck
 from glowsim.sim.laws import Constant, Law, one_by_one
@@ -175,12 +178,18 @@ class World:
         What goes wrong.
     served
         What serves the models that the agents' steps call.
+    answers
+        What answers are worth; None: nobody asks.
     """
 
     def __init__(
         self, plane: ControlPlane, journal: Journal, agents: Sequence[AgentWorld], sources: Sequence[Source],
-        streams: Streams, faults: Sequence[Fault] = (), served: Sequence[Served] = (),
+        streams: Streams, faults: Sequence[Fault] = (), served: Sequence[Served] = (), answers: Answers | None = None,
     ) -> None:  # fmt: skip
+        self.answers = answers
+        self._weights: dict[int, float] = {}
+        """Agent -> the share of its requests that a variant under test gets."""
+        self._last_ended: Job | None = None
         self.environment = Environment()
         self.servers = [each.build(self.environment, hear_end, hear_first_token) for each in served]
         self._server_of = {model: i for i, each in enumerate(served) for model in each.models}
@@ -222,9 +231,10 @@ class World:
             Scale: self._scale,
             Probe: self._probe,
             Ask: lambda ask: False,  # nobody else shares this world's limits: unanswered, the fallback holds
-            Forget: lambda forget: True,
+            Keep: self._keep,
+            Forget: self._forget,
             Raise: lambda alert: True,
-            Advance: lambda advance: True,
+            Advance: self._advance,
             Shadowed: lambda shadowed: True,
         }
         """Type of command -> do it and say whether it was done."""
@@ -333,6 +343,7 @@ class World:
         works = [each.service.work if each.sure else None for each in agents]
         in_steps = frozenset(i for i, each in enumerate(agents) if each.task is not None)
         task_key = self._streams.key("task")
+        answers = self.answers
 
         def dispatch(command: Dispatch) -> bool:
             attempt, request_id, number, plan, _ = command
@@ -350,6 +361,8 @@ class World:
                     self._serve_struck(command, replica, struck)
                     return True
                 extra = fsum(fault.errors() for fault in troubles[agent])
+            if answers is not None:
+                answers.begun(environment._now, attempt, request, plan, tries)
             work = works[agent]
             outcome = _OK
             if work is not None and not tries and not extra:
@@ -421,6 +434,7 @@ class World:
     def _ender(self) -> Callable[[Job], None]:
         """Return what hears of a job that its engine has done, with what never changes bound once."""
         jobs, draining, tell, environment = self._jobs, self._draining, self.tell, self.environment
+        answers = self.answers
 
         def done(job: Job) -> None:
             attempt, outcome = job.attempt, job.outcome
@@ -430,9 +444,13 @@ class World:
                     self._tell_rest()
                 return
             first_token_s = job.first_token_s if job.stream and job.first_token_s > 0.0 else _NEVER
-            usage = _new(Usage, (job.tokens_in, job.tokens_cached, job.tokens_out, first_token_s))
+            score = _NEVER
             if outcome is not _OK:
                 self._unanswered(job)
+            elif answers is not None:
+                score = answers.score(attempt)
+            self._last_ended = job
+            usage = _new(Usage, (job.tokens_in, job.tokens_cached, job.tokens_out, first_token_s, score))
             if draining:
                 self._leave_if_empty(job.number)
             tell(_new(Finished, (environment._now, attempt, outcome, usage, job.retry_after_s)))
@@ -460,6 +478,8 @@ class World:
         self.tell(finished)
 
     def _unanswered(self, job: Job) -> None:
+        if self.answers is not None:
+            self.answers.lost(job.attempt)
         inside = self._inside.get(job.request_id)
         if inside is not None:
             self._inside[job.request_id] = (inside[0], inside[1], inside[2] + 1)
@@ -491,8 +511,40 @@ class World:
             self._leave_if_empty(job.number)
         return True
 
+    def _keep(self, command: Keep) -> bool:
+        """Go on with a request whose answer did not convince: its next attempt has luck of its own."""
+        job = self._last_ended
+        assert job is not None
+        request, truth, tries = self._inside[job.request_id]
+        self._inside[job.request_id] = (request, truth, tries + 1)
+        return True
+
+    def _forget(self, command: Forget) -> bool:
+        if self.answers is not None:
+            self.answers.lost(command.source)
+        return True
+
+    def _advance(self, command: Advance) -> bool:
+        self._weights[command.agent] = command.weight
+        return True
+
+    def _speak(self, answer: Answer, request: Request) -> None:
+        """Have a user say later what there is to say about an answer."""
+        assert self.answers is not None
+        variant, said = self.answers.given(answer.request_id, answer.source, answer.keep)
+        weight = self._weights.get(request.agent, 0.0)
+        for each in said:
+            t_s = self.environment.now + each.delay_s
+            heard = Observed(
+                t_s, answer.request_id, request.agent, variant, request.user, weight if variant else 1.0 - weight,
+                each.metric, each.value,
+            )  # fmt: skip
+            self.environment.call_at(t_s, self.tell, heard)
+
     def _close(self, command: Answer | Reject | Fail) -> bool:
         request_id = command[0]
+        if self.answers is not None and type(command) is Answer:
+            self._speak(command, self._inside[request_id][0])
         del self._inside[request_id]
         if self._waiting:
             sources = self._sources

@@ -34,7 +34,7 @@ class Refused(NamedTuple):
     """A row that could not be read."""
 
     line: int
-    """Of the file, from 1."""
+    """Of the file, from 1; of a JSON document, the element's place."""
     why: str
 
 
@@ -51,6 +51,8 @@ class Reading:
     """Field that no column was made of -> in how many rows it stood."""
     remarks: tuple[str, ...] = ()
     """What was done to the data, such as a jitter, and what is not in it, each a sentence."""
+    unit: str = "line"
+    """What the places of refused rows count: ``line``, or ``element`` of a JSON document."""
 
     def text(self) -> str:
         """Return it as lines for a person.
@@ -61,7 +63,7 @@ class Reading:
         fields not used: tags (2 rows)
         """
         lines = [f"{self.rows} rows, {self.refused_count} of them refused"]
-        lines += [f"  line {row.line}: {row.why}" for row in self.refused[:_SHOWN]]
+        lines += [f"  {self.unit} {row.line}: {row.why}" for row in self.refused[:_SHOWN]]
         if self.refused_count > min(len(self.refused), _SHOWN):
             lines.append(f"  and {self.refused_count - min(len(self.refused), _SHOWN)} more")
         if self.unknown:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections import Counter, OrderedDict
 from heapq import heapify, heappop, heappush
-from math import inf
+from math import inf, nan
 from types import SimpleNamespace
 
 import pytest
@@ -38,6 +38,7 @@ from glowsim.core.types import (
     FirstToken,
     Forget,
     InstanceChanged,
+    Keep,
     Outcome,
     Raise,
     Reason,
@@ -320,6 +321,8 @@ def brief(command):
             return f"cancel {attempt}, {reason.code.name}"
         case Answer(request_id, source, reason, keep):
             return f"answer {request_id} from {source}, {reason.code.name}{', keep' if keep else ''}"
+        case Keep(source):
+            return f"keep {source}"
         case Forget(source):
             return f"forget {source}"
         case Reject(request_id, retry_after_s, reason):
@@ -465,8 +468,8 @@ class Talk:
         fields = {"agent": 0, "tokens_in": 900, "max_tokens_out": 100} | more
         return self(Arrived(t_s, Request(number, **fields)))
 
-    def finishes(self, t_s, attempt, outcome=Outcome.OK, tokens_out=40, retry_after_s=0.0):
-        return self(Finished(t_s, attempt, outcome, Usage(900, 0, tokens_out), retry_after_s))
+    def finishes(self, t_s, attempt, outcome=Outcome.OK, tokens_out=40, retry_after_s=0.0, score=nan):
+        return self(Finished(t_s, attempt, outcome, Usage(900, 0, tokens_out, score=score), retry_after_s))
 
     def streams(self, t_s, attempt):
         return self(FirstToken(t_s, attempt))

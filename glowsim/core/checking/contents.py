@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from glowsim.core.checking.facts import Facts
 from glowsim.core.reasons import Code
-from glowsim.core.types import Answer, Forget
+from glowsim.core.types import Answer, Forget, Keep
 
 __all__ = ["Contents"]
 
@@ -51,6 +51,18 @@ class Contents:
         count = self._joined[source] = self._joined.get(source, 0) + 1
         if count == facts.follower_limit + 1:
             self._violate("I10", f"{count} requests joined the one that attempt {source} answered")
+
+    def kept(self, command: Keep, fresh: int) -> None:
+        """I14: what is to be kept has just come. Against keeping what nobody has any more."""
+        if command.source != fresh:
+            self._violate(
+                "I14", f"source {command.source} is to be kept, and it is attempt {fresh} that ended"
+            )
+        self._kept.add(command.source)
+
+    def holds(self, source: int) -> bool:
+        """Return whether a source's content is kept."""
+        return source in self._kept
 
     def forgotten(self, command: Forget) -> None:
         """I14: what is forgotten was kept. Against content that is let go twice."""

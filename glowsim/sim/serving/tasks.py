@@ -53,7 +53,8 @@ class TaskEngine:
     """
 
     __slots__ = (
-        "_backlog", "_busy", "_concurrency", "_done", "_environment", "_first_token", "_inside", "_servers", "_speed", "_task",
+        "_backlog", "_busy", "_concurrency", "_done", "_environment", "_first_token", "_inside", "_servers", "_speed",
+        "_task",
     )  # fmt: skip
 
     def __init__(

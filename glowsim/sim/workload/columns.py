@@ -57,6 +57,8 @@ class Shape:
     """How many different ones send requests; None: each request is somebody else's."""
     tenants: int = 1
     cacheable: Cacheable | None = None
+    kinds: tuple[float, ...] = ()
+    """Weights of the kinds of task, by number; none: all are of the first."""
 
 
 class Columns:
@@ -163,6 +165,10 @@ class Columns:
         for agent in present:
             mine = agents == agent
             weight[mine] = self._traits[agent].service.law.ppf(draws[mine])
+        kinds = [0] * n
+        if len(shape.kinds) > 1:
+            bounds = np.cumsum(shape.kinds) / np.sum(shape.kinds)
+            kinds = np.searchsorted(bounds, self._uniform("kind", n), side="right").tolist()
         lucky = any(trait.lucky for trait in used)
         invalid = self._uniform("invalid", n).tolist() if lucky else [1.0] * n
         error = self._uniform("error", n).tolist() if lucky else [1.0] * n
@@ -172,7 +178,7 @@ class Columns:
             map(
                 _request,
                 zip(
-                    ids, agent_list, tokens_in.tolist(), [shape.max_tokens_out] * n, [shape.priority] * n, [0] * n,
+                    ids, agent_list, tokens_in.tolist(), [shape.max_tokens_out] * n, [shape.priority] * n, kinds,
                     [self._traits[agent].region for agent in agent_list], [shape.stream] * n, deadline, keys, keys,
                     tenants, cache_keys, [0] * n, [0] * n,
                     strict=True,
