@@ -5,6 +5,7 @@
 - ``quantiles``: intervals of percentiles over replications.
 - ``warmup``: where the start-up bias of a long run ends.
 - ``queueing``: closed-form answers that a simulation can be held against.
+- ``oracles``: more of them, a subject a file: priorities, networks, batches, caches, charts, samples.
 
 A replication, never a request, is the unit of evidence: requests of one run wait behind each other, and an
 interval that takes them for independent covers the truth far less often than it says.
