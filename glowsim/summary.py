@@ -132,6 +132,7 @@ def render(summary: dict[str, Any], folder: Path, wall_s: float) -> str:
         lines.append(
             figure("degraded", "degraded_rate", "fraction", f"   ({stale} stale, {other} by another model)")
         )
+    lines += [f"  outside its preset ... {each}" for each in summary["warnings"]]
     lines.append("")
     if summary["slos"]:
         lines.append("service levels")

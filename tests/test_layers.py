@@ -34,7 +34,7 @@ ALLOWED = {
     "glowsim.serving_cost": ("glowsim.core", "glowsim.presets", "glowsim.results", "glowsim.scenario"),
     "glowsim.experiment": (
         "glowsim.experiment", "glowsim.build", "glowsim.core", "glowsim.results", "glowsim.scenario", "glowsim.stats",
-        "glowsim.report", "glowsim.registry", "glowsim.ledger", "glowsim.recordings", "glowsim.sim.workload.traces",
+        "glowsim.report", "glowsim.registry", "glowsim.ledger", "glowsim.recordings", "glowsim.presets",
     ),
     "glowsim.fuzz": (
         "glowsim.fuzz", "glowsim.build", "glowsim.core", "glowsim.ledger", "glowsim.recordings", "glowsim.registry",
@@ -54,7 +54,8 @@ ALLOWED = {
     ),
     "glowsim.showing": ("glowsim.core", "glowsim.registry", "glowsim.scenario"),
     "glowsim.report": (
-        "glowsim.report", "glowsim.scenario", "glowsim.core", "glowsim.registry", "glowsim.ledger", "glowsim.serving_cost",
+        "glowsim.report", "glowsim.scenario", "glowsim.core", "glowsim.presets", "glowsim.registry",
+        "glowsim.ledger", "glowsim.serving_cost",
         *LEAVES,
     ),
 }  # fmt: skip

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from glowsim.experiment.replicate import Replicated
+from glowsim.presets.serving import outside, serving
 from glowsim.scenario import METRICS, Scenario
 from glowsim.scenario.model import Slo
 from glowsim.stats.intervals import t_interval
@@ -112,6 +113,7 @@ def summarise(
             part: math.fsum(each.cost_parts_usd[part] for each in replications) / len(replications)
             for part in replications[0].cost_parts_usd
         },
+        "warnings": _warnings(scenario, replications),
         "servers": {
             name: {
                 figure: math.fsum(each.servers[name][figure] for each in replications) / len(replications)
@@ -140,6 +142,20 @@ def summarise(
         ],
         "little": {"mean_open": mean_open, "rate_times_time": rate_times_time},
     }
+
+
+def _warnings(scenario: Scenario, replications: Sequence[Replicated]) -> list[str]:
+    """Return where servers left what their presets hold for, each a sentence without its full stop."""
+    found = []
+    for name, server in scenario.servers.items():
+        if server.preset is None or server.engine == "hosted":
+            continue
+        preset = serving(server.preset)
+        at_once = max(each.servers[name]["most_at_once"] for each in replications)
+        longest = max(each.servers[name]["longest"] for each in replications)
+        ran = min(at_once, server.sequences or preset.max_num_seqs)
+        found += [f"{name}: {said}" for said in outside(preset, ran, longest)]
+    return found
 
 
 _AGENT_FIGURES = (

@@ -48,8 +48,8 @@ NAMES: Final = {
 """Figure of a summary -> what a report calls it."""
 
 _UNITS: Final = METRICS | {
-    "cost_tokens_usd": "money", "cost_instances_usd": "money", "cost_servers_usd": "money", "rejected": "count", "failed": "count",
-    "abandoned": "count", "open": "count", "retries": "count",
+    "cost_tokens_usd": "money", "cost_instances_usd": "money", "cost_servers_usd": "money", "rejected": "count",
+    "failed": "count",    "abandoned": "count", "open": "count", "retries": "count",
 }  # fmt: skip
 _GROUPS: Final = {
     "Requests": (
@@ -63,7 +63,8 @@ _GROUPS: Final = {
         "first_token_s_p50", "first_token_s_p95", "first_token_s_p99", "wait_s_mean", "wait_s_p95",
     ),
     "Tokens and cost": (
-        "tokens_in", "tokens_out", "cost_usd", "cost_tokens_usd", "cost_instances_usd", "cost_servers_usd", "cost_usd_per_task",
+        "tokens_in", "tokens_out", "cost_usd", "cost_tokens_usd", "cost_instances_usd", "cost_servers_usd",
+        "cost_usd_per_task",
     ),
 }  # fmt: skip
 _TILES: Final = (

@@ -9,6 +9,7 @@ from typing import Any, Final
 from glowsim import registry
 from glowsim.report.blocks import Block, code, section, table, text
 from glowsim.report.numbers import DASH, exact, plain
+from glowsim.report.servers import preset_origins
 from glowsim.scenario import Scenario
 from glowsim.scenario.controllers import Limit
 from glowsim.scenario.paths import index_of, join, key_at
@@ -42,6 +43,8 @@ def origins(scenario: Scenario, most: int = 20) -> Block:
     data = scenario.model_dump(by_alias=True, exclude_none=True, exclude_defaults=True, mode="json")
     written = {_steps(data, path): origin for path, origin in scenario.origins.items()}
     parts = [(path, _part(data, path), each.origin, each.source) for path, each in written.items()]
+    for server, value, origin, source in preset_origins(scenario):
+        parts.append((("servers", server), value, origin, source))
     alike = {(path[-1], _compact(value)): _named(data, path) for path, value, *_ in parts}
     for path, value in unknown_parts(data, set(written)):
         twin = alike.get((path[-1], _compact(value)))
@@ -89,6 +92,9 @@ def unknown_parts(data: Mapping[str, Any], known: set[Path]) -> Iterator[tuple[P
     for number, agent in enumerate(data["fleet"]):
         places += [("fleet", number, part) for part in _OF_AGENTS if part in agent]
     places += [("workload", number) for number in range(len(data["workload"]))]
+    places += [
+        ("servers", name) for name, server in data.get("servers", {}).items() if "preset" not in server
+    ]
     for place in places:
         if not any(place[:n] in known for n in range(1, len(place))):
             rest = _without(_part(data, place), place, known)

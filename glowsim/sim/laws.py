@@ -6,8 +6,10 @@ parameter changes, which is what makes paired comparisons sharp. Whole columns a
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from math import exp, inf, log1p
 from statistics import NormalDist
 from typing import Protocol
@@ -76,8 +78,21 @@ def at(law: Law) -> Callable[[float], float]:
         case Clipped():
             inner, least, most = at(law.law), law.low, law.high
             return lambda u: min(max(inner(u), least), most)
+        case Quantiles():
+            return _between(law.p, law.x)
         case _:
             return lambda u: float(law.ppf(np.array([u]))[0])
+
+
+def _between(p: tuple[float, ...], x: tuple[float, ...]) -> Callable[[float], float]:
+    """Return the function that runs straight through the points."""
+    slopes = [(b - a) / (v - u) for (u, v), (a, b) in zip(pairwise(p), pairwise(x), strict=True)]
+
+    def value(u: float) -> float:
+        i = min(bisect_right(p, u), len(slopes)) - 1
+        return x[i] + slopes[i] * (u - p[i])
+
+    return value
 
 
 @dataclass(frozen=True)

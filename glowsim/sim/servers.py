@@ -14,6 +14,7 @@ from typing import Final, Protocol
 from glowsim.core.streams import mix
 from glowsim.core.types import Outcome
 from glowsim.sim.environment import Environment
+from glowsim.sim.serving.batching import BatchEngine
 from glowsim.sim.serving.call import Call, Server, Told
 
 __all__ = ["ROUTERS", "ModelServer", "Router", "Served", "hear_end", "hear_first_token"]
@@ -38,30 +39,29 @@ class ModelServer:
     """
 
     __slots__ = (
-        "_router",
-        "_where",
-        "calls",
-        "failed",
-        "replicas",
-        "tokens_cached",
-        "tokens_in",
+        "_router", "_where", "calls", "failed", "longest", "most_at_once", "replicas", "tokens_cached", "tokens_in",
         "tokens_out",
-    )
+    )  # fmt: skip
 
     def __init__(self, replicas: Sequence[Server], router: Router) -> None:
         self.replicas = replicas
         self._router = router
         self._where: dict[int, Server] = {}
         self.calls = self.failed = self.tokens_in = self.tokens_cached = self.tokens_out = 0
+        self.most_at_once = self.longest = 0
+        """Most calls inside one replica, and tokens of the longest call."""
 
     def start(self, call: Call) -> None:
         """Send a call to a replica."""
         replicas = self.replicas
         if len(replicas) == 1:
-            replicas[0].start(call)
-            return
-        replica = self._where[call.number] = replicas[self._router(call, replicas)]
+            replica = replicas[0]
+        else:
+            replica = self._where[call.number] = replicas[self._router(call, replicas)]
         replica.start(call)
+        inside = len(replica)
+        if inside > self.most_at_once:
+            self.most_at_once = inside
 
     def cancel(self, call: Call) -> None:
         """Drop a call."""
@@ -80,17 +80,17 @@ class ModelServer:
         self.tokens_in += call.tokens_in
         self.tokens_cached += call.tokens_cached
         self.tokens_out += call.written
+        if call.tokens_in + call.written > self.longest:
+            self.longest = call.tokens_in + call.written
 
     def figures(self) -> dict[str, float]:
         """Return what it has done: calls, tokens, and what its engine counts (preemptions, busy seconds)."""
-        found: dict[str, float] = {
-            name: getattr(self, name)
-            for name in ("calls", "failed", "tokens_in", "tokens_cached", "tokens_out")
-        }
-        for name in ("preemptions", "busy_s"):
-            counted = [getattr(each, name) for each in self.replicas if hasattr(each, name)]
-            if counted:
-                found[name] = fsum(counted)
+        names = ("calls", "failed", "tokens_in", "tokens_cached", "tokens_out", "most_at_once", "longest")
+        found: dict[str, float] = {name: getattr(self, name) for name in names}
+        looks = [each.look() for each in self.replicas if isinstance(each, BatchEngine)]
+        if looks:
+            found["preemptions"] = float(sum(look.preemptions for look in looks))
+            found["busy_s"] = fsum(look.busy_s for look in looks)
         return found
 
 

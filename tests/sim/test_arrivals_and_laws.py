@@ -91,3 +91,16 @@ def test_users_do_not_all_arrive_at_once() -> None:
     arrived = results.fold(built.journal.recording(), scenario).requests["t_arrive_s"]
     each_second = np.bincount(arrived.astype(int), minlength=10)[:10]
     assert np.all(np.abs(each_second - 100) <= 4.5 * 10), each_second
+
+
+@pytest.mark.parametrize(
+    "law",
+    [
+        laws.Constant(3.0), laws.Exponential(2.0), laws.LogNormal(5.0, 1.2), laws.Gamma(2.0, 0.7), laws.Uniform(1.0, 4.0),
+        laws.Quantiles((0.0, 0.3, 0.9, 1.0), (1.0, 1.0, 7.0, 30.0)), laws.Clipped(laws.Exponential(2.0), 1.0, 3.0),
+    ],
+    ids=lambda law: type(law).__name__,
+)  # fmt: skip
+def test_one_number_at_a_time_is_the_column(law):
+    u = np.concatenate([[0.0, 0.3, 0.9], np.linspace(0.0005, 0.9995, 400)])
+    assert [laws.at(law)(each) for each in u] == pytest.approx(law.ppf(u).tolist(), rel=1e-12, abs=1e-12)

@@ -1,0 +1,6 @@
+"""Makes the specification importable beside its tests."""
+
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parent))

@@ -1,0 +1,104 @@
+"""The blocks of the cache: against single blocks in an ordered dict, and against the counts of a real trace."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+from collections import OrderedDict
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from glowsim.sim.serving.blocks import BlockStore, prefix_hits
+
+TRACE = "mooncake/conversation_trace.jsonl.gz"
+
+
+def plain_hits(prompts: list[tuple[int, ...]], room: int) -> list[int]:
+    """Return the same by single blocks."""
+    cache: OrderedDict[int, None] = OrderedDict()
+    hits = []
+    for prompt in prompts:
+        hits.append(next((i for i, block in enumerate(prompt) if block not in cache), len(prompt)))
+        for block in reversed(prompt):
+            cache[block] = None
+            cache.move_to_end(block)
+        while len(cache) > room:
+            cache.popitem(last=False)
+    return hits
+
+
+PROMPTS = st.lists(
+    st.tuples(st.integers(0, 2), st.integers(0, 3), st.integers(1, 9)).map(
+        lambda each: tuple(each[0] * 1000 + (i if i < 3 else 100 * each[1] + i) for i in range(each[2]))
+    ),
+    max_size=30,
+)
+
+
+@given(PROMPTS, st.integers(0, 25))
+def test_hits_are_those_of_single_blocks(prompts: list[tuple[int, ...]], room: int) -> None:
+    assert prefix_hits(prompts, room) == plain_hits(prompts, room)
+
+
+def test_a_part_of_a_text_that_is_held_again_leaves_the_rest_where_it_was() -> None:
+    store = BlockStore(10)
+    for key, blocks in (("a", 5), ("b", 3)):
+        store.free -= blocks
+        store.extend(store.text(key), 0, blocks)
+    a, b = store.text("a"), store.text("b")
+    store.release(a, 5)
+    store.release(b, 3)
+    store.hold(a, 2)
+    assert store.free == 8
+    store.free -= 4  # 2 that were never used, then the oldest: the rest of a, tail first
+    store.settle(0)
+    assert (a.end, b.end) == (3, 3)
+    store.free -= 3
+    store.settle(0)
+    assert (a.end, b.end) == (2, 1)
+    store.release(a, 2)
+    assert store.free == 3
+
+
+def test_a_text_is_free_from_the_longest_beginning_that_is_still_held() -> None:
+    store = BlockStore(10)
+    store.free -= 6
+    store.extend(store.text("a"), 0, 6)
+    for upto in (4, 4, 2):
+        store.hold(store.text("a"), upto)
+    assert store.free == 4
+    for upto, free in ((6, 6), (4, 6), (2, 6), (4, 10)):
+        store.release(store.text("a"), upto)
+        assert store.free == free
+    assert store.text("a").end == 6
+
+
+@pytest.fixture(scope="module")
+def conversation() -> list[dict[str, list[int]]]:
+    folder = os.environ.get("GLOWSIM_DATA") or str(Path(__file__).resolve().parents[4] / "shared" / "data")
+    path = Path(folder) / TRACE
+    if not path.is_file():
+        message = f"the trace {TRACE} is not there: name its folder by GLOWSIM_DATA"
+        if os.environ.get("GLOWSIM_CI") == "1":
+            pytest.fail(message)
+        pytest.skip(message)
+    with gzip.open(path, "rt", encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
+
+
+def test_the_hits_of_the_mooncake_conversation_trace_are_exact(
+    conversation: list[dict[str, list[int]]],
+) -> None:
+    prompts = [row["hash_ids"] for row in conversation]
+    assert sum(len(prompt) for prompt in prompts) == 288_500
+    counts = {room: sum(prefix_hits(prompts, room)) for room in (5_859, 10_000, 20_000, 30_000, 50_000)}
+    assert counts == {5_859: 39_258, 10_000: 61_046, 20_000: 83_035, 30_000: 93_978, 50_000: 102_290}
+    unlimited = prefix_hits(prompts)
+    assert sum(unlimited) == 105_710
+    tokens = [row["input_length"] for row in conversation]
+    cached = sum(min(512 * hits, length) for hits, length in zip(unlimited, tokens, strict=True))  # type: ignore[type-var]
+    assert round(cached / sum(tokens), 4) == 0.3736  # type: ignore[arg-type]
