@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from glowsim.commands import report, workload
+from glowsim.commands.options import DataOption, JsonOption
+
 if TYPE_CHECKING:
     from glowsim.scenario import Scenario
 
@@ -24,6 +27,8 @@ app = typer.Typer(
 
 controllers = typer.Typer(help="What decides: the controllers that can be chosen.", no_args_is_help=True)
 app.add_typer(controllers, name="controllers")
+app.add_typer(workload.app, name="workload")
+app.add_typer(report.app, name="report")
 
 BAD_INPUT = 2
 
@@ -34,17 +39,12 @@ SetOption = Annotated[
     list[str],
     typer.Option("--set", "-s", metavar="KEY.PATH=VALUE", help="Override a value; may be given often."),
 ]
-DataOption = Annotated[
-    Path | None,
-    typer.Option("--data", envvar="GLOWSIM_DATA", help="Folder of recorded traces (or GLOWSIM_DATA)."),
-]
 PluginsOption = Annotated[
     bool,
     typer.Option(
         "--allow-plugins", help="Trust controllers that are code beside the scenario (module:Class)."
     ),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
 
 def main() -> None:
@@ -413,7 +413,7 @@ def bench(
     typer.echo(
         f"M/M/10 at 80 % load, {requests:,} requests, median of {rounds} rounds, requests per CPU-second:"
     )
-    for name in ("bare_loop", "mmc_world", "full_stack", "full_stack_50"):
+    for name in (name for name in figures if name not in ("ratios", "requests", "rounds")):
         ratio = figures["ratios"].get(name)
         typer.echo(
             f"  {name:14}{figures[name]:>12,}" + ("" if ratio is None else f"   {ratio:.3f} of the bare loop")

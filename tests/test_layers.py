@@ -17,6 +17,7 @@ EVERYONE = {
     "glowsim.registry",
     "glowsim.bench",
     "glowsim.cli",
+    "glowsim.commands",
     "glowsim.emulation",
     "glowsim.__main__",
 }

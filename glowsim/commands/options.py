@@ -1,0 +1,24 @@
+"""Options that several commands have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["DataOption", "FormatOption", "JobsOption", "JsonOption", "LogArgument", "OutOption"]
+
+DataOption = Annotated[
+    Path | None,
+    typer.Option("--data", envvar="GLOWSIM_DATA", help="Folder of recorded traces (or GLOWSIM_DATA)."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+LogArgument = Annotated[
+    Path, typer.Argument(metavar="LOG", help="A recorded workload: a trace, spend logs, spans; may be .gz.")
+]
+FormatOption = Annotated[
+    str | None, typer.Option("--format", help="How it is laid out; default: found out from its fields.")
+]
+JobsOption = Annotated[int, typer.Option(min=1, max=256, help="Processes to spread the work over.")]
+OutOption = Annotated[Path, typer.Option(help="Folder of the pages.")]
