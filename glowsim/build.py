@@ -499,6 +499,8 @@ def _moments(workload: Any, until_s: float, generator: np.random.Generator) -> I
             steps = arrivals.bursts(
                 workload.base_per_s, workload.burst_per_s, workload.every_s, workload.lasts_s, until_s
             )
+        case written_workload.WeeklyArrivals():
+            steps = arrivals.weekly(workload.mean_per_s, workload.hours, workload.days, until_s)
         case _:
             curve = arrivals.diurnal(
                 workload.mean_per_s, workload.amplitude, workload.period_s, workload.peak_at_s, until_s
@@ -508,6 +510,13 @@ def _moments(workload: Any, until_s: float, generator: np.random.Generator) -> I
 
 
 def _faults(scenario: Scenario, fault: written.Fault) -> Iterator[faults.Fault]:
+    if isinstance(fault, written.ServerSlow | written.ServerDown):
+        server = list(scenario.servers).index(fault.server)
+        if isinstance(fault, written.ServerSlow):
+            yield faults.ServerSlow(server, fault.at_s, fault.lasts_s, fault.replicas, fault.factor)
+        else:
+            yield faults.ServerDown(server, fault.at_s, fault.lasts_s, fault.replicas)
+        return
     numbers = {agent: number for number, agent in enumerate(scenario.agents())}
     for member in scenario.members(fault.agent):
         when = numbers[member], fault.at_s, fault.lasts_s
@@ -530,5 +539,9 @@ def _faults(scenario: Scenario, fault: written.Fault) -> Iterator[faults.Fault]:
                 yield faults.Garbage(*when, fault.instances, fault.after_s, fault.noticed)
             case written.SlowStart():
                 yield faults.SlowStart(*when, fault.factor)
+            case written.Tools():
+                yield faults.Tools(*when, fault.fails, fault.factor)
+            case written.Late():
+                yield faults.Late(*when, fault.by_s)
             case written.Silence():
                 yield faults.Silence(*when)

@@ -12,11 +12,15 @@ from glowsim.scenario.fleet import (
     Fault,
     Garbage,
     Hang,
+    Late,
     Refuse,
+    ServerDown,
+    ServerSlow,
     Silence,
     Slow,
     SlowStart,
     Throttle,
+    Tools,
 )  # fmt: skip
 
 __all__ = ["label", "said"]
@@ -31,6 +35,10 @@ _LABELS: Final = {
     "throttle": "throttling",
     "garbage": "garbage answers",
     "slow_start": "slow starts",
+    "tools": "failing tools",
+    "server_slow": "slow model server",
+    "server_down": "model server down",
+    "late": "late metrics",
     "silence": "lost metrics",
 }
 
@@ -55,6 +63,12 @@ def said(fault: Fault) -> str:
 
 
 def _what(fault: Fault) -> str:
+    match fault:
+        case ServerSlow():
+            return f"{_some(fault.replicas, 'replica')} of {fault.server} {fault.factor:g} times slower"
+        case ServerDown():
+            verb = _verb(fault.replicas, "is gone", "are gone")
+            return f"{_some(fault.replicas, 'replica')} of {fault.server} {verb}"
     whose = fault.agent
     match fault:
         case Crash():
@@ -78,12 +92,18 @@ def _what(fault: Fault) -> str:
             return f"{_some(fault.instances)} of {whose} {verb} quickly and wrongly"
         case SlowStart():
             return f"starts of {whose} take {fault.factor:g} times as long"
+        case Tools():
+            fails = f"{exact(fault.fails, 'fraction')} more uses fail" if fault.fails else ""
+            slow = f"take {fault.factor:g} times as long" if fault.factor != 1.0 else ""
+            return f"tools of {whose}: {', '.join(filter(None, (fails, slow))) or 'as usual'}"
+        case Late():
+            return f"results of probes of {whose} come {exact(fault.by_s, 'duration')} late"
         case Silence():
             return f"probes of {whose} go unheard"
 
 
-def _some(instances: int) -> str:
-    return f"{instances} instance{'' if instances == 1 else 's'}"
+def _some(count: int, what: str = "instance") -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _verb(instances: int, one: str, more: str) -> str:

@@ -75,12 +75,13 @@ def _fleet_names(data: dict[str, Any]) -> Iterator[Finding]:
 def _references(data: dict[str, Any]) -> Iterator[Finding]:
     agents = list(_agent_names(data))
     models = list(data["models"]) if isinstance(data.get("models"), dict) else []
-    regions = data.get("regions", ["home"])
+    regions, servers = data.get("regions", ["home"]), data.get("servers", {})
     places = [
         ("fleet", "model", "model", models),
         ("fleet", "region", "region", [str(x) for x in regions] if isinstance(regions, list) else []),
         ("faults", "agent", "agent", agents),
         ("slos", "agent", "agent", agents),
+        ("faults", "server", "server", list(servers) if isinstance(servers, dict) else []),
     ]
     for section, key, what, allowed in places:
         for i, item in _mappings(data, section):

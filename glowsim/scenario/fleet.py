@@ -30,12 +30,16 @@ __all__ = [
     "Fault",
     "Garbage",
     "Hang",
+    "Late",
     "Prices",
     "Refuse",
+    "ServerDown",
+    "ServerSlow",
     "Silence",
     "Slow",
     "SlowStart",
     "Throttle",
+    "Tools",
     "Variant",
     "member_names",
 ]
@@ -244,6 +248,45 @@ class SlowStart(_AnyFault):
     factor: PositiveNumber = Field(description="Factor on the time until an instance is ready.")
 
 
+class Tools(_AnyFault):
+    """The tools of agents that work in steps fail, or are slow."""
+
+    kind: Literal["tools"]
+    fails: Share = Field(
+        default=0.0, description="Share of uses that fail, on top of those that fail anyway."
+    )
+    factor: PositiveNumber = Field(default=1.0, description="Factor on the time of a use.")
+
+
+class _ServerFault(Model):
+    """What faults of model servers share: which server, and when."""
+
+    server: Name = Field(description="One of the servers.")
+    at_s: Duration = Field(alias="at", description="When it begins.")
+    lasts_s: PositiveDuration = Field(alias="lasts", description="How long it lasts.")
+    replicas: Count = Field(default=1, description="How many replicas, the first ones; a hosted API has one.")
+
+
+class ServerSlow(_ServerFault):
+    """Replicas of a model server work ``factor`` times slower."""
+
+    kind: Literal["server_slow"]
+    factor: PositiveNumber = Field(description="Factor on the time of its steps.")
+
+
+class ServerDown(_ServerFault):
+    """Replicas of a model server are gone, and the calls on them fail; where none is left, all calls fail."""
+
+    kind: Literal["server_down"]
+
+
+class Late(_AnyFault):
+    """Metrics come late: the results of probes reach the gateway so much later than they were taken."""
+
+    kind: Literal["late"]
+    by_s: PositiveDuration = Field(alias="by", description="How much later.")
+
+
 class Silence(_AnyFault):
     """Metrics are lost: no result of a probe reaches the gateway."""
 
@@ -251,7 +294,20 @@ class Silence(_AnyFault):
 
 
 Fault = Annotated[
-    Crash | Slow | BrownOut | Errors | Refuse | Hang | Throttle | Garbage | SlowStart | Silence,
+    Crash
+    | Slow
+    | BrownOut
+    | Errors
+    | Refuse
+    | Hang
+    | Throttle
+    | Garbage
+    | SlowStart
+    | Tools
+    | ServerSlow
+    | ServerDown
+    | Late
+    | Silence,
     ChosenBy("kind"),
 ]
 """Something that goes wrong at a stated time."""

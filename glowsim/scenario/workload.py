@@ -52,6 +52,8 @@ __all__ = [
     "Sessions",
     "Step",
     "Trace",
+    "Weekly",
+    "WeeklyArrivals",
     "Workload",
 ]
 
@@ -226,7 +228,35 @@ class Bursts(BurstsArrivals, _Open, Sized):
     """Poisson requests at a base rate, and at another during bursts; a burst ends each period."""
 
 
-Arrivals = Annotated[PoissonArrivals | PiecewiseArrivals | DiurnalArrivals | BurstsArrivals, ChosenBy("kind")]
+def _somebody(weights: tuple[float, ...]) -> tuple[float, ...]:
+    if not any(weights):
+        raise findings_error(Finding((), "must not all be 0: then nobody comes"))
+    return weights
+
+
+class WeeklyArrivals(Model):
+    """Poisson arrivals at a rate for each hour of the week, the product of its hour's and its day's weights.
+
+    The run begins on a Monday at midnight; ``mean`` is the rate over a whole week.
+    """
+
+    kind: Literal["weekly"]
+    mean_per_s: PositiveRate = Field(alias="mean", description="Mean rate over a week.")
+    hours: Annotated[Items[Number], Field(min_length=24, max_length=24), AfterValidator(_somebody)] = Field(
+        description="Weight of each hour of the day, from midnight on."
+    )
+    days: Annotated[Items[Number], Field(min_length=7, max_length=7), AfterValidator(_somebody)] = Field(
+        description="Weight of each day of the week, from Monday on."
+    )
+
+
+class Weekly(WeeklyArrivals, _Open, Sized):
+    """Poisson requests at a rate for each hour of the week, such as that of people at work."""
+
+
+Arrivals = Annotated[
+    PoissonArrivals | PiecewiseArrivals | DiurnalArrivals | BurstsArrivals | WeeklyArrivals, ChosenBy("kind")
+]
 """When sessions begin."""
 
 
@@ -330,6 +360,7 @@ class Fitted(_Resembling):
 
 
 Workload = Annotated[
-    Poisson | Piecewise | Diurnal | Bursts | Closed | Sessions | Trace | Preset | Fitted, ChosenBy("kind")
+    Poisson | Piecewise | Diurnal | Bursts | Weekly | Closed | Sessions | Trace | Preset | Fitted,
+    ChosenBy("kind"),
 ]
 """One source of requests; a scenario may have several."""

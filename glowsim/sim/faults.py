@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from glowsim.sim.world import Replica, World
 
 __all__ = [
-    "BrownOut", "Crash", "Errors", "Fault", "Garbage", "Hang", "Refuse", "Silence", "Slow", "SlowStart", "Struck",
-    "Throttle",
+    "BrownOut", "Crash", "Errors", "Fault", "Garbage", "Hang", "Late", "Refuse", "ServerDown", "ServerSlow", "Silence",
+    "Slow", "SlowStart", "Struck", "Throttle", "Tools",
 ]  # fmt: skip
 
 
@@ -84,6 +84,14 @@ class Fault:
     def hides(self, replica: Replica) -> bool | None:
         """Return whether a probe of this instance fails; None: nobody hears of any probe."""
         return False
+
+    def tools(self) -> tuple[float, float]:
+        """Return (share of tools' uses that fail on top of those that fail anyway, factor on their time)."""
+        return 0.0, 1.0
+
+    def lag_s(self) -> float:
+        """Return by how much the results of probes are late."""
+        return 0.0
 
     def errors(self) -> float:
         """Return the share of attempts that fail on the way, on top of those that fail anyway."""
@@ -233,6 +241,68 @@ class SlowStart(Fault):
     def delays(self) -> float:
         """Return the factor."""
         return self._factor
+
+
+class Tools(Fault):
+    """Tools fail more often, and take ``factor`` times as long."""
+
+    def __init__(self, agent: int, at_s: float, lasts_s: float, fails: float, factor: float) -> None:
+        super().__init__(agent, at_s, lasts_s)
+        self._fails = fails
+        self._factor = factor
+
+    def tools(self) -> tuple[float, float]:
+        """Return the share that fails on top, and the factor."""
+        return self._fails, self._factor
+
+
+class Late(Fault):
+    """The results of probes reach the gateway ``by_s`` after they were taken."""
+
+    def __init__(self, agent: int, at_s: float, lasts_s: float, by_s: float) -> None:
+        super().__init__(agent, at_s, lasts_s)
+        self._by_s = by_s
+
+    def lag_s(self) -> float:
+        """Return by how much."""
+        return self._by_s
+
+
+class _OfServer(Fault):
+    """Hits the first ``replicas`` of a model server, and no agent directly."""
+
+    def __init__(self, server: int, at_s: float, lasts_s: float, replicas: int) -> None:
+        super().__init__(-1, at_s, lasts_s)
+        self._server = server
+        self._replicas = range(replicas)
+
+
+class ServerSlow(_OfServer):
+    """Replicas of a model server take ``factor`` times as long for everything."""
+
+    def __init__(self, server: int, at_s: float, lasts_s: float, replicas: int, factor: float) -> None:
+        super().__init__(server, at_s, lasts_s, replicas)
+        self._factor = factor
+
+    def begin(self, world: World) -> None:
+        """Slow them down."""
+        world.servers[self._server].slow(self._replicas, self._factor)
+
+    def end(self, world: World) -> None:
+        """Have them work as usual, unless another fault keeps them from that."""
+        world.servers[self._server].slow(self._replicas, 1.0 / self._factor)
+
+
+class ServerDown(_OfServer):
+    """Replicas of a model server are gone, with the calls on them."""
+
+    def begin(self, world: World) -> None:
+        """Take them away."""
+        world.servers[self._server].take_down(self._replicas)
+
+    def end(self, world: World) -> None:
+        """Bring them back, empty."""
+        world.servers[self._server].bring_back(self._replicas)
 
 
 class Silence(Fault):

@@ -5,7 +5,7 @@ A hosted API is one server for everybody; a self-hosted model has replicas, and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import count
 from math import fsum
@@ -32,48 +32,92 @@ class ModelServer:
 
     Parameters
     ----------
+    environment
+        The simulated time.
     replicas
         One or more.
     router
-        Chooses among them.
+        Chooses among those that are up.
     """
 
     __slots__ = (
-        "_router", "_where", "calls", "failed", "longest", "most_at_once", "replicas", "tokens_cached", "tokens_in",
-        "tokens_out",
+        "_environment", "_inside", "_router", "_speeds", "_up", "calls", "failed", "longest", "most_at_once",
+        "replicas", "tokens_cached", "tokens_in", "tokens_out",
     )  # fmt: skip
 
-    def __init__(self, replicas: Sequence[Server], router: Router) -> None:
+    def __init__(self, environment: Environment, replicas: Sequence[Server], router: Router) -> None:
         self.replicas = replicas
+        self._environment = environment
         self._router = router
-        self._where: dict[int, Server] = {}
+        self._up = list(replicas)
+        self._speeds = [1.0] * len(replicas)
+        self._inside: dict[int, tuple[Call, Server | None]] = {}
+        """Number of a call -> it, and where it is; None: nowhere, as no replica was up."""
         self.calls = self.failed = self.tokens_in = self.tokens_cached = self.tokens_out = 0
         self.most_at_once = self.longest = 0
         """Most calls inside one replica, and tokens of the longest call."""
 
     def start(self, call: Call) -> None:
-        """Send a call to a replica."""
-        replicas = self.replicas
-        if len(replicas) == 1:
-            replica = replicas[0]
-        else:
-            replica = self._where[call.number] = replicas[self._router(call, replicas)]
+        """Send a call to a replica; it ends as UNREACHABLE where none is up."""
+        up = self._up
+        if not up:
+            self._inside[call.number] = call, None
+            self._environment.call_at(self._environment.now, self._refuse, call)
+            return
+        replica = up[0] if len(up) == 1 else up[self._router(call, up)]
+        self._inside[call.number] = call, replica
         replica.start(call)
         inside = len(replica)
         if inside > self.most_at_once:
             self.most_at_once = inside
 
+    def _refuse(self, call: Call) -> None:
+        if call.number in self._inside:
+            call.outcome = Outcome.UNREACHABLE
+            hear_end(call)
+
     def cancel(self, call: Call) -> None:
         """Drop a call."""
-        self._where.pop(call.number, self.replicas[0]).cancel(call)
+        _, replica = self._inside.pop(call.number)
+        if replica is not None:
+            replica.cancel(call)
         self._count(call)
 
     def ended(self, call: Call) -> None:
         """Hear that a call has ended by itself."""
-        self._where.pop(call.number, None)
+        del self._inside[call.number]
         if call.outcome is not Outcome.OK:
             self.failed += 1
         self._count(call)
+
+    # --- faults -------------------------------------------------------------------------------------
+
+    def slow(self, places: Iterable[int], factor: float) -> None:
+        """Have some replicas take ``factor`` times as long as they do now."""
+        for place in places:
+            if place < len(self.replicas):
+                self._speeds[place] /= factor
+                self.replicas[place].set_speed(self._speeds[place])
+
+    def take_down(self, places: Iterable[int]) -> None:
+        """Have some replicas go, and the calls on them fail."""
+        gone = [self.replicas[place] for place in places if place < len(self.replicas)]
+        self._up = [each for each in self._up if each not in gone]
+        lost = [call for call, replica in self._inside.values() if replica in gone]
+        for call in lost:
+            replica = self._inside[call.number][1]
+            assert replica is not None
+            replica.cancel(call)
+            self._inside[call.number] = call, None
+            call.outcome = Outcome.LOST
+        for call in lost:
+            if call.number in self._inside:  # its task may have ended with another call that was lost
+                hear_end(call)
+
+    def bring_back(self, places: Iterable[int]) -> None:
+        """Have replicas that had gone serve again."""
+        back = {place for place in places if place < len(self.replicas)}
+        self._up = [each for i, each in enumerate(self.replicas) if i in back or each in self._up]
 
     def _count(self, call: Call) -> None:
         self.calls += 1
@@ -108,7 +152,7 @@ class Served:
     def build(self, environment: Environment, done: Told, first_token: Told) -> ModelServer:
         """Return all replicas behind one router."""
         replicas = [self.make(environment, i, done, first_token) for i in range(self.replicas)]
-        return ModelServer(replicas, ROUTERS[self.router]())
+        return ModelServer(environment, replicas, ROUTERS[self.router]())
 
 
 def hear_end(call: Call) -> None:

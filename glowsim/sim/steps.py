@@ -36,8 +36,8 @@ __all__ = [
 Draw = Callable[[float], float]
 """A law as a function of one uniform number."""
 _TO_UNIT = 2.0**-53
-_CALLS = 1 << 24
-"""Above the numbers of all steps."""
+_CALLS, _LUCK, _RESULT = 1 << 24, 2 << 24, 3 << 24
+"""Above the numbers of all steps: other things that are drawn for one."""
 
 
 @dataclass(frozen=True)
@@ -113,12 +113,16 @@ class Task:
         return self.steps[-1] if isinstance(self.steps[-1], ModelCall) else None
 
 
+def _as_usual() -> tuple[float, float]:
+    return 0.0, 1.0
+
+
 class TaskJob(Job):
     """An attempt on an instance that works in steps."""
 
     __slots__ = (
         "calls", "context", "error", "inner", "luck", "model", "most_tokens_out", "open", "retry_after_s", "root",
-        "tokens_cached", "visits",
+        "tokens_cached", "tools", "visits",
     )  # fmt: skip
 
     def __init__(
@@ -141,6 +145,8 @@ class TaskJob(Job):
         self.calls = 0
         self.tokens_cached = 0
         self.retry_after_s = 0.0
+        self.tools: Callable[[], tuple[float, float]] = _as_usual
+        """Says (share of uses of tools that fail because of faults, factor on their time) now."""
         self.error = outcome
         """How the attempt is to end, drawn ahead; its first model call brings it to light."""
 
@@ -212,10 +218,11 @@ def _call(task: Task, step: ModelCall, job: TaskJob, text_key: int, context: int
         job.inner.tokens_out if step.tokens_out is None else round(step.tokens_out(job.draw(step.number)))
     )
     tokens = max(min(tokens, job.most_tokens_out), 1)
+    tokens_in = max(task.system_tokens + context, 1)  # an empty prompt has the token that begins it
     client = task.client
     for tries in range(1, client.tries + 1):
         call = Call(
-            job.name(step.number), task.system_tokens + context, tokens, shared_key=task.system_key,
+            job.name(step.number), tokens_in, tokens, shared_key=task.system_key,
             shared_tokens=task.system_tokens, own_key=text_key, stream=job.stream and step is task.answering,
         )  # fmt: skip
         yield call
@@ -236,10 +243,11 @@ def _call(task: Task, step: ModelCall, job: TaskJob, text_key: int, context: int
 
 def _tool(step: ToolCall, job: TaskJob) -> Script:
     for _ in range(step.tries):
-        yield step.time_s(job.draw(step.number))
-        if not step.fails or job.draw(step.number) >= step.fails:
-            return max(round(step.tokens(job.draw(step.number))), 0)
+        fails, factor = job.tools()
+        yield step.time_s(job.draw(step.number)) * factor
+        if job.draw(_LUCK + step.number) >= 1.0 - (1.0 - step.fails) * (1.0 - fails):
+            return max(round(step.tokens(job.draw(_RESULT + step.number))), 0)
     if step.needed:
         job.outcome = Outcome.ERROR
         raise Failed
-    return max(round(step.tokens(job.draw(step.number))), 0)
+    return max(round(step.tokens(job.draw(_RESULT + step.number))), 0)

@@ -216,6 +216,8 @@ class World:
         self._waiting = any(source.waits for source in sources)
         self.contexts: dict[int, int] | None = {} if any(source.remembers for source in sources) else None
         """Request -> tokens of its context when its latest attempt in steps ended, until its source asks."""
+        self.tools: list[tuple[float, float]] = [(0.0, 1.0)] * len(agents)
+        """Agent -> (share of its tools' uses that fail because of faults, factor on their time)."""
         self._todo: deque[Event] = deque()
         self._wake_at_s = inf
         self._sources_left = len(sources)
@@ -563,7 +565,7 @@ class World:
             servers = {model: self.servers[i] for model, i in self._server_of.items()}
             engine = TaskEngine(
                 self.environment, spec.concurrency, spec.task, servers, self._task_done,
-                self._first_token,
+                self._first_token, lambda: self.tools[agent],
             )  # fmt: skip
         elif spec.shared:
             engine = SharedEngine(
@@ -647,8 +649,18 @@ class World:
             if None in hidden:
                 return True  # the results are lost
             results.append((replica.number, not any(hidden)))
-        self._todo.append(Probed(self.environment.now, command.agent, tuple(results)))
+        now_s = self.environment.now
+        lag_s = max((fault.lag_s() for fault in self.troubles.get(command.agent, ())), default=0.0)
+        if lag_s:
+            late = Probed(now_s + lag_s, command.agent, tuple(results))
+            self.environment.call_at(late.t_s, self._probed_late, late)
+        else:
+            self._todo.append(Probed(now_s, command.agent, tuple(results)))
         return True
+
+    def _probed_late(self, event: Probed) -> None:
+        there = tuple((number, well) for number, well in event.results if number in self.replicas)
+        self.tell(event._replace(results=there))
 
     # --- faults -------------------------------------------------------------------------------------
 
@@ -663,6 +675,11 @@ class World:
 
     def pace(self, agent: int) -> None:
         """Have the instances of an agent work at the speed that the active faults leave them."""
+        if agent < 0:
+            return  # a model server's
+        troubles = self.troubles.get(agent, ())
+        fails = 1.0 - prod(1.0 - fault.tools()[0] for fault in troubles)
+        self.tools[agent] = (fails, prod(fault.tools()[1] for fault in troubles))
         for replica in self._of_agent[agent].values():
             slowdown = prod(fault.slows(replica) for fault in self.troubles.get(agent, ()))
             if slowdown != replica.slowdown:

@@ -135,6 +135,13 @@ SAID = {
     "throttle": ({"share": "30%"}, "throttling: 30 % of the attempts on tax put off (429)"),
     "garbage": ({}, "garbage answers: 1 instance of tax answers quickly and wrongly"),
     "slow_start": ({"factor": 5}, "slow starts: starts of tax take 5 times as long"),
+    "tools": (
+        {"fails": "50%", "factor": 3},
+        "failing tools: tools of tax: 50 % more uses fail, take 3 times as long",
+    ),
+    "server_slow": ({"factor": 4}, "slow model server: 1 replica of llm 4 times slower"),
+    "server_down": ({"replicas": 2}, "model server down: 2 replicas of llm are gone"),
+    "late": ({"by": "45s"}, "late metrics: results of probes of tax come 45 s late"),
     "silence": ({}, "lost metrics: probes of tax go unheard"),
 }
 
@@ -142,7 +149,8 @@ SAID = {
 def fault(kind: str, **more: Any) -> Fault:
     classes = get_args(get_args(Fault)[0])
     (chosen,) = [each for each in classes if get_args(each.model_fields["kind"].annotation) == (kind,)]
-    made: Fault = chosen(kind=kind, agent="tax", at="60s", lasts="8s", **more)
+    whom = {"server": "llm"} if "server" in chosen.model_fields else {"agent": "tax"}
+    made: Fault = chosen(kind=kind, at="60s", lasts="8s", **whom, **more)
     return made
 
 

@@ -219,6 +219,14 @@ def test_probes_fail_where_connections_are_refused_and_are_lost_in_silence() -> 
     assert len(silent) > 15
 
 
+def test_late_probes_tell_of_a_world_that_is_gone() -> None:
+    checked = {"health_check": "10s"}
+    refuse = {"kind": "refuse", "instances": 1, "at": "150s", "lasts": "30s"}
+    late = probes(ran({"kind": "late", "by": "25s"}, refuse, agent=checked))
+    unwell = [t_s for t_s, _, results in late if not dict(results)[0]]
+    assert unwell == [175.0, 185.0, 195.0], "taken at 150, 160 and 170 s, heard 25 s later"
+
+
 def test_an_instance_that_hangs_can_still_crash_and_be_drained() -> None:
     crash = {"kind": "crash", "instances": 1, "at": "150s", "lasts": "10s"}
     tries = Attempts(ran({"kind": "hang", "instances": 1}, crash, agent={"timeout": "30s", "slots": 100}))

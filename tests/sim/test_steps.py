@@ -104,7 +104,13 @@ class Ran:
             return made[-1]
 
         self.world = worlds.World(
-            plane, self.journal, agents, sources, streams, (), [Served((0,), 1, "least_loaded", make)]
+            plane,
+            self.journal,
+            agents,
+            sources,
+            streams,
+            [fault for each in said.faults for fault in build._faults(said, each)],
+            [Served((0,), 1, "least_loaded", make)],
         )
         self.world.start()
         self.world.run(said.duration_s + said.drain_s)
@@ -323,3 +329,47 @@ def test_an_attempt_that_is_to_fail_fails_at_its_first_call():
     ran = Ran(scenario([{"step": "call", "tokens_out": 10}, ANSWER], failures={"error": "100%"}))
     assert ran.tables.attempts["outcome"].tolist() == [int(Outcome.ERROR)]
     assert len(ran.calls) == len(ran.recording.table(Dispatch)) == 1
+
+
+# --- faults --------------------------------------------------------------------------------------------
+
+
+def test_a_replica_that_is_gone_fails_its_calls_and_the_client_asks_another():
+    data = scenario([ANSWER]).dump()
+    data["faults"] = [{"kind": "server_down", "server": "one", "at": "0s", "lasts": "1m"}]
+    data["workload"][0] |= {"rate": "100/s"}
+    ran = Ran(Scenario.model_validate(data))
+    assert ran.calls == [], "no replica was up: the calls never reached one"
+    assert ran.tables.attempts["outcome"].tolist() == [int(Outcome.UNREACHABLE)]
+    assert ran.tables.requests["latency_s"].tolist() == pytest.approx([0.5 + 1.0])
+
+
+def test_what_is_on_a_replica_when_it_goes_is_lost_and_tried_again():
+    data = scenario([ANSWER], workload={"rate": "1000/s"}).dump()
+    data["faults"] = [{"kind": "server_down", "server": "one", "at": "600ms", "lasts": "1m"}]
+    ran = Ran(Scenario.model_validate(data))
+    assert len(ran.calls) == 1
+    assert ran.tables.attempts["outcome"].tolist() == [int(Outcome.UNREACHABLE)]
+    assert ran.tables.attempts["tokens_in"].tolist() == [3 * 1500], (
+        "a call that was lost is billed like any other"
+    )
+
+
+def test_failing_tools_fail_more_and_take_longer_while_it_lasts():
+    tool = {"step": "tool", "time": "1s", "tokens": 7, "needed": True}
+    data = scenario([tool, ANSWER], workload={"tasks": 2000, "rate": "10/s"}, concurrency=1000).dump()
+    data["faults"] = [
+        {"kind": "tools", "agent": "tax", "at": "0s", "lasts": "1m", "fails": "40%", "factor": 3}
+    ]
+    ran = Ran(Scenario.model_validate(data))
+    requests = ran.tables.requests
+    during = requests["t_arrive_s"] < 57.0
+    after = requests["t_arrive_s"] > 60.0
+    failed = requests["ending"] == 3
+    n = int(during.sum())
+    assert abs(failed[during].mean() - 0.4) < 3.9 * (0.4 * 0.6 / n) ** 0.5
+    assert not failed[after].any()
+    assert requests["latency_s"][during & ~failed].tolist() == pytest.approx(
+        [3.0 + CALL_S] * int((during & ~failed).sum())
+    )
+    assert requests["latency_s"][after].tolist() == pytest.approx([1.0 + CALL_S] * int(after.sum()))

@@ -50,16 +50,18 @@ class TaskEngine:
         Called with every job that ends.
     first_token
         Called with a streaming job when the first token of its answer is out.
+    tools
+        Says (share of uses of tools that fail because of faults, factor on their time) now.
     """
 
     __slots__ = (
         "_backlog", "_busy", "_concurrency", "_done", "_environment", "_first_token", "_inside", "_servers", "_speed",
-        "_task",
+        "_task", "_tools",
     )  # fmt: skip
 
     def __init__(
         self, environment: Environment, concurrency: int, task: Task, servers: Mapping[int, ModelServer],
-        done: Callable[[Any], None], first_token: Done,
+        done: Callable[[Any], None], first_token: Done, tools: Callable[[], tuple[float, float]],
     ) -> None:  # fmt: skip
         self._environment = environment
         self._concurrency = concurrency
@@ -67,6 +69,7 @@ class TaskEngine:
         self._servers = servers
         self._done = done
         self._first_token = first_token
+        self._tools = tools
         self._busy = 0
         self._inside: set[int] = set()
         self._backlog: deque[TaskJob] = deque()
@@ -79,6 +82,7 @@ class TaskEngine:
             return
         self._busy += 1
         self._inside.add(job.attempt)
+        job.tools = self._tools
         text_key = job.inner.text_key or mix(job.request_id)
         job.root = _Branch(self, job, script(self._task, job, text_key), None)
         self._go_on(job.root, None)
