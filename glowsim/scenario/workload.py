@@ -18,9 +18,10 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from glowsim import presets
 from glowsim.scenario.base import AgentName, ChosenBy, Items, Model, Name, findings_error
 from glowsim.scenario.laws import LawOfNumber, LawOfTime, LawOfTokens
-from glowsim.scenario.problems import Finding
+from glowsim.scenario.problems import Finding, did_you_mean
 from glowsim.scenario.quantities import (
     DURATION,
     NUMBER,
@@ -260,10 +261,41 @@ Arrivals = Annotated[
 """When sessions begin."""
 
 
+_SESSION_KEYS = {
+    "turns": "turns", "think_s": "think", "first_tokens": "first_tokens_in", "new_tokens": "tokens_in",
+    "tokens_out": "tokens_out",
+}  # fmt: skip
+"""Key of a preset's sessions -> the key here."""
+
+
+def _session_laws(name: str) -> dict[str, Any]:
+    """Return the laws of a preset's sessions, as a person would write them."""
+    known = [each for each in presets.names("workloads") if "sessions" in presets.read("workloads", each)]
+    if name not in known:
+        said = f"unknown preset {name!r}, or one without sessions"
+        raise findings_error(Finding(("preset",), said, tuple(known), did_you_mean(name, known)))
+    found = presets.read("workloads", name)["sessions"]
+    laws = {ours: found[theirs] for theirs, ours in _SESSION_KEYS.items() if theirs in found}
+    return laws | {"think": {key: _in_seconds(key, value) for key, value in laws["think"].items()}}
+
+
+def _in_seconds(key: str, value: Any) -> Any:
+    """Return a number of a law of time as a duration; its shape and its probabilities have no unit."""
+    if key in ("law", "sigma", "cv", "p"):
+        return value
+    return [f"{each}s" for each in value] if isinstance(value, list) else f"{value}s"
+
+
 class Sessions(_Open, Sized):
     """Conversations: each turn follows the end of the last, with all that came before in its prompt."""
 
     kind: Literal["sessions"]
+    preset: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=100,
+        description="A workload that comes along, whose turns, think times and tokens hold where none are given.",
+    )
     arrivals: Arrivals = Field(description="When sessions begin.")
     turns: LawOfNumber = Field(description="How many turns a session has; rounded, at least 1.")
     most_turns: Annotated[int, Field(ge=1, le=10_000)] = Field(
@@ -282,6 +314,15 @@ class Sessions(_Open, Sized):
     hand_over: dict[AgentName, dict[AgentName, Share]] = Field(
         default={}, description="Agent -> next agent: share of its turns that the next agent follows at once."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_preset(cls, data: Any) -> Any:
+        match data:
+            case {"preset": str(name)}:
+                return _session_laws(name) | data
+            case _:
+                return data
 
     @model_validator(mode="after")
     def _possible(self) -> Self:

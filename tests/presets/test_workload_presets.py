@@ -247,7 +247,7 @@ def test_mooncakes_sessions_are_the_chains_that_the_reference_infers() -> None:
     assert sessions["rate_per_s"] == pytest.approx(7373 / 3537, rel=0.01)
     law = Quantiles(tuple(sessions["think_s"]["p"]), tuple(sessions["think_s"]["x"]))
     assert law.ppf(np.array([0.5]))[0] == 123
-    assert mean_of(sessions["turns"]["p"], sessions["turns"]["x"]) == pytest.approx(1.63, rel=0.15)
+    assert mean_of(sessions["turns"]["p"], sessions["turns"]["x"]) == pytest.approx(1.63, rel=0.01)
 
 
 # --- what cannot be -------------------------------------------------------------------------------------

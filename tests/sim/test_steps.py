@@ -373,3 +373,35 @@ def test_failing_tools_fail_more_and_take_longer_while_it_lasts():
         [3.0 + CALL_S] * int((during & ~failed).sum())
     )
     assert requests["latency_s"][after].tolist() == pytest.approx([1.0 + CALL_S] * int(after.sum()))
+
+
+# --- sessions like published ones ------------------------------------------------------------------------
+
+
+def test_sessions_like_a_published_workload_have_its_turns_think_times_and_tokens():
+    data = scenario([ANSWER], concurrency=1000, timeout="1h").dump()
+    data["duration"] = "10h"
+    data["workload"] = [
+        {
+            "kind": "sessions",
+            "preset": "mooncake_conv",
+            "arrivals": {"kind": "poisson", "rate": "300/h"},
+            "tokens_out": 50,
+        }
+    ]
+    said = Scenario.model_validate(data)
+    assert Scenario.model_validate(said.dump()) == said
+    arrived = Ran(said).recording.table(Arrived)
+    turns = np.unique(arrived["session"], return_counts=True)[1]
+    assert turns[:2000].mean() == pytest.approx(1.63, abs=0.1), "requests a root in the trace"
+    first = arrived[np.unique(arrived["session"], return_index=True)[1]]["tokens_in"]
+    assert np.median(first) == pytest.approx(5264, rel=0.1)
+
+
+def test_a_preset_without_sessions_is_refused_by_name():
+    data = scenario([ANSWER]).dump()
+    data["workload"] = [
+        {"kind": "sessions", "preset": "azure_code", "arrivals": {"kind": "poisson", "rate": "3/h"}}
+    ]
+    with pytest.raises(ValueError, match="without sessions"):
+        Scenario.model_validate(data)
