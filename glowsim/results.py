@@ -31,6 +31,7 @@ from glowsim.core.types import (
     Finished,
     FirstToken,
     InstanceChanged,
+    Keep,
     Outcome,
     Raise,
     Reject,
@@ -128,6 +129,8 @@ def _attempts(recording: Recording, times: Column, scenario: Scenario) -> Table:
         column[row] = finished[name]
         return column
 
+    doubted = np.zeros(n, dtype=bool)
+    doubted[recording.table(Keep)["source"] - 1] = True
     first_s = np.full(n, np.nan)
     first_s[row] = began[row] + finished["first_token_s"]
     table: Table = {
@@ -141,6 +144,7 @@ def _attempts(recording: Recording, times: Column, scenario: Scenario) -> Table:
         "t_first_token_s": first_s,
         "t_finish_s": of_finished("t_s", np.nan, np.float64),
         "outcome": of_finished("outcome", 255, np.uint8),
+        "doubted": doubted,
         "tokens_in": of_finished("tokens_in", 0, np.int32),
         "tokens_cached": of_finished("tokens_cached", 0, np.int32),
         "tokens_out": of_finished("tokens_out", 0, np.int32),
@@ -252,7 +256,9 @@ def _on_another_model(attempts: Table) -> Column:
     request_id, model = attempts["request_id"][order], model[order]
     moved = attempts["reason"][order] == Code.OTHER_MODEL
     moved[1:] |= (request_id[1:] == request_id[:-1]) & (model[1:] != model[:-1])
-    moved &= attempts["reason"][order] != Code.ESCALATED  # to a better one: nothing is lost
+    escalated = np.zeros(len(model), dtype=bool)
+    escalated[1:] = (request_id[1:] == request_id[:-1]) & attempts["doubted"][order][:-1]
+    moved &= ~escalated  # to a better one: nothing is lost
     moves = np.cumsum(moved)
     _, first, which = np.unique(request_id, return_index=True, return_inverse=True)
     before = (moves - moved)[first]

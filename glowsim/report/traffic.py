@@ -30,6 +30,7 @@ _ENDINGS: Final = {
     "joined": "answered together with an equal request",
     "repeated": "answered again: repeated under the same key",
     "stale": "answered from the cache, out of date",
+    "doubtful": "answered as the first model did, for want of a better answer",
     "rejected": "rejected",
     "failed": "failed",
     "abandoned": "abandoned: the user went away",
