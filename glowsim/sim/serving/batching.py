@@ -19,23 +19,24 @@ from __future__ import annotations
 
 from bisect import insort
 from collections import deque
-from collections.abc import Sequence
 from heapq import heappop, heappush
-from math import ceil, inf, isfinite, sqrt
+from math import inf, isfinite
 from typing import NamedTuple
 
 from glowsim.core.errors import WorldError
 from glowsim.core.types import Outcome
 from glowsim.sim.environment import Environment
-from glowsim.sim.serving.blocks import BlockStore, Text
+from glowsim.sim.serving.blocks import Text
 from glowsim.sim.serving.call import Call, Told
+from glowsim.sim.serving.decoding import steps_until
+from glowsim.sim.serving.seats import DECODE, OUT, PREFILL, WAITING, Seat
+from glowsim.sim.serving.sharing import Sharing
 from glowsim.sim.serving.steps import BatchSpec, check_call
 
 __all__ = ["BatchEngine", "Look"]
 
 _AFTER_OTHERS = 1 << 29
 """A boundary sees everything else that happens at its moment."""
-_WAITING, _PREFILL, _DECODE, _OUT = range(4)
 _FEW = 8
 
 
@@ -54,71 +55,7 @@ class Look(NamedTuple):
     busy_s: float
 
 
-class _Seat:
-    """A call inside."""
-
-    __slots__ = (
-        "arrival",
-        "base",
-        "blocks",
-        "call",
-        "cancelled",
-        "computed",
-        "finish",
-        "fits",
-        "generated",
-        "head_blocks",
-        "holds",
-        "named",
-        "order",
-        "own",
-        "own_upto",
-        "peak",
-        "phase",
-        "stalled",
-        "t_s",
-        "tokens_in",
-        "tokens_out",
-    )  # fmt: skip
-
-    computed: int
-    """Tokens whose keys and values are stored; while it decodes, step counter + base."""
-    base: int
-    blocks: int
-    """Blocks it holds; while it decodes, those it held when it began to."""
-    finish: int
-    """The step counter at which it ends; -1: an end in the heap is void."""
-    order: int
-    """Of admission."""
-    stalled: int
-    """The step counter after a step that left it out."""
-    own: Text | None
-    own_upto: int
-    named: int
-    """Leading blocks that hold a text by its name."""
-    holds: list[tuple[Text, int]]
-    """References to the texts that it shares, in their order in the prompt."""
-
-    def __init__(self, call: Call, arrival: int, t_s: float, peak: int, head_blocks: int) -> None:
-        self.call = call
-        self.arrival = arrival
-        self.t_s = t_s
-        self.peak = peak
-        self.head_blocks = head_blocks
-        self.tokens_in = call.tokens_in
-        self.tokens_out = call.tokens_out
-        self.generated = 0
-        self.phase = _WAITING
-        self.cancelled = False
-        self.finish = self.stalled = self.order = -1
-        self.own = None
-
-    def __lt__(self, other: _Seat) -> bool:
-        """Return whether it comes first in order of priority."""
-        return (self.call.priority, self.arrival) < (other.call.priority, other.arrival)
-
-
-class BatchEngine:
+class BatchEngine(Sharing):
     """Serves calls in batches that change at every step: a replica of a self-hosted model.
 
     Rules. A step has one budget of tokens for decodes and prefills; running calls come first, in the order of
@@ -159,104 +96,37 @@ class BatchEngine:
     """
 
     __slots__ = (
-        "_admitted",
-        "_arrivals",
-        "_asked",
-        "_b0",
-        "_b1",
-        "_b2",
-        "_b3",
-        "_b4",
-        "_base_sum",
-        "_bins",
-        "_block_tokens",
-        "_blocked",
-        "_booked",
-        "_budget",
-        "_busy_s",
-        "_cancelled",
-        "_done",
-        "_eager",
-        "_ended",
-        "_environment",
-        "_first_token",
-        "_heap",
-        "_idle",
-        "_inside",
-        "_invalid_now",
-        "_invalids",
-        "_kv_blocks",
-        "_max_seqs",
-        "_most",
-        "_n",
-        "_number",
-        "_peaks",
-        "_preemptions",
-        "_prefills",
-        "_priority",
-        "_queue",
-        "_quotients",
-        "_running",
-        "_s",
-        "_scale",
-        "_spec",
-        "_steps",
-        "_store",
-        "_streams",
-        "_t",
-        "_telling",
-        "_tokens_hit",
-        "_tokens_prefilled",
-        "_unseen",
-        "_waiting",
-        "_wake_s",
+        "_admitted", "_arrivals", "_asked", "_b1", "_b4", "_budget", "_busy_s", "_cancelled", "_done",
+        "_ended", "_environment", "_first_token", "_idle", "_inside", "_invalid_now", "_invalids",
+        "_max_seqs", "_most", "_number", "_preemptions", "_priority", "_queue", "_spec", "_steps", "_streams",
+        "_t", "_telling", "_tokens_hit", "_tokens_prefilled", "_unseen", "_wake_s",
     )  # fmt: skip
 
     def __init__(self, environment: Environment, spec: BatchSpec, done: Told, first_token: Told) -> None:
+        super().__init__(spec)
+        self._b1, self._b4 = spec.step.b1_s, spec.step.b4_s
         self._environment = environment
         self._queue = environment._queue
         self._number = environment._number
         self._spec = spec
         self._done = done
         self._first_token = first_token
-        self._b0, self._b1, self._b2, self._b3, self._b4 = spec.step
-        self._block_tokens = spec.block_tokens
-        self._kv_blocks = spec.kv_blocks
         self._max_seqs = spec.max_num_seqs
         self._budget = spec.max_num_batched_tokens
         self._most = spec.long_prefill_threshold or spec.max_num_batched_tokens
         self._priority = spec.priority_order
-        self._scale = 1.0
-        self._store = BlockStore(spec.kv_blocks)
         self._t = environment.now
         """The last boundary decided up to; what happens there comes next."""
-        self._s = 0
-        """Steps taken up to there."""
         self._ended = True
         """Whether the step that ends there has been told of."""
         self._idle = True
         self._telling = False
         self._wake_s = inf
-        self._unseen: deque[_Seat] = deque()
+        self._unseen: deque[Seat] = deque()
         """Calls that no boundary has seen yet."""
-        self._waiting: deque[_Seat] = deque()
-        self._blocked = False
-        """Whether the head of those waiting cannot be admitted until somebody leaves."""
-        self._running: dict[_Seat, None] = {}
-        self._prefills: list[_Seat] = []
-        self._eager: list[_Seat] = []
-        """Calls that decode a text which somebody else holds or computes: named block by block."""
-        self._cancelled: list[_Seat] = []
-        self._streams: list[_Seat] = []
-        self._invalid_now: list[_Seat] = []
-        self._heap: list[tuple[int, int, _Seat]] = []
-        self._n = 0
-        """Calls that decode, and of these: the sum of bases, and of (base + block_tokens - 1) in whole blocks,
-        the histogram of its rest, and the sum of blocks held at the beginning."""
-        self._base_sum = self._quotients = self._booked = 0
-        self._bins = [0] * spec.block_tokens
-        self._peaks = 0
-        """Blocks that those running hold at most, each at its end, nothing shared."""
+        self._cancelled: list[Seat] = []
+        self._streams: list[Seat] = []
+        self._invalid_now: list[Seat] = []
         self._asked = 0
         """The same of all inside."""
         self._inside = self._invalids = self._arrivals = self._admitted = 0
@@ -285,7 +155,7 @@ class BatchEngine:
         self._inside += 1
         self._arrivals = arrival = self._arrivals + 1
         peak = -(-(tokens_in + tokens_out - 1) // block_tokens)
-        call.state = seat = _Seat(call, arrival, now_s, peak, heads)
+        call.state = seat = Seat(call, arrival, now_s, peak, heads)
         self._unseen.append(seat)
         self._asked = asked = self._asked + peak
         if self._idle:
@@ -297,7 +167,7 @@ class BatchEngine:
                 self._catch_up_and_plan(now_s)
             return
         earliest_s = now_s if now_s > self._t else self._t
-        if asked <= self._kv_blocks or not self._may_admit():
+        if asked <= self._kv_blocks or (self._blocked and not self._may_admit()):
             earliest_s += self._b0 * self._scale * (1 if call.stream else tokens_out)
         if earliest_s < self._wake_s and not self._telling:
             self._wake_s = earliest_s
@@ -311,24 +181,24 @@ class BatchEngine:
         WorldError
             The call is not inside.
         """
-        seat: _Seat | None = call.state
+        seat: Seat | None = call.state
         if seat is None:
             raise WorldError(f"call {call.number} is not inside: cancel a call between start and done, once")
         now_s = self._environment._now
         call.state = None
         self._inside -= 1
-        if seat.phase != _OUT:
+        if seat.phase != OUT:
             self._asked -= seat.peak
         if not self._telling:
             self._catch_up(now_s, late=False)
             self._cut(now_s)
         seat.cancelled = True
-        if seat.phase == _WAITING:
+        if seat.phase == WAITING:
             self._drop_waiting(seat)
-        elif seat.phase != _OUT:
-            if seat.phase == _DECODE:
+        elif seat.phase != OUT:
+            if seat.phase == DECODE:
                 written = self._s + seat.base - seat.tokens_in + 1
-                if not self._ended and seat.stalled != self._s:
+                if not self._ended:
                     written -= 1  # the step in progress would have written it
                 seat.generated = written
                 if not written:
@@ -371,8 +241,6 @@ class BatchEngine:
             self._tokens_hit, self._busy_s,
         )  # fmt: skip
 
-    # Time: which boundaries have been decided, and when to look again
-
     def _woken(self, wake_s: float) -> None:
         if wake_s == self._wake_s:
             self._wake_s = inf
@@ -410,10 +278,11 @@ class BatchEngine:
                 continue
             if t_s > now_s or (t_s == now_s and not late):
                 return self._earliest()
-            for seat in self._cancelled:
-                self._leave(seat)
+            if self._cancelled:
+                for seat in self._cancelled:
+                    self._leave(seat)
                 self._blocked = False
-            self._cancelled.clear()
+                self._cancelled.clear()
             while unseen and unseen[0].t_s <= t_s:
                 if self._priority:
                     insort(waiting, unseen.popleft())
@@ -431,14 +300,19 @@ class BatchEngine:
                     continue
                 self._idle = True
                 return inf
-            k, first_s, half_s = self._jump()
+            if self._eager or self._peaks > self._kv_blocks:
+                k, first_s, half_s = self._jump()
+            else:  # as `_jump` does; every call comes here
+                k = heap[0][0] - s
+                first_s = (self._b0 + self._b2 * n + self._b3 * (n * s + self._base_sum)) * self._scale
+                half_s = self._b3 * n * self._scale * 0.5
             if not k:
                 self._step()
                 continue
             end_s = t_s + (first_s * k + half_s * (k * (k - 1)))
             if unseen and end_s >= unseen[0].t_s and len(self._running) < self._max_seqs:
                 if self._priority or not waiting:
-                    k = _steps_until(unseen[0].t_s - t_s, t_s, unseen[0].t_s, first_s, half_s)
+                    k = steps_until(unseen[0].t_s - t_s, t_s, unseen[0].t_s, first_s, half_s)
                     end_s = t_s + (first_s * k + half_s * (k * (k - 1)))
                 elif end_s > now_s:
                     return end_s
@@ -450,7 +324,7 @@ class BatchEngine:
         """Take the jump in progress up to the next boundary and no further."""
         if self._t < now_s and not self._idle:
             _, first_s, half_s = self._jump()
-            k = _steps_until(now_s - self._t, self._t, now_s, first_s, half_s)
+            k = steps_until(now_s - self._t, self._t, now_s, first_s, half_s)
             self._take(k, self._t + (first_s * k + half_s * (k * (k - 1))))
 
     def _earliest(self) -> float:
@@ -459,18 +333,22 @@ class BatchEngine:
         if self._cancelled or self._invalids or self._peaks > self._kv_blocks:
             return t_s
         coming = len(self._waiting) + len(self._unseen)
-        may_admit = self._may_admit()
+        may_admit = not self._blocked or self._may_admit()
         if coming and may_admit and self._asked > self._kv_blocks:
             return t_s  # who is admitted may drive others out, so that the rest goes faster
         earliest_s = inf
         step_s = self._b0 * self._scale
         if self._heap:
-            _, first_s, half_s = self._jump()
+            n = self._n
+            first_s = (self._b0 + self._b2 * n + self._b3 * (n * s + self._base_sum)) * self._scale
+            half_s = self._b3 * n * self._scale * 0.5
             k = self._heap[0][0] - s
             earliest_s = t_s + (first_s * k + half_s * (k * (k - 1)))
         if may_admit:
             if coming + len(self._prefills) > _FEW:
                 return min(earliest_s, t_s + step_s)
+            if not coming and not self._prefills:
+                return earliest_s
             for seats in (self._prefills, self._waiting, self._unseen):
                 for seat in seats:
                     left = seat.tokens_out - seat.generated
@@ -485,47 +363,6 @@ class BatchEngine:
     def _may_admit(self) -> bool:
         """Return whether somebody may be admitted before somebody leaves."""
         return not self._blocked or self._priority or bool(self._prefills or self._eager)
-
-    # Decode steps by arithmetic
-
-    def _jump(self) -> tuple[int, float, float]:
-        """Return how many decode steps are alike, the seconds of the first, and half of what each adds."""
-        n, s = self._n, self._s
-        scale = self._scale
-        first_s = (self._b0 + self._b2 * n + self._b3 * (n * s + self._base_sum)) * scale
-        half_s = self._b3 * n * scale * 0.5
-        k = self._heap[0][0] - s if self._heap else 1
-        if self._eager:
-            # A step that gives a block back may admit one of those waiting: it is taken by itself.
-            alone = 1 if self._waiting else 0
-            for seat in self._eager:
-                k = min(k, self._block_tokens - (s + seat.base) % self._block_tokens - alone)
-        if self._peaks > self._kv_blocks:
-            k = self._steps_with_room(k)
-        return k, first_s, half_s
-
-    def _steps_with_room(self, most: int) -> int:
-        """Return how many steps the free blocks last for, at most so many."""
-        n, block_tokens, bins = self._n, self._block_tokens, self._bins
-        free = self._store.free - self._grown()
-        if free >= n * (-(-most // block_tokens)):
-            return most
-        rounds, free = divmod(free, n)
-        k = rounds * block_tokens
-        place = block_tokens - 1 - self._s % block_tokens
-        while k < most and bins[place] <= free:
-            free -= bins[place]
-            k += 1
-            place -= 1  # runs through the negative places too
-            if place < -block_tokens:
-                place += block_tokens
-        return min(k, most)
-
-    def _grown(self) -> int:
-        """Return the blocks that calls have taken since they began to decode."""
-        whole, rest = divmod(self._s, self._block_tokens)
-        blocks = self._n * whole + self._quotients - self._booked
-        return blocks + sum(self._bins[self._block_tokens - rest :]) if rest else blocks
 
     def _take(self, k: int, end_s: float) -> None:
         """Take so many decode steps."""
@@ -557,10 +394,7 @@ class BatchEngine:
         decode_s = self._b0 + self._b2 * n + self._b3 * (n * s + self._base_sum + context)
         first_s = (decode_s + self._b1 * chunk + self._b4 * (chunk * (context + chunk / 2))) * scale
         half_s = (self._b3 * (n + chunk) + self._b4 * chunk * chunk) * 0.5 * scale
-        if now_s > self._t:
-            steps = min(steps, _steps_until(now_s - self._t, self._t, now_s, first_s, half_s))
-        else:
-            steps = 1
+        steps = min(steps, steps_until(now_s - self._t, self._t, now_s, first_s, half_s))
         end_s = self._t + (first_s * steps + half_s * (steps * (steps - 1)))
         seat.computed += steps * chunk
         self._tokens_prefilled += steps * chunk
@@ -571,59 +405,39 @@ class BatchEngine:
         self._name(seat, seat.computed // self._block_tokens)
         return True
 
-    def _meets_held(self, seat: _Seat) -> bool:
-        """Return whether text that the call computes may be held already."""
-        call = seat.call
-        if seat.named < seat.head_blocks:
-            if call.blocks:
-                return any((key,) in self._store.texts for key in call.blocks[seat.named :])
-            text = self._store.texts.get(call.shared_key)
-            if text is not None and text.end > seat.named:
-                return True
-        return seat.own is not None and seat.own.end > seat.own_upto
-
-    # One step, whatever happens in it
-
     def _step(self) -> None:
         """Take one step: running calls first, then admissions."""
         n, s, block_tokens = self._n, self._s, self._block_tokens
         budget, store = self._budget - n, self._store
-        scheduled: list[tuple[_Seat, int]] = []
+        scheduled: list[tuple[Seat, int]] = []
         wanted = 0
-        regular = True
+        enough = True
+        # Nobody running wants more tokens than a step ago but the last, who was cut short: they last for all before.
         for seat in self._prefills:
-            chunk = min(seat.tokens_in + seat.generated - seat.computed, self._most)
-            if chunk > budget:
-                if seat is not next(reversed(self._running)):
-                    regular = False
-                    break
-                chunk = budget
+            chunk = min(seat.tokens_in + seat.generated - seat.computed, self._most, budget)
             if chunk:
                 budget -= chunk
                 wanted += -(-(seat.computed + chunk) // block_tokens) - seat.blocks
                 scheduled.append((seat, chunk))
-        if regular and self._peaks > self._kv_blocks:
-            regular = wanted + self._bins[block_tokens - 1 - s % block_tokens] <= store.free - self._grown()
+        if self._peaks > self._kv_blocks:
+            enough = wanted + self._bins[block_tokens - 1 - s % block_tokens] <= store.free - self._grown()
         context = n * s + self._base_sum
         preempted = False
-        stalled: Sequence[_Seat] = ()
-        if regular:
+        if enough:
             if scheduled:
                 store.free -= wanted
                 for seat, chunk in scheduled:
                     seat.blocks = -(-(seat.computed + chunk) // block_tokens)
         else:
-            scheduled, stalled, budget, preempted = self._walk()
-            n = self._n - len(stalled)
-            context = self._n * s + self._base_sum
-            for seat in stalled:
-                context -= s + seat.base
-                self._stall(seat)
+            scheduled, budget, preempted = self._walk()
+            n = self._n
+            context = n * s + self._base_sum
         self._s = s + 1
         if self._eager:
             self._name_written()
-        for seat, chunk in scheduled:
-            self._name(seat, (seat.computed + chunk) // block_tokens)
+        if self._spec.prefix_caching:
+            for seat, chunk in scheduled:
+                self._name(seat, (seat.computed + chunk) // block_tokens)
         if self._waiting and not preempted and budget:
             self._admit(budget, scheduled)
         if not n and not scheduled:
@@ -655,58 +469,55 @@ class BatchEngine:
                     self._decode(seat)
                 else:
                     prefills.append(seat)
-            if not regular or len(scheduled) < len(self._prefills):
-                prefills = [seat for seat in self._running if seat.phase == _PREFILL]
+            if not enough or len(scheduled) < len(self._prefills):
+                prefills = [seat for seat in self._running if seat.phase == PREFILL]
             self._prefills = prefills
 
-    def _walk(self) -> tuple[list[tuple[_Seat, int]], list[_Seat], int, bool]:
-        """Go through those running one by one, since blocks or tokens may not last for all.
+    def _walk(self) -> tuple[list[tuple[Seat, int]], int, bool]:
+        """Go through those running one by one, since blocks do not last for all.
 
-        Return the prefills scheduled, the decodes left out, the budget left and whether one was preempted.
+        Return the prefills scheduled, the budget left and whether one was preempted.
         """
         s, block_tokens, store = self._s, self._block_tokens, self._store
         free = store.free - self._grown()
         budget = self._budget
-        given: dict[_Seat, tuple[int, int]] = {}
-        stalled = []
+        given: dict[Seat, tuple[int, int]] = {}
         preempted = False
         for seat in list(self._running):
-            decodes = seat.phase == _DECODE
-            if seat.phase == _WAITING:
+            decodes = seat.phase == DECODE
+            if seat.phase == WAITING:
                 continue
             if not budget:
-                if decodes:
-                    stalled.append(seat)
-                continue
+                break
             if decodes:
                 chunk = 1
                 wanted = 0 if (s + seat.base) % block_tokens else 1
             else:
                 chunk = min(seat.tokens_in + seat.generated - seat.computed, budget, self._most)
                 wanted = -(-(seat.computed + chunk) // block_tokens) - seat.blocks
-            while wanted > free and seat.phase != _WAITING:
+            while wanted > free and seat.phase != WAITING:
                 victim = max(self._running) if self._priority else next(reversed(self._running))
                 tokens, fresh = given.pop(victim, (0, 0))
                 budget += tokens
                 free += self._preempt(victim, fresh)
                 preempted = True
-            if seat.phase != _WAITING:
+            if seat.phase != WAITING:
                 given[seat] = chunk, wanted
                 budget -= chunk
                 free -= wanted
                 if not decodes:
                     store.free -= wanted
                     seat.blocks += wanted
-        scheduled = [(seat, chunk) for seat, (chunk, _) in given.items() if seat.phase == _PREFILL]
-        return scheduled, [seat for seat in stalled if seat.phase == _DECODE], budget, preempted
+        scheduled = [(seat, chunk) for seat, (chunk, _) in given.items() if seat.phase == PREFILL]
+        return scheduled, budget, preempted
 
-    def _preempt(self, seat: _Seat, fresh: int) -> int:
+    def _preempt(self, seat: Seat, fresh: int) -> int:
         """Put a running call back to the front of those waiting; return the blocks that this frees.
 
         ``fresh`` are those that it has been given in this step.
         """
         before = self._store.free - self._grown()
-        decodes = seat.phase == _DECODE
+        decodes = seat.phase == DECODE
         full = (self._s + seat.base if decodes else seat.computed) // self._block_tokens
         if self._spec.prefix_caching and seat.own is None and full > seat.head_blocks:
             seat.own = own = Text(None)  # nobody else finds it
@@ -716,7 +527,7 @@ class BatchEngine:
             seat.named = full
             self._store.extend(own, 0, seat.own_upto)
         self._leave(seat, fresh if decodes else 0)
-        seat.phase = _WAITING
+        seat.phase = WAITING
         if self._priority:
             insort(self._waiting, seat)
         else:
@@ -725,26 +536,7 @@ class BatchEngine:
         self._preemptions += 1
         return self._store.free - self._grown() - before + (fresh if decodes else 0)
 
-    def _stall(self, seat: _Seat) -> None:
-        """Leave a decode out of the step that is being taken."""
-        self._count(seat, -1)
-        seat.base -= 1
-        self._count(seat, 1)
-        seat.stalled = self._s + 1
-        if seat.finish >= 0:
-            seat.finish += 1
-            heappush(self._heap, (seat.finish, seat.order, seat))
-
-    def _count(self, seat: _Seat, sign: int) -> None:
-        """Count a decode in, or out by -1."""
-        whole, rest = divmod(seat.base + self._block_tokens - 1, self._block_tokens)
-        self._n += sign
-        self._base_sum += sign * seat.base
-        self._quotients += sign * whole
-        self._bins[rest] += sign
-        self._booked += sign * seat.blocks
-
-    def _admit(self, budget: int, scheduled: list[tuple[_Seat, int]]) -> None:
+    def _admit(self, budget: int, scheduled: list[tuple[Seat, int]]) -> None:
         """Admit from the head of those waiting while tokens, places and blocks last."""
         waiting, running, store, block_tokens = self._waiting, self._running, self._store, self._block_tokens
         room = self._kv_blocks - self._spec.watermark_blocks
@@ -780,7 +572,7 @@ class BatchEngine:
             waiting.popleft()
             running[seat] = None
             self._peaks += peak
-            seat.phase = _PREFILL
+            seat.phase = PREFILL
             seat.named = cached
             seat.own_upto = own_upto
             seat.holds = holds
@@ -801,14 +593,14 @@ class BatchEngine:
             if seat.head_blocks or seat.own is not None:
                 self._name(seat, (seat.computed + chunk) // block_tokens)
 
-    def _decode(self, seat: _Seat) -> None:
+    def _decode(self, seat: Seat) -> None:
         """Begin to decode at the end of the step that computed all there was."""
         seat.generated += 1
         if seat.generated == 1:
             seat.call.first_token_s = self._t
             if seat.call.stream:
                 self._streams.append(seat)
-        seat.phase = _DECODE
+        seat.phase = DECODE
         seat.base = base = seat.computed - self._s
         whole, rest = divmod(base + self._block_tokens - 1, self._block_tokens)
         self._n += 1
@@ -826,186 +618,39 @@ class BatchEngine:
             else:
                 own.writer = seat
 
-    # What the cache holds of a call's text
-
-    def _own(self, seat: _Seat) -> Text:
-        """Return the text of the call's own key."""
-        if seat.own is not None:
-            return seat.own
-        call = seat.call
-        return self._store.text((call.shared_key, call.shared_tokens, call.own_key))
-
-    def _find(self, seat: _Seat, most: int) -> tuple[list[tuple[Text, int]], int]:
-        """Return what is held of the beginning of a call's text, at most so many blocks."""
-        call, texts, heads = seat.call, self._store.texts, seat.head_blocks
-        holds: list[tuple[Text, int]] = []
-        found = 0
-        if heads and call.blocks:
-            for key in call.blocks[: min(heads, most)]:
-                text = texts.get((key,))
-                if text is None or not self._held(text, 1):
-                    return holds, 0
-                holds.append((text, 1))
-            found = len(holds)
-        elif heads:
-            text = texts.get(call.shared_key)
-            found = 0 if text is None else self._held(text, min(heads, most))
-            if text is not None and found:
-                holds.append((text, found))
-        if found < heads or found >= most:
-            return holds, 0
-        own = seat.own
-        if own is None:
-            if call.blocks or not call.own_key:
-                return holds, 0
-            own = texts.get((call.shared_key, call.shared_tokens, call.own_key))
-            if own is None:
-                return holds, 0
-        if isinstance(own.writer, _Seat):
-            self._write_eagerly(own.writer)
-        return holds, self._held(own, most - heads)
-
-    def _held(self, text: Text, most: int) -> int:
-        """Return how many blocks of a text are held, at most so many."""
-        if text.top < most and text.top < text.end:
-            self._store.settle(self._grown())
-        return text.end if text.end < most else most
-
-    def _sit_at_own(self, seat: _Seat) -> None:
-        seat.own = own = self._own(seat)
-        own.users += 1
-        if isinstance(own.writer, _Seat):
-            self._write_eagerly(own.writer)
-        if seat.own_upto:
-            self._store.hold(own, seat.own_upto)
-
-    def _write_eagerly(self, seat: _Seat) -> None:
-        """Have a call name its blocks as they fill up from now on: somebody else is at its text."""
-        self._say_written(seat)
-        insort(self._eager, seat, key=lambda each: each.order)
-        if seat.own is not None:
-            seat.own.writer = None
-
-    def _say_written(self, seat: _Seat) -> None:
-        """Name the blocks that a call has filled up since somebody looked."""
-        own = seat.own
-        full = (self._s + seat.base) // self._block_tokens
-        if own is not None and full > seat.named:
-            self._store.extend(own, seat.own_upto, full - seat.head_blocks)
-            seat.own_upto = full - seat.head_blocks
-            seat.named = full
-
-    def _name_written(self) -> None:
-        """Name the blocks that fill up in this step, of calls that are at a text with others."""
-        for seat in self._eager:
-            if not (self._s + seat.base) % self._block_tokens:
-                self._name(seat, (self._s + seat.base) // self._block_tokens)
-
-    def _name(self, seat: _Seat, full: int) -> None:
-        """Name the leading full blocks of a call, or use those that hold the same text already."""
-        store, call, heads = self._store, seat.call, seat.head_blocks
-        while seat.named < full:
-            named = seat.named
-            if named < heads:
-                if call.blocks:
-                    text, upto, limit = store.text((call.blocks[named],)), 0, 1
-                else:
-                    text, upto, limit = store.text(call.shared_key), named, min(full, heads)
-            elif seat.own is not None:
-                text, upto, limit = seat.own, seat.own_upto, full - heads
-            else:
-                return
-            end = upto if text.end <= upto else self._held(text, limit)
-            if end > upto:
-                store.hold(text, end)
-                if upto:
-                    store.release(text, upto)
-                store.give_back(end - upto)
-                self._blocked = False
-            else:
-                end = limit
-                store.extend(text, upto, end)
-            seat.named = named + end - upto
-            if named >= heads:
-                seat.own_upto = end
-            elif upto:
-                seat.holds[-1] = (text, end)
-            else:
-                seat.holds.append((text, end))
-
-    # Leaving
-
-    def _leave(self, seat: _Seat, fresh: int = 0) -> None:
-        """Take a call out of those running and give its blocks back, the last first."""
-        store, own = self._store, seat.own
-        del self._running[seat]
-        self._peaks -= seat.peak
-        if seat.phase == _DECODE:
-            computed = self._s + seat.base
-            if not seat.cancelled:
-                seat.generated = computed - seat.tokens_in + 1
-            blocks = -(-computed // self._block_tokens) + fresh
-            store.free -= blocks - seat.blocks
-            self._count(seat, -1)
-            seat.finish = -1
-            if own is not None:
-                if own.writer is seat:
-                    self._say_written(seat)
-                    own.writer = None
-                else:
-                    self._eager.remove(seat)
-        else:
-            blocks = seat.blocks
-            self._prefills.remove(seat)
-        if blocks > seat.named:
-            store.give_back(blocks - seat.named)
-        if own is not None:
-            if seat.own_upto:
-                store.release(own, seat.own_upto)
-            own.users -= 1
-            if own.key is not None:
-                if not own.users and not own.end:
-                    store.texts.pop(own.key, None)
-                seat.own = None
-        for text, upto in reversed(seat.holds):
-            store.release(text, upto)
-
-    def _drop_waiting(self, seat: _Seat) -> None:
+    def _drop_waiting(self, seat: Seat) -> None:
         (self._waiting if seat in self._waiting else self._unseen).remove(seat)
         self._blocked = False
         if seat.peak > self._kv_blocks - self._spec.watermark_blocks:
             self._invalids -= 1
 
-    # Telling
-
     def _tell(self) -> None:
         """Tell of everything that happens at this boundary, in order of running."""
         s, heap = self._s, self._heap
-        ended = []
+        told: list[tuple[int, int, Seat]] = []
         while heap and heap[0][0] == s:
-            _, _, seat = heappop(heap)
+            _, order, seat = heappop(heap)
             if seat.finish == s:
-                ended.append(seat)
-        for seat in ended:
-            self._leave(seat)
-            seat.phase = _OUT
-            self._asked -= seat.peak
-            seat.call.written = seat.tokens_out
-            self._blocked = False
+                self._leave(seat)
+                seat.phase = OUT
+                seat.call.written = seat.tokens_out
+                self._asked -= seat.peak
+                self._blocked = False
+                told.append((order, 1, seat))
         self._ended = self._telling = True
-        told = [(seat.order, 1, seat) for seat in ended]
         if self._streams:
             told = sorted([(seat.order, 0, seat) for seat in self._streams] + told)
             self._streams = []
         for _, is_end, seat in told:
             if seat.cancelled:
                 continue
+            call = seat.call
             if is_end:
-                seat.call.state = None
+                call.state = None
                 self._inside -= 1
-                self._done(seat.call)
+                self._done(call)
             else:
-                self._first_token(seat.call)
+                self._first_token(call)
         self._telling = False
 
     def _tell_invalid(self) -> None:
@@ -1013,7 +658,7 @@ class BatchEngine:
         self._telling = True
         invalid, self._invalid_now = self._invalid_now, []
         for seat in invalid:
-            seat.phase = _OUT
+            seat.phase = OUT
         for seat in invalid:
             if not seat.cancelled:
                 self._invalids -= 1
@@ -1023,19 +668,3 @@ class BatchEngine:
                 seat.call.outcome = Outcome.INVALID
                 self._done(seat.call)
         self._telling = False
-
-
-def _steps_until(wait_s: float, t_s: float, target_s: float, first_s: float, half_s: float) -> int:
-    """Return the first k >= 1 with t + k first + k (k - 1) half >= target."""
-    if half_s:
-        linear_s = first_s - half_s
-        k = ceil(2.0 * wait_s / (linear_s + sqrt(linear_s * linear_s + 4.0 * half_s * wait_s)))
-    else:
-        k = ceil(wait_s / first_s)
-    if k < 1:
-        k = 1
-    while k > 1 and t_s + (first_s * (k - 1) + half_s * ((k - 1) * (k - 2))) >= target_s:
-        k -= 1
-    while t_s + (first_s * k + half_s * (k * (k - 1))) < target_s:
-        k += 1
-    return k

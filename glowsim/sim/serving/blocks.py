@@ -174,7 +174,7 @@ def prefix_hits(prompts: Iterable[Sequence[int]], blocks: int | None = None) -> 
     Source of the rule: the KV cache manager of vLLM v1, which frees a request's blocks in reverse order.
 
     >>> prefix_hits([(1, 2, 3), (1, 2, 4), (1, 2, 3)], 4), prefix_hits([(1, 2, 3), (4, 5), (1, 2, 3)], 4)
-    ([0, 2, 2], [0, 0, 2])
+    ([0, 2, 3], [0, 0, 2])
     """
     store = BlockStore(0)
     hits = []

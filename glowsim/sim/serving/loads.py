@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import fsum
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -122,7 +122,4 @@ def batching_requests(
 
     call_at(arrivals[0], begin if turns > 1 else alone, 0)
     environment.run()
-    look: Any = getattr(engine, "look", None)
-    if look is not None:
-        batching_requests.look = look()  # type: ignore[attr-defined]
     return fsum(took) / requests

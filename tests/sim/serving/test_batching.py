@@ -22,6 +22,8 @@ from glowsim.sim.serving.steps import BatchSpec, StepTime, check_call
 
 ENGINES = pytest.mark.parametrize("build", [NaiveEngine, BatchEngine])
 Build = Callable[..., Any]
+RARE = (1364, 2701, 3876, 6592)
+"""Where a block given back admits a call in mid-jump, and where what was foreseen differs by rounding."""
 
 
 def both(seed: int) -> Told:
@@ -32,7 +34,7 @@ def both(seed: int) -> Told:
 
 
 def test_every_time_of_many_workloads_is_that_of_the_specification() -> None:
-    counters = [both(seed).counters for seed in range(400)]
+    counters = [both(seed).counters for seed in (*range(400), *RARE)]
     assert sum(each[1] for each in counters) > 200, "they preempt"
     assert sum(each[3] > 0 for each in counters) > 200, "they hit"
 
@@ -85,10 +87,24 @@ def test_the_standard_loads_are_served_as_by_the_specification(kind: str) -> Non
 
 
 def test_a_cache_too_small_preempts_thousands_of_times_alike() -> None:
-    spec = BatchSpec(StepTime(0.007, 2e-5, 2.5e-5, 3e-8), 64, 512, 300)
-    asks = [Ask(0.01 * i, 40 + 7 * (i % 23), 60 + 11 * (i % 17)) for i in range(400)]
+    spec = BatchSpec(StepTime(0.007, 2e-5, 2.5e-5, 3e-8), 64, 512, 200)
+    asks = [Ask(0.01 * i, 40 + 7 * (i % 23), 60 + 11 * (i % 17)) for i in range(1200)]
     naive = play(NaiveEngine, spec, asks)
-    assert naive.counters[1] > 1000
+    assert naive.counters[1] > 1000, "it thrashes"
+    assert_same(play(BatchEngine, spec, asks), naive)
+
+
+def test_a_call_that_drives_another_out_lets_a_third_end_sooner_than_was_foreseen() -> None:
+    spec = BatchSpec(StepTime(0.007, 0.0, 2e-5, 1e-4), 8, 508, 12, 4, priority_order=True)
+    urgent, other = {"priority": 0}, {"priority": 1}
+    asks = [
+        Ask(0.061, 26, 9, urgent),
+        Ask(0.084, 5, 2, other),
+        Ask(0.055, 1, 11, other),
+        Ask(0.111, 1, 9, urgent),
+    ]
+    naive = play(NaiveEngine, spec, asks)
+    assert naive.counters[1] > 0
     assert_same(play(BatchEngine, spec, asks), naive)
 
 
@@ -199,7 +215,7 @@ def test_looking_changes_nothing_and_few_events_are_asked_for() -> None:
     for ask in asks:
         environment.call_at(ask.t_s, lambda each: engine.start(Call(0, each.tokens_in, each.tokens_out)), ask)
     environment.run()
-    assert engine.look().steps > 3000
+    assert engine.look().steps > 1000
     assert next(environment._eid) < 5 * len(asks)
 
 
@@ -224,11 +240,11 @@ def test_bad_input_is_refused_with_a_remedy() -> None:
         engine.start(Call(3, 8, 5, shared_key=1, shared_tokens=9))
     with pytest.raises(WorldError, match="1 blocks for 8 tokens; give a hash for each 4"):
         check_call(Call(3, 8, 5, blocks=(1,)), 4)
-    with pytest.raises(WorldError, match="speed: 0.0 cannot be"):
+    with pytest.raises(WorldError, match=r"speed: 0\.0 cannot be"):
         engine.set_speed(0.0)
     with pytest.raises(WorldError, match="call 4 is not inside"):
         engine.cancel(Call(4, 1, 1))
-    with pytest.raises(WorldError, match="b1_s: -1.0 cannot be"):
+    with pytest.raises(WorldError, match=r"b1_s: -1\.0 cannot be"):
         BatchSpec(StepTime(0.1, -1.0, 0.0), 1, 1, 1)
     with pytest.raises(
         WorldError, match="kv_blocks: 3 cannot be; give at least 1 more than watermark_blocks"

@@ -43,7 +43,7 @@ def throughput_per_s(spec: BatchSpec, tokens_in: list[int], tokens_out: list[int
         (256, 256, 8192, 60_000, "max_num_seqs"),
         (900, 120, 8192, 60_000, "max_num_seqs"),
         (4096, 512, 2048, 20_000, "kv_blocks"),
-        (256, 256, 8192, 3_000, "kv_blocks"),
+        (256, 256, 8192, 6_000, "kv_blocks"),
         (4096, 64, 512, 60_000, "max_num_batched_tokens"),
     ],
 )

@@ -1,0 +1,192 @@
+"""What the cache holds of the texts of calls: looked up at admission, named as blocks fill up, left to be hit."""
+
+from __future__ import annotations
+
+from bisect import insort
+
+from glowsim.sim.serving.blocks import Text
+from glowsim.sim.serving.decoding import Decoding
+from glowsim.sim.serving.seats import DECODE, Seat
+from glowsim.sim.serving.steps import BatchSpec
+
+__all__ = ["Sharing"]
+
+
+class Sharing(Decoding):
+    """The calls of a model server that run, and the texts that they share.
+
+    A call's text is a head, shared with others, and its own. A call that decodes a text at which nobody else is
+    names its blocks only when somebody asks; where two are at one text, both name theirs as they fill up.
+
+    Parameters
+    ----------
+    spec
+        Of the server.
+    """
+
+    __slots__ = (
+        "_blocked", "_prefills", "_running",
+    )  # fmt: skip
+
+    def __init__(self, spec: BatchSpec) -> None:
+        super().__init__(spec)
+        self._running: dict[Seat, None] = {}
+        self._prefills: list[Seat] = []
+        self._blocked = False
+        """Whether the head of those waiting cannot be admitted until somebody leaves."""
+
+    def _own(self, seat: Seat) -> Text:
+        """Return the text of the call's own key."""
+        if seat.own is not None:
+            return seat.own
+        call = seat.call
+        return self._store.text((call.shared_key, call.shared_tokens, call.own_key))
+
+    def _find(self, seat: Seat, most: int) -> tuple[list[tuple[Text, int]], int]:
+        """Return what is held of the beginning of a call's text, at most so many blocks."""
+        call, texts, heads = seat.call, self._store.texts, seat.head_blocks
+        holds: list[tuple[Text, int]] = []
+        found = 0
+        if heads and call.blocks:
+            for key in call.blocks[: min(heads, most)]:
+                text = texts.get((key,))
+                if text is None or not self._held(text, 1):
+                    return holds, 0
+                holds.append((text, 1))
+            found = len(holds)
+        elif heads:
+            text = texts.get(call.shared_key)
+            found = 0 if text is None else self._held(text, min(heads, most))
+            if text is not None and found:
+                holds.append((text, found))
+        if found < heads or found >= most:
+            return holds, 0
+        own = seat.own
+        if own is None:
+            if call.blocks or not call.own_key:
+                return holds, 0
+            own = texts.get((call.shared_key, call.shared_tokens, call.own_key))
+            if own is None:
+                return holds, 0
+        if isinstance(own.writer, Seat):
+            self._write_eagerly(own.writer)
+        return holds, self._held(own, most - heads)
+
+    def _held(self, text: Text, most: int) -> int:
+        """Return how many blocks of a text are held, at most so many."""
+        if text.top < most and text.top < text.end:
+            self._store.settle(self._grown())
+        return text.end if text.end < most else most
+
+    def _meets_held(self, seat: Seat) -> bool:
+        """Return whether text that the call computes may be held already."""
+        call = seat.call
+        if seat.named < seat.head_blocks:
+            if call.blocks:
+                return any((key,) in self._store.texts for key in call.blocks[seat.named :])
+            text = self._store.texts.get(call.shared_key)
+            if text is not None and text.end > seat.named:
+                return True
+        return seat.own is not None and seat.own.end > seat.own_upto
+
+    def _sit_at_own(self, seat: Seat) -> None:
+        seat.own = own = self._own(seat)
+        own.users += 1
+        if isinstance(own.writer, Seat):
+            self._write_eagerly(own.writer)
+        if seat.own_upto:
+            self._store.hold(own, seat.own_upto)
+
+    def _write_eagerly(self, seat: Seat) -> None:
+        """Have a call name its blocks as they fill up from now on: somebody else is at its text."""
+        self._say_written(seat)
+        insort(self._eager, seat, key=lambda each: each.order)
+        if seat.own is not None:
+            seat.own.writer = None
+
+    def _say_written(self, seat: Seat) -> None:
+        """Name the blocks that a call has filled up since somebody looked."""
+        own = seat.own
+        full = (self._s + seat.base) // self._block_tokens
+        if own is not None and full > seat.named:
+            self._store.extend(own, seat.own_upto, full - seat.head_blocks)
+            seat.own_upto = full - seat.head_blocks
+            seat.named = full
+
+    def _name_written(self) -> None:
+        """Name the blocks that fill up in this step, of calls that are at a text with others."""
+        for seat in self._eager:
+            if not (self._s + seat.base) % self._block_tokens:
+                self._name(seat, (self._s + seat.base) // self._block_tokens)
+
+    def _name(self, seat: Seat, full: int) -> None:
+        """Name the leading full blocks of a call, or use those that hold the same text already."""
+        store, call, heads = self._store, seat.call, seat.head_blocks
+        while seat.named < full:
+            named = seat.named
+            if named < heads:
+                if call.blocks:
+                    text, upto, limit = store.text((call.blocks[named],)), 0, 1
+                else:
+                    text, upto, limit = store.text(call.shared_key), named, min(full, heads)
+            elif seat.own is not None:
+                text, upto, limit = seat.own, seat.own_upto, full - heads
+            else:
+                return
+            end = upto if text.end <= upto else self._held(text, limit)
+            if end > upto:
+                store.hold(text, end)
+                if upto:
+                    store.release(text, upto)
+                store.give_back(end - upto)
+                self._blocked = False
+            else:
+                end = limit
+                store.extend(text, upto, end)
+            seat.named = named + end - upto
+            if named >= heads:
+                seat.own_upto = end
+            elif upto:
+                seat.holds[-1] = (text, end)
+            else:
+                seat.holds.append((text, end))
+
+    def _leave(self, seat: Seat, fresh: int = 0) -> None:
+        """Take a call out of those running and give its blocks back, the last first."""
+        store, own = self._store, seat.own
+        del self._running[seat]
+        self._peaks -= seat.peak
+        if seat.phase == DECODE:
+            computed = self._s + seat.base
+            if not seat.cancelled:
+                seat.generated = computed - seat.tokens_in + 1
+            blocks = -(-computed // self._block_tokens) + fresh
+            store.free -= blocks - seat.blocks
+            whole, rest = divmod(seat.base + self._block_tokens - 1, self._block_tokens)
+            self._n -= 1
+            self._base_sum -= seat.base
+            self._quotients -= whole
+            self._bins[rest] -= 1
+            self._booked -= seat.blocks
+            seat.finish = -1
+            if own is not None:
+                if own.writer is seat:
+                    self._say_written(seat)
+                    own.writer = None
+                else:
+                    self._eager.remove(seat)
+        else:
+            blocks = seat.blocks
+            self._prefills.remove(seat)
+        if blocks > seat.named:
+            store.give_back(blocks - seat.named)
+        if own is not None:
+            if seat.own_upto:
+                store.release(own, seat.own_upto)
+            own.users -= 1
+            if own.key is not None:
+                if not own.users and not own.end:
+                    store.texts.pop(own.key, None)
+                seat.own = None
+        for text, upto in reversed(seat.holds):
+            store.release(text, upto)
