@@ -8,6 +8,9 @@ it. Five ways of simulating the same M/M/10 at 80 % load, each drawing its rando
 ``full_stack``: ten instances behind the control plane with every family of controller, the journal on.
 ``full_stack_50``: the same traffic spread over fifty agents with two instances each.
 ``operations``: the full stack with three limits, three breakers, a ladder and two service levels more.
+
+And other work, held against the same loop: ``shared_fleet``, fifty agents that work in steps on ten model servers which
+they share, with tools and sessions, the journal on; and the exact batching engine alone under four loads.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import gc
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from heapq import heappop, heappush
 from statistics import median
 from typing import Any
@@ -27,8 +31,17 @@ from glowsim.core.types import Arrived, Dispatch
 from glowsim.scenario import Scenario
 from glowsim.sim.environment import Environment
 from glowsim.sim.serving.fcfs import FcfsEngine
+from glowsim.sim.serving.loads import LOADS, batching_requests
 
-__all__ = ["bare_loop", "bench", "full_stack", "mmc_world", "stack_scenario"]
+__all__ = [
+    "bare_loop",
+    "bench",
+    "full_stack",
+    "mmc_world",
+    "shared_fleet",
+    "shared_scenario",
+    "stack_scenario",
+]
 
 _ARRIVAL_PER_S, _SERVERS = 8.0, 10
 
@@ -194,14 +207,76 @@ def full_stack(requests: int, seed: int = 0, agents: int = 1, *, operations: boo
     return float(np.mean(when - arrived["t_s"][order][at]))
 
 
+_TURNS = 4
+
+
+def shared_scenario(requests: int) -> Scenario:
+    """Return fifty agents with tools and sessions on ten model servers, for about so many requests."""
+    return Scenario.model_validate(
+        {
+            "title": "bench: shared servers",
+            "question": "How much do agents in steps on shared model servers cost?",
+            "seed": 1,
+            "duration": "3000d",
+            "servers": {
+                "llama": {
+                    "engine": "batch", "replicas": 10, "router": "session", "sequences": 256, "batched_tokens": 8192,
+                    "cache_tokens": 400_000,
+                    "step": {
+                        "base": "7ms", "prefill": "20us/token", "sequence": "25us", "context": "0.00003ms/token",
+                    },
+                }
+            },
+            "models": {"m": {"input": "$0/1M", "output": "$0/1M", "server": "llama"}},
+            "fleet": [
+                {
+                    "agent": "agent", "count": 50, "model": "m", "instances": 2, "concurrency": 16, "timeout": "10m",
+                    "service": {
+                        "law": "steps",
+                        "instructions": 800,
+                        "steps": [
+                            {"step": "call", "tokens_out": {"law": "exponential", "mean": 40}},
+                            {"step": "tool", "time": {"law": "exponential", "mean": "1s"}, "tokens": 200},
+                            {"step": "answer"},
+                        ],
+                    },
+                }
+            ],
+            "workload": [
+                {
+                    "kind": "sessions", "arrivals": {"kind": "poisson", "rate": "10/s"}, "turns": _TURNS,
+                    "think": {"law": "exponential", "mean": "10s"}, "tasks": max(requests // _TURNS, 1),
+                    "tokens_in": {"law": "exponential", "mean": 150},
+                    "tokens_out": {"law": "exponential", "mean": 120},
+                }
+            ],
+            "controllers": {"balancer": {"use": "least_connections"}, "retrier": {"use": "backoff"}},
+        }
+    )  # fmt: skip
+
+
+def shared_fleet(requests: int) -> int:
+    """Simulate agents in steps on shared model servers; return how many calls of models their requests made.
+
+    >>> shared_fleet(400)
+    800
+    """
+    world, _, _, _ = replication(shared_scenario(requests), 0)
+    world.start()
+    world.run(float("inf"))
+    return world.servers[0].calls
+
+
 def bench(requests: int = 100_000, rounds: int = 5) -> dict[str, Any]:
     """Time them alternately; return requests per CPU-second (medians) and the median ratios to the loop."""
-    timed: dict[str, Callable[[int], float]] = {
+    timed: dict[str, Callable[[int], Any]] = {
         "bare_loop": bare_loop,
         "mmc_world": mmc_world,
         "full_stack": full_stack,
         "full_stack_50": lambda n: full_stack(n, agents=50),
         "operations": lambda n: full_stack(n, operations=True),
+        "shared_fleet": shared_fleet,
+        **{f"batching_{kind}": partial(batching_requests, kind) for kind in LOADS},
     }
     rates: dict[str, list[float]] = {name: [] for name in timed}
     threshold = gc.get_threshold()
