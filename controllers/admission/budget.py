@@ -118,14 +118,19 @@ class Budget(Stateful):
             self._keys[key] = ([amount], {slot: amount})
         else:
             total, slots = known
-            while slots and (first := next(iter(slots))) + _SLOTS < slot:
-                total[0] -= slots.pop(first)
+            spent = slots.get(slot)
+            if spent is None:  # else what is over has gone, and the key is in its place
+                while slots and (first := next(iter(slots))) + _SLOTS < slot:
+                    total[0] -= slots.pop(first)
             excess = total[0] + amount - limit
             if excess > 0:
                 return self._wait_s(t_s, _freed_by(slots, excess))
             total[0] += amount
-            slots[slot] = slots.get(slot, 0) + amount
-            self._keys.move_to_end(key)
+            if spent is None:
+                slots[slot] = amount
+                self._keys.move_to_end(key)
+            else:
+                slots[slot] = spent + amount
         self._open[request[0]] = (slot, amount)
         return 0.0
 

@@ -78,15 +78,16 @@ class TokenBucket(Meter):
 
     def admit(self, t_s: float, request: Request) -> float:
         """Return 0 to admit, or the seconds until the bucket holds enough."""
-        amounts = self._amounts
-        amount = 1 if amounts is None else amounts[0](request)
-        if amount > self._burst:
-            return inf
+        used_s = self._unit_s
+        if self._amounts is not None:
+            amount = self._amounts.reserved(request)
+            if amount > self._burst:
+                return inf
+            used_s *= amount
         key_of = self._key
         key = key_of(request)
         known_s = self._moment_s.get(key)
-        full_s = t_s if known_s is None or known_s < t_s else known_s
-        full_s += amount * self._unit_s
+        full_s = used_s + (t_s if known_s is None or known_s < t_s else known_s)
         wait_s = full_s - self._span_s - t_s
         if wait_s > ROUNDING_S:
             return wait_s

@@ -12,7 +12,6 @@ from glowsim.core.types import Reported, Request
 
 __all__ = ["LeastConnections"]
 
-_UNKNOWN = (-1, 0, 0)
 _FEW = 16
 _SLACK = 64
 """Entries that no longer hold are dropped when they reach the top, or when they are most of the heap."""
@@ -38,11 +37,13 @@ class LeastConnections(Stateful):
     [0, 1, 0]
     """
 
-    state: tuple[str, ...] = ("_known", "_picks", "_indexed")
+    state: tuple[str, ...] = ("_last", "_known", "_picks", "_indexed")
 
     def __init__(self) -> None:
+        self._last: dict[int, int] = {}
+        """Instance -> its last pick."""
         self._known: dict[int, tuple[int, int, int]] = {}
-        """Instance -> its entry in the heap; work in flight is -1 where it has none there."""
+        """Instance -> its entry in the heap, if it has one."""
         self._heap: list[tuple[int, int, int]] = []
         """(work in flight, last pick, number): those of `_known`, and some that no longer hold."""
         self._picks = 0
@@ -50,22 +51,30 @@ class LeastConnections(Stateful):
 
     def pick(self, t_s: float, request: Request, allowed: Sequence[Instance]) -> Instance:
         """Return the instance with the least work."""
-        known = self._known
+        if type(allowed) is Eligible and (self._indexed or len(allowed) > _FEW):
+            chosen = self._first(allowed)
+        else:
+            chosen = allowed[0]
+            if len(allowed) > 1:
+                last_of, least, since = self._last.get, UNLIMITED, 0
+                for each in allowed:
+                    in_flight = each.in_flight
+                    if in_flight <= least:
+                        number = each.number
+                        last = last_of(number, 0)
+                        if in_flight < least or last < since or (last == since and number < chosen.number):
+                            chosen, least, since = each, in_flight, last
+            if self._indexed:
+                self._known.pop(chosen.number, None)
         picks = self._picks = self._picks + 1
-        if type(allowed) is not Eligible or (not self._indexed and len(allowed) <= _FEW):
-            chosen, least, since = allowed[0], UNLIMITED, 0
-            for each in allowed:
-                in_flight = each.in_flight
-                if in_flight > least:
-                    continue
-                last = known.get(each.number, _UNKNOWN)[1]
-                if in_flight < least or last < since or (last == since and each.number < chosen.number):
-                    chosen, least, since = each, in_flight, last
-            known[chosen.number] = (-1, picks, chosen.number)
-            return chosen
+        self._last[chosen.number] = picks
+        return chosen
+
+    def _first(self, allowed: Eligible) -> Instance:
+        """Return the first of the heap that is allowed; its entry goes where it will belong once it is dispatched."""
         if not self._indexed:
             self._index(allowed)
-        heap, instances = self._heap, allowed.instances
+        known, heap, instances = self._known, self._heap, allowed.instances
         while True:
             entry = heap[0]
             number = entry[2]
@@ -73,37 +82,37 @@ class LeastConnections(Stateful):
                 chosen = instances[number]
                 if chosen.place >= 0:
                     break
-                known[number] = (-1, entry[1], number)
+                del known[number]
             heappop(heap)
-        entry = known[number] = (entry[0] + 1, picks, number)  # as it will be once this is dispatched
+        entry = known[number] = (entry[0] + 1, self._picks + 1, number)
         heapreplace(heap, entry)
         return chosen
 
     def _index(self, allowed: Eligible) -> None:
         self._indexed = True
-        known = self._known
         for each in allowed:
-            known[each.number] = (each.in_flight, known.get(each.number, _UNKNOWN)[1], each.number)
+            self._known[each.number] = (each.in_flight, self._last.get(each.number, 0), each.number)
         self._lay()
 
     def moved(self, instance: Instance) -> None:
         """Give an instance that may get work the place in the heap that its work in flight asks for."""
         if self._indexed and instance.place >= 0:
             number, in_flight = instance.number, instance.in_flight
-            before = self._known.get(number, _UNKNOWN)
-            if before[0] != in_flight:
+            before = self._known.get(number)
+            if before is None or before[0] != in_flight:
                 heap = self._heap
-                entry = self._known[number] = (in_flight, before[1], number)
+                entry = self._known[number] = (in_flight, self._last.get(number, 0), number)
                 heappush(heap, entry)
                 if len(heap) > 2 * len(self._known) + _SLACK:
                     self._lay()
 
     def left(self, t_s: float, instance: int) -> None:
         """Forget an instance."""
+        self._last.pop(instance, None)
         self._known.pop(instance, None)
 
     def _lay(self) -> None:
-        self._heap = [entry for entry in self._known.values() if entry[0] >= 0]
+        self._heap = list(self._known.values())
         heapify(self._heap)
 
     def restore(self, saved: dict[str, Any]) -> None:

@@ -88,8 +88,7 @@ class PageHinkley(Stateful):
             raise ValueError(f"{self.metric}: {value} at {t_s} s is not finite; leave a missing value out")
         n = self._n = self._n + 1
         mean = self._mean
-        mean += (value - mean) / n
-        self._mean = mean
+        mean = self._mean = mean + (value - mean) / n
         strayed, delta = value - mean, self._delta
         up = self._up + strayed - delta
         self._up = up if up > 0.0 else 0.0

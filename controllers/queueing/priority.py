@@ -81,17 +81,23 @@ class PriorityQueue(Stateful):
 
     def pop(self, t_s: float) -> int:
         """Return and remove the most urgent one."""
+        lanes = self._lanes
+        first = next(iter(lanes)) if len(lanes) == 1 else self._most_urgent()
+        lane = lanes[first]
+        request_id = lane.popitem(last=False)[0]
+        if not lane:
+            del lanes[first]
+        self._length -= 1
+        return request_id
+
+    def _most_urgent(self) -> int:
+        """Return the priority whose head goes first."""
         first, best = 0, inf
         for priority, lane in self._lanes.items():
             rank = priority if self._ageing_s is None else next(iter(lane.values()))
             if rank < best or (rank == best and priority > first):  # of equals the lower one came first
                 first, best = priority, rank
-        lane = self._lanes[first]
-        request_id = lane.popitem(last=False)[0]
-        if not lane:
-            del self._lanes[first]
-        self._length -= 1
-        return request_id
+        return first
 
     def remove(self, t_s: float, request: Request) -> None:
         """Let go of a request."""

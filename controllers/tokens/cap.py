@@ -35,10 +35,11 @@ class TokenCap(Stateful):
     def plan(self, t_s: float, request: Request, plan: Plan) -> Plan:
         """Return the plan within the caps; it is the same object where they change nothing."""
         model, variant, tokens_in, max_tokens_out = plan
-        if tokens_in <= self._max_tokens_in and max_tokens_out <= self._max_tokens_out:
+        most_in, most_out = self._max_tokens_in, self._max_tokens_out
+        if tokens_in > most_in:
+            tokens_in = most_in
+        elif max_tokens_out <= most_out:
             return plan
-        if tokens_in > self._max_tokens_in:
-            tokens_in = self._max_tokens_in
-        if max_tokens_out > self._max_tokens_out:
-            max_tokens_out = self._max_tokens_out
+        if max_tokens_out > most_out:
+            max_tokens_out = most_out
         return _new(Plan, (model, variant, tokens_in, max_tokens_out))

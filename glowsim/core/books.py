@@ -30,10 +30,12 @@ class Open:
 
     __slots__ = (
         "arrived_s", "assigned_s", "attempt", "attempts", "cache_key", "committed", "deadline_s", "followers",
-        "instance", "late", "leader", "plan", "pool", "request", "rung", "since_s", "spare", "state", "used", "variant",
+        "instance", "late", "leader", "plan", "pool", "request", "request_id", "rung", "since_s", "spare", "state",
+        "used", "variant",
     )  # fmt: skip
 
     request: Request
+    request_id: int
     pool: Pool
     arrived_s: float
     assigned_s: float | None
@@ -80,7 +82,7 @@ class Open:
             "late": self.late,
             "rung": self.rung,
             "spare": self.spare,
-            "followers": [follower.request.request_id for follower in self.followers or ()],
+            "followers": [follower.request_id for follower in self.followers or ()],
         }
 
 
@@ -95,17 +97,20 @@ class Books:
         self.last_attempt = 0
         self.asked: dict[int, Pool] = {}
         self.last_ask = 0
-        self.timers = Timers(self._alive)
+        self.timers = Timers(
+            {
+                LEASE: self.attempts.__contains__,
+                ASK: self.asked.__contains__,
+                BACKOFF: self._backs_off,
+                FIRST_TOKEN: self._awaits_first_token,
+                TIMEOUT: self.open.__contains__,
+            }
+        )
 
-    def _alive(self, kind: int, number: int) -> bool:
-        if kind == TIMEOUT:
-            return number in self.open
-        if kind in (LEASE, FIRST_TOKEN):
-            opened = self.attempts.get(number)
-            return opened is not None and (kind == LEASE or not opened.committed)
-        if kind == BACKOFF:
-            opened = self.open.get(number)
-            return opened is not None and opened.state == BACKING_OFF
-        if kind == ASK:
-            return number in self.asked
-        return True
+    def _backs_off(self, number: int) -> bool:
+        opened = self.open.get(number)
+        return opened is not None and opened.state == BACKING_OFF
+
+    def _awaits_first_token(self, attempt: int) -> bool:
+        opened = self.attempts.get(attempt)
+        return opened is not None and not opened.committed

@@ -224,7 +224,7 @@ class ControlPlane:
         in_flight: dict[int, Open] = {}
         for entry in saved["open"]:
             opened = self._reopen(entry)
-            books.open[opened.request.request_id] = opened
+            books.open[opened.request_id] = opened
             if opened.state == b.IN_FLIGHT:
                 in_flight[opened.attempt] = opened
         for entry in saved["open"]:
@@ -251,6 +251,7 @@ class ControlPlane:
             "since_s", "cache_key", "committed", "used", "late", "rung", "spare",
         ):  # fmt: skip
             setattr(opened, name, entry[name])
+        opened.request_id = opened.request.request_id
         if entry["instance"] is not None:
             number, gone = entry["instance"]
             if gone:  # with this attempt on it; another may have its number by now

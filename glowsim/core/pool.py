@@ -294,9 +294,10 @@ class Pool:
     def place(self, t_s: float, opened: Open, reason: Reason, out: Out) -> bool:
         """Dispatch a request or let it wait; False if there was no room left."""
         placed = True
-        if self.waiting and self.eligible:  # a slot has come free just now, and it is theirs who wait
+        eligible = self.eligible
+        if eligible and self.waiting:  # a slot has come free just now, and it is theirs who wait
             self.drain(t_s, out)
-        if self.eligible:
+        if eligible:
             self._enter(t_s)
             self._dispatch(t_s, opened, reason, out)
         elif self._all_open_fails and self._all_open():
@@ -304,7 +305,7 @@ class Pool:
             self._turn_away(t_s, opened, Reason(Code.ALL_OPEN), out)
         else:
             refused = self._queue.push(t_s, opened.request)
-            placed = refused != opened.request.request_id
+            placed = refused != opened.request_id
             if placed:
                 opened.since_s = t_s
                 opened.state = QUEUED
@@ -344,17 +345,17 @@ class Pool:
             instead = self._resort(t_s, opened, Outcome.ERROR)
             assert not isinstance(instead, Plan), "no instance is free"
             self._admitted_for_nothing(t_s, opened.request, opened)
-            out.append(instead or Reject(opened.request.request_id, 0.0, reason))
+            out.append(instead or Reject(opened.request_id, 0.0, reason))
 
     def drain(self, t_s: float, out: Out) -> None:
         """Dispatch what waits, as far as instances have room."""
-        eligible, queue, opens = self.eligible, self._queue, self.books.open
+        eligible, queue, opens, dispatch = self.eligible, self._queue, self.books.open, self._dispatch
         while self.waiting and eligible:
             opened = opens[queue.pop(t_s)]
             self.waiting -= 1
             waited_s = t_s - opened.since_s
             opened.since_s = t_s
-            self._dispatch(t_s, opened, _new(Reason, (_QUEUED, _UNBOUND, waited_s, 0.0, 0.0)), out)
+            dispatch(t_s, opened, _new(Reason, (_QUEUED, _UNBOUND, waited_s, 0.0, 0.0)), out)
 
     # --- attempts end -------------------------------------------------------------------------------
 
@@ -387,10 +388,10 @@ class Pool:
         keyed = [each.request for each in (opened, *followers) if each.request.idempotency_key]
         keep = kept or bool(keyed)
         self._disown(opened)
-        out.append(Answer(opened.request.request_id, attempt, _OWN, keep))
+        out.append(Answer(opened.request_id, attempt, _OWN, keep))
         for follower in followers:
             self._admitted_for_nothing(t_s, follower.request, follower)
-            out.append(Answer(follower.request.request_id, attempt, _JOINED, keep))
+            out.append(Answer(follower.request_id, attempt, _JOINED, keep))
         for each in keyed:
             self.contents.remember(each, attempt, out)
 
@@ -410,7 +411,7 @@ class Pool:
             if delay_s < inf and t_s + delay_s < opened.deadline_s:
                 opened.state = BACKING_OFF
                 opened.used = _sum(opened.used, usage)
-                self.books.timers.at(t_s + delay_s, BACKOFF, opened.request.request_id)
+                self.books.timers.at(t_s + delay_s, BACKOFF, opened.request_id)
                 return
             code = Code.EXHAUSTED if delay_s == inf else Code.NO_TIME_TO_RETRY
             reason = Reason(code, a=opened.attempts)
@@ -455,7 +456,7 @@ class Pool:
             return
         self._settle(t_s, opened, usage)
         self._close(opened)
-        out.append(instead or Fail(opened.request.request_id, outcome, reason))
+        out.append(instead or Fail(opened.request_id, outcome, reason))
         self._drop_spare(opened, out)
         self._note_failure(t_s, opened, out)
         self._promote(t_s, opened, out)
@@ -507,7 +508,7 @@ class Pool:
 
     def _close(self, opened: Open) -> None:
         opened.state = CLOSED
-        del self.books.open[opened.request.request_id]
+        del self.books.open[opened.request_id]
         if opened.cache_key and self.leaders.get(opened.cache_key) is opened:
             del self.leaders[opened.cache_key]
         self._disown(opened)
@@ -530,8 +531,7 @@ class Pool:
                 self.alert(alert, out)
 
     def watch(self, t_s: float, opened: Open, usage: Usage, out: Out) -> None:
-        """Show the detectors an answered request, its latency apart."""
-        self._watch("error", t_s, 0.0, out)
+        """Show the detectors what an answered request has used."""
         self._watch("tokens_out", t_s, usage.tokens_out, out)
         self._watch("tokens_in", t_s, usage.tokens_in, out)
         if "cost_usd" in self.watching:
@@ -583,7 +583,7 @@ class Pool:
             assert opened.leader.followers is not None
             opened.leader.followers.remove(opened)
         elif state == HELD:
-            self._held.remove(opened.request.request_id)
+            self._held.remove(opened.request_id)
         if state not in (IN_FLIGHT, HELD):
             self._settle(t_s, opened, _NOTHING)
         self._close(opened)
@@ -603,7 +603,7 @@ class Pool:
             opened.late = True  # the instance had the whole time, none of it went by in a queue
         instead = self._resort(t_s, opened, Outcome.TIMEOUT)
         assert not isinstance(instead, Plan), "its time is up"
-        out.append(instead or Fail(opened.request.request_id, Outcome.TIMEOUT, reason))
+        out.append(instead or Fail(opened.request_id, Outcome.TIMEOUT, reason))
         self._drop_spare(opened, out)
         if state not in (HELD, JOINED):
             self._note_failure(t_s, opened, out)
@@ -648,7 +648,7 @@ class Pool:
             if wait_s > 0.0:
                 self._close(held)
                 code = Code.LIMIT_UNKNOWN if told.status == Status.UNKNOWN else Code.LIMITED
-                out.append(Reject(held.request.request_id, wait_s, Reason(code)))
+                out.append(Reject(held.request_id, wait_s, Reason(code)))
             else:
                 held.since_s = t_s
                 self.arrive(t_s, held.request, out, held)
@@ -758,8 +758,8 @@ class Pool:
                 for each in self.instances.values()
             ],
             "eligible": [each.number for each in self.eligible],
-            "leaders": {key: leader.request.request_id for key, leader in self.leaders.items()},
-            "owners": {key: owner.request.request_id for key, owner in self.owners.items()},
+            "leaders": {key: leader.request_id for key, leader in self.leaders.items()},
+            "owners": {key: owner.request_id for key, owner in self.owners.items()},
             "controllers": {name: each.snapshot() for name, each in self.controllers.named().items()},
         }
 

@@ -22,18 +22,18 @@ class Timers:
     Parameters
     ----------
     alive
-        Says of (kind, number) whether the timer still matters.
+        Kind -> says of a number whether its timer still matters; those of other kinds always do.
 
-    >>> timers = Timers(lambda kind, number: True)
+    >>> timers = Timers({})
     >>> timers.after(0.0, 30.0, 1, 7); timers.at(10.0, 2, 8)
     >>> timers.next_due_s(), timers.pop(10.0), timers.pop(10.0)
     (10.0, (10.0, 2, 8), None)
     """
 
-    __slots__ = ("_alive", "_heap", "_lanes", "earliest_s")
+    __slots__ = ("_heap", "_lanes", "alive", "earliest_s")
 
-    def __init__(self, alive: Callable[[int, int], bool]) -> None:
-        self._alive = alive
+    def __init__(self, alive: dict[int, Callable[[int], bool]]) -> None:
+        self.alive = alive
         self._lanes: dict[tuple[int, float], deque[Timer]] = {}
         self._heap: list[Timer] = []
         self.earliest_s = inf
@@ -93,18 +93,21 @@ class Timers:
         self.earliest_s = -inf
 
     def _living(self, timers: Iterable[Timer]) -> list[Timer]:
-        return [timer for timer in timers if self._alive(timer[1], timer[2])]
+        alive = self.alive
+        return [timer for timer in timers if timer[1] not in alive or alive[timer[1]](timer[2])]
 
     def _first(self) -> Timer | None:
-        alive = self._alive
+        alive = self.alive
         first: Timer | None = None
-        for lane in self._lanes.values():
-            while lane and not alive(lane[0][1], lane[0][2]):
-                lane.popleft()
+        for (kind, _), lane in self._lanes.items():
+            if kind in alive:
+                matters = alive[kind]
+                while lane and not matters(lane[0][2]):
+                    lane.popleft()
             if lane and (first is None or lane[0] < first):
                 first = lane[0]
         heap = self._heap
-        while heap and not alive(heap[0][1], heap[0][2]):
+        while heap and heap[0][1] in alive and not alive[heap[0][1]](heap[0][2]):
             heappop(heap)
         if heap and (first is None or heap[0] < first):
             first = heap[0]

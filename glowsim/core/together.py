@@ -86,6 +86,7 @@ class Limiters(_Several):
             )
         super().__init__(sorted(parts, key=lambda one: hasattr(one, "to_ask")))
         self._admits = [one.admit for one in self._parts]
+        self._numbered = tuple(enumerate(self._admits))
         self._settles = [one.settle for one in self._parts]
         self._withdraws = [getattr(one, "withdraw", _settle_nothing(one)) for one in self._parts]
         self._sure = len(parts) - len(asking)
@@ -97,7 +98,7 @@ class Limiters(_Several):
 
     def admit(self, t_s: float, request: Request) -> float:
         """Return 0 to admit, the seconds after which all would, or `HOLD` to keep it waiting."""
-        for at, admit in enumerate(self._admits):
+        for at, admit in self._numbered:
             wait_s = admit(t_s, request)
             if wait_s != 0.0:
                 return self._refuse(t_s, request, at, wait_s)
@@ -160,7 +161,7 @@ class Breakers(_Several):
         super().__init__(parts)
         fails = any(getattr(one, "when_all_open", "wait") == "fail" for one in parts)
         self.when_all_open = "fail" if fails else "wait"
-        self._records = [one.record for one in self._parts]
+        self._records = tuple(enumerate(one.record for one in self._parts))
         self._gates: dict[int, list[tuple[int, float]]] = {}
         """Instance -> (cap, until_s) of every breaker; one that all leave open for good is absent."""
         for name in ("joined", "left", "ended"):
@@ -172,8 +173,13 @@ class Breakers(_Several):
 
     def record(self, t_s: float, instance: int, outcome: Outcome, duration_s: float) -> Gate | None:
         """Take in how an attempt ended, and after how long; return the new gate if it changed."""
-        gates = [record(t_s, instance, outcome, duration_s) for record in self._records]
-        return self._gate(instance, gates) if any(gates) else None
+        changed: dict[int, Gate] | None = None
+        for at, record in self._records:
+            gate = record(t_s, instance, outcome, duration_s)
+            if gate is not None:
+                changed = {} if changed is None else changed
+                changed[at] = gate
+        return None if changed is None else self._gate(instance, changed)
 
     def wake(self, t_s: float, instance: int) -> Gate | None:
         """Wake the breakers that are due; return the gate, which holds until the next one is due."""
@@ -186,10 +192,11 @@ class Breakers(_Several):
                 known[i] = (known[i][0], inf)
         return self._gate(
             instance,
-            [
-                part.wake(t_s, instance) if is_due else None
-                for part, is_due in zip(self._parts, due, strict=True)
-            ],
+            {
+                at: gate
+                for at, part in enumerate(self._parts)
+                if due[at] and (gate := part.wake(t_s, instance))
+            },
         )
 
     def forget(self, instance: int) -> None:
@@ -200,21 +207,22 @@ class Breakers(_Several):
 
     def _probed(self, t_s: float, instance: int, healthy: bool) -> Gate | None:
         outcome = Outcome.OK if healthy else Outcome.UNREACHABLE
-        gates = [
-            part.probed(t_s, instance, healthy)
-            if hasattr(part, "probed")
-            else part.record(t_s, instance, outcome, 0.0)
-            for part in self._parts
-        ]
-        return self._gate(instance, gates) if any(gates) else None
+        changed: dict[int, Gate] = {}
+        for at, part in enumerate(self._parts):
+            gate = (
+                part.probed(t_s, instance, healthy)
+                if hasattr(part, "probed")
+                else part.record(t_s, instance, outcome, 0.0)
+            )
+            if gate is not None:
+                changed[at] = gate
+        return self._gate(instance, changed) if changed else None
 
-    def _gate(self, instance: int, changed: Sequence[Gate | None]) -> Gate:
-        """Return the gate of all, after some have changed theirs."""
-        known = self._gates.get(instance) or [_OPEN_TO_ALL] * len(self._parts)
-        now = [
-            old if gate is None else (gate.cap, gate.until_s)
-            for old, gate in zip(known, changed, strict=True)
-        ]
+    def _gate(self, instance: int, changed: dict[int, Gate]) -> Gate:
+        """Return the gate of all, after those of some places have changed."""
+        now = list(self._gates.get(instance) or [_OPEN_TO_ALL] * len(self._parts))
+        for at, gate in changed.items():
+            now[at] = (gate.cap, gate.until_s)
         if now == [_OPEN_TO_ALL] * len(now):
             self._gates.pop(instance, None)
         else:

@@ -143,9 +143,9 @@ def _begin(pool: Pool) -> Callable[[float, Request, int, Plan], Open]:
 
     def begin(t_s: float, request: Request, variant: int, plan: Plan) -> Open:
         deadline_s = t_s + timeout_s
-        request_id = request[0]
-        if request[8] < deadline_s:
-            deadline_s = request[8]
+        request_id, latest_s = request[0], request[8]
+        if latest_s < deadline_s:
+            deadline_s = latest_s
             timers.at(deadline_s, TIMEOUT, request_id)
         else:
             if not lane and deadline_s < timers.earliest_s:  # behind others, it changes nothing
@@ -153,6 +153,7 @@ def _begin(pool: Pool) -> Callable[[float, Request, int, Plan], Open]:
             time_out((deadline_s, TIMEOUT, request_id))
         opened = opens[request_id] = Open()
         opened.request = request
+        opened.request_id = request_id
         opened.pool = pool
         opened.arrived_s = opened.since_s = opened.assigned_s = t_s
         opened.deadline_s = deadline_s
@@ -171,6 +172,7 @@ def _dispatch(pool: Pool) -> Callable[[float, Open, Reason, Out], None]:
     attempts, timers, discard = books.attempts, books.timers, eligible.discard
     pick = pool.controllers.balancer.pick
     first_token_timeout_s = pool.spec.first_token_timeout_s
+    hurries = first_token_timeout_s < inf
 
     def dispatch(t_s: float, opened: Open, reason: Reason, out: Out) -> None:
         request = opened.request
@@ -194,9 +196,9 @@ def _dispatch(pool: Pool) -> Callable[[float, Open, Reason, Out], None]:
         opened.attempts += 1
         opened.instance = instance
         opened.state = IN_FLIGHT
-        if request[7] and first_token_timeout_s < inf:
+        if hurries and request[7]:
             timers.after(t_s, first_token_timeout_s, FIRST_TOKEN, attempt)
-        out.append(_new(Dispatch, (attempt, request[0], instance.number, opened.plan, reason)))
+        out.append(_new(Dispatch, (attempt, opened.request_id, instance.number, opened.plan, reason)))
 
     return dispatch
 
@@ -212,8 +214,8 @@ def _finish(pool: Pool) -> Callable[[Finished, Open, Out], None]:
     put = None if chosen.cache is None else chosen.cache.put
     succeeded = None if chosen.retrier is None else chosen.retrier.succeeded
     told = None if chosen.splitter is None else chosen.splitter.finished
-    latencies = pool.watching.get("latency_s", ())
-    others = any(name != "latency_s" for name in pool.watching)
+    latencies, errors = pool.watching.get("latency_s"), pool.watching.get("error")
+    others = not pool.watching.keys() <= {"latency_s", "error"}
     escalate = getattr(chosen.planner, "escalate", None)
 
     def finish(event: Finished, opened: Open, out: Out) -> None:
@@ -235,9 +237,10 @@ def _finish(pool: Pool) -> Callable[[Finished, Open, Out], None]:
             eligible.add(instance)
         if moved is not None:
             moved(instance)
-        for hear in ended:
-            hear(t_s, instance, outcome, t_s - opened.since_s)
-        request = opened.request
+        if ended:
+            for hear in ended:
+                hear(t_s, instance, outcome, t_s - opened.since_s)
+        request, request_id = opened.request, opened.request_id
         if escalate is not None:
             if not opened.committed and t_s < opened.deadline_s:
                 plan = escalate(t_s, request, opened.plan, usage[4])
@@ -248,7 +251,7 @@ def _finish(pool: Pool) -> Callable[[Finished, Open, Out], None]:
         else:
             spare = 0
         opened.state = CLOSED
-        del opens[request[0]]
+        del opens[request_id]
         if settle is not None:
             settle(t_s, request, usage if opened.used is None else pool.used(opened, usage))
         kept, evicted = _NOT_KEPT
@@ -261,23 +264,31 @@ def _finish(pool: Pool) -> Callable[[Finished, Open, Out], None]:
         if opened.followers or request[13]:
             pool.answer_all(t_s, opened, attempt, kept, out)
         else:
-            out.append(_new(Answer, (request[0], attempt, _OWN, kept)))
+            out.append(_new(Answer, (request_id, attempt, _OWN, kept)))
         if kept:
             contents.keep(attempt)
-        for source in evicted:
-            contents.release(source, out)
+        if evicted:
+            for source in evicted:
+                contents.release(source, out)
         if spare:
             contents.release(spare, out)
         if succeeded is not None:
             succeeded(t_s, request)
-        if told is not None and stages is not None and opened.assigned_s is not None:
-            advance = told(t_s, opened.assigned_s, opened.variant, True)
-            if advance is not None:
-                stages.advance(t_s, advance, out)
+        if told is not None and stages is not None:
+            assigned_s = opened.assigned_s
+            if assigned_s is not None:
+                advance = told(t_s, assigned_s, opened.variant, True)
+                if advance is not None:
+                    stages.advance(t_s, advance, out)
         if latencies:
             latency_s = t_s - opened.arrived_s
             for observe in latencies:
                 alert = observe(t_s, latency_s)
+                if alert is not None:
+                    pool.alert(alert, out)
+        if errors:
+            for observe in errors:
+                alert = observe(t_s, 0.0)
                 if alert is not None:
                     pool.alert(alert, out)
         if others:

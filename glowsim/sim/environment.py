@@ -79,12 +79,11 @@ class Environment(simpy.Environment):
         if t_s < inf:
             heappush(queue, (t_s, _LAST, self._number(), self._reached, None))
         try:
-            while (
-                True
-            ):  # not `while queue`: Python 3.11 would never specialise a loop that jumps back that way
-                if not queue:
+            while True:  # not `while queue`: Python 3.11 never specialises a loop that jumps back that way
+                try:
+                    entry = pop(queue)
+                except IndexError:
                     return True
-                entry = pop(queue)
                 try:
                     self._now, _, _, function, argument = entry
                 except ValueError:  # an event of SimPy's own, one shorter

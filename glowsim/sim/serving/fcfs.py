@@ -52,7 +52,7 @@ class FcfsEngine:
         "_done",
         "_end_job",
         "_environment",
-        "_number",
+        "_numbers",
         "_queue",
         "_speed",
     )
@@ -60,7 +60,7 @@ class FcfsEngine:
     def __init__(self, environment: Environment, concurrency: int, done: Callable[[Any], None]) -> None:
         self._environment = environment
         self._queue: list[Any] = environment._queue
-        self._number = environment._number
+        self._numbers = environment._eid
         self._concurrency = concurrency
         self._done = done
         self._end_job = self._end
@@ -72,10 +72,9 @@ class FcfsEngine:
         """Give the job a server, or a place in the backlog."""
         if self._busy < self._concurrency:
             self._busy += 1
-            now_s, number = self._environment._now, self._number
-            job.begun_s = now_s
-            job.end_s = end_s = now_s + job.work_s / self._speed
-            heappush(self._queue, (end_s, NORMAL, number(), self._end_job, job))
+            now_s = job.begun_s = self._environment._now
+            end_s = job.end_s = now_s + job.work_s / self._speed
+            heappush(self._queue, (end_s, NORMAL, next(self._numbers), self._end_job, job))
         else:
             job.end_s = _WAITING
             self._backlog.append(job)
@@ -108,7 +107,7 @@ class FcfsEngine:
         for job in jobs:
             if job.end_s > now_s:
                 job.end_s = now_s + (job.end_s - now_s) * self._speed / speed
-                heappush(self._queue, (job.end_s, NORMAL, self._number(), self._end, job))
+                heappush(self._queue, (job.end_s, NORMAL, next(self._numbers), self._end, job))
         self._speed = speed
 
     def __len__(self) -> int:
