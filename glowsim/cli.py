@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from glowsim.commands import report, workload
+from glowsim.commands import importing, report, workload
 from glowsim.commands.options import DataOption, JsonOption
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ controllers = typer.Typer(help="What decides: the controllers that can be chosen
 app.add_typer(controllers, name="controllers")
 app.add_typer(workload.app, name="workload")
 app.add_typer(report.app, name="report")
+importing.add_to(app)
 
 BAD_INPUT = 2
 

@@ -14,7 +14,6 @@ from glowsim.scenario import load
 from glowsim.traces.log import LogError
 
 
-
 def ran(*arguments, code=0):
     done = CliRunner().invoke(app, [str(each) for each in arguments])
     if done.exception is not None and not isinstance(done.exception, SystemExit):
@@ -82,3 +81,41 @@ def test_claims_of_ones_own_that_agree_exit_with_0(tmp_path):
         "relations:\n  - {name: twice, left: 2 * a, right: b, why: it must}\n"
     )
     assert "2 consistent" in ran("report", "claims", path, "--out", tmp_path / "c")
+
+
+# --- import and backtest ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def spend(tmp_path) -> Path:
+    path = tmp_path / "spend.jsonl"
+    rows = [
+        {
+            "request_id": f"r{i}", "startTime": f"2026-03-02T{i // 60:02}:{i % 60:02}:00+00:00",
+            "completionStartTime": f"2026-03-02T{i // 60:02}:{i % 60:02}:00.{300 + i % 50}000+00:00",
+            "endTime": f"2026-03-02T{i // 60:02}:{i % 60:02}:0{2 + i % 3}.000000+00:00",
+            "prompt_tokens": 400 + 7 * (i % 31), "completion_tokens": 100 + i % 13,
+            "spend": 2.5e-6 * (400 + 7 * (i % 31)) + 1e-5 * (100 + i % 13), "model": "gpt-4o", "status": "success",
+        }
+        for i in range(480)
+    ]  # fmt: skip
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+    return path
+
+
+def test_a_log_becomes_a_scenario_that_loads_and_runs(spend, tmp_path):
+    out = tmp_path / "mine.yaml"
+    assert "1 agents, 1 models" in ran("import", spend, "-o", out)
+    said = ran("run", out, "--data", tmp_path, "--out", tmp_path / "run", "--replications", "2")
+    assert "launched ............. 480" in said
+    with pytest.raises(GlowsimError, match="exists"):
+        ran("import", spend, "-o", out)
+    with pytest.raises(GlowsimError, match="choose from replay"):
+        ran("import", spend, "-o", tmp_path / "b.yaml", "--how", "rply")
+
+
+def test_a_backtest_says_how_far_off_it_was(spend, tmp_path):
+    found = json.loads(ran("backtest", spend, "--out", tmp_path / "b", "--replications", "2", "--json"))
+    (cost,) = [line for line in found["lines"] if line["figure"] == "cost" and line["model"] == "all"]
+    assert cost["verdict"] == "within 1 %"
+    assert (tmp_path / "b" / "backtest.html").is_file()

@@ -227,11 +227,11 @@ def _call(task: Task, step: ModelCall, job: TaskJob, text_key: int, context: int
         )  # fmt: skip
         yield call
         job.calls += 1
-        job.tokens_in += call.tokens_in
-        job.tokens_cached += call.tokens_cached
-        job.tokens_out += call.written
         if call.outcome is Outcome.OK:
-            break
+            job.tokens_in += call.tokens_in
+            job.tokens_cached += call.tokens_cached
+            job.tokens_out += call.written
+            break  # a call that fails is not billed
         if call.outcome is Outcome.INVALID or tries == client.tries:
             job.outcome, job.retry_after_s = call.outcome, call.retry_after_s
             raise Failed
