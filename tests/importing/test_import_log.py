@@ -115,7 +115,7 @@ def test_what_was_refused_and_left_out_stands_at_the_top(logs, rows, tmp_path) -
     head = text[: text.index("title:")]
     assert "1 rows were refused, the first at line 5" in head
     assert "1 rows without tokens are left out" in head
-    assert "calls that failed" not in head, "they cost nothing, in the log and in a run"
+    assert "calls that failed cost" not in head, "they cost nothing, in the log and in a run"
 
 
 def test_a_model_that_never_answered_needs_no_price_and_is_said(logs, rows, tmp_path) -> None:
