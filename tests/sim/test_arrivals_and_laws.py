@@ -10,6 +10,7 @@ from scipy import stats
 
 from glowsim import build, results
 from glowsim.scenario import Scenario
+from glowsim.scenario.workload import WeeklyArrivals
 from glowsim.sim import laws
 from glowsim.sim.workload import arrivals
 
@@ -49,6 +50,41 @@ def test_the_rate_changes_where_it_is_said_to() -> None:
         count = ((times >= start) & (times < end)).sum()
         assert abs(count - expected) <= 4.5 * np.sqrt(expected)
     assert np.all(np.diff(times) >= 0)
+
+
+def test_a_week_has_its_hours_and_its_days_and_its_mean() -> None:
+    hours = [0.0] * 8 + [1.0] * 4 + [0.5] + [2.0] * 5 + [0.0] * 6
+    days = [1.0, 1.0, 1.0, 1.0, 0.5, 0.1, 0.1]
+    week, day, weeks = 7 * 86_400.0, 86_400.0, 4
+    times = moments(arrivals.piecewise(arrivals.weekly(0.1, hours, days, weeks * week), weeks * week))
+    total = 0.1 * weeks * week
+    assert abs(len(times) - total) <= 4.5 * np.sqrt(total)
+    for begun_s, weights in ((times % week // day, days), (times % day // 3600, hours)):
+        found = np.bincount(begun_s.astype(int), minlength=len(weights))
+        expected = total * np.array(weights) / sum(weights)
+        assert np.all(abs(found - expected) <= 4.5 * np.sqrt(expected))
+
+
+def test_a_week_that_is_cut_short_keeps_the_rates_of_its_days() -> None:
+    days = [1.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0]
+    steps = arrivals.weekly(1.0, [1.0] * 24, days, 86_400.0 + 1.0)
+    assert len(steps) == 25
+    assert {rate for _, rate in steps} == {1.4}, "five days do the work of seven"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"hours": [0] * 24}, "must not all be 0"),
+        ({"days": [1] * 6}, "at least 7"),
+        ({"mean": "0/d"}, "above 0"),
+    ],
+)
+def test_a_week_needs_all_its_hours_and_somebody_who_comes(change: dict[str, Any], said: str) -> None:
+    written = {"kind": "weekly", "mean": "9/d", "hours": [1] * 24, "days": [1] * 7}
+    assert WeeklyArrivals.model_validate(written).mean_per_s == 9 / 86_400
+    with pytest.raises(ValueError, match=said):
+        WeeklyArrivals.model_validate(written | change)
 
 
 def test_a_day_has_its_peak_at_its_hour_and_its_mean() -> None:
@@ -96,8 +132,8 @@ def test_users_do_not_all_arrive_at_once() -> None:
 @pytest.mark.parametrize(
     "law",
     [
-        laws.Constant(3.0), laws.Exponential(2.0), laws.LogNormal(5.0, 1.2), laws.Gamma(2.0, 0.7), laws.Uniform(1.0, 4.0),
-        laws.Quantiles((0.0, 0.3, 0.9, 1.0), (1.0, 1.0, 7.0, 30.0)), laws.Clipped(laws.Exponential(2.0), 1.0, 3.0),
+        laws.Constant(3.0), laws.Exponential(2.0), laws.LogNormal(5.0, 1.2), laws.Gamma(2.0, 0.7),
+        laws.Uniform(1.0, 4.0), laws.Quantiles((0.0, 0.3, 0.9, 1.0), (1.0, 1.0, 7.0, 30.0)), laws.Clipped(laws.Exponential(2.0), 1.0, 3.0),
     ],
     ids=lambda law: type(law).__name__,
 )  # fmt: skip

@@ -96,10 +96,10 @@ class BatchEngine(Sharing):
     """
 
     __slots__ = (
-        "_admitted", "_arrivals", "_asked", "_b1", "_b4", "_budget", "_busy_s", "_cancelled", "_done",
-        "_ended", "_environment", "_first_token", "_idle", "_inside", "_invalid_now", "_invalids",
-        "_max_seqs", "_most", "_number", "_preemptions", "_priority", "_queue", "_spec", "_steps", "_streams",
-        "_t", "_telling", "_tokens_hit", "_tokens_prefilled", "_unseen", "_wake_s",
+        "_admitted", "_arrivals", "_asked", "_b1", "_b4", "_begun_s", "_budget", "_busy_s", "_caching",
+        "_cancelled", "_done", "_environment", "_first_token", "_idle", "_inside", "_invalid_now", "_invalids",
+        "_max_seqs", "_most", "_number", "_preemptions", "_priority", "_queue", "_room", "_spec", "_streams",
+        "_t", "_telling", "_tokens_prefilled", "_told", "_unseen", "_voids", "_wake_s",
     )  # fmt: skip
 
     def __init__(self, environment: Environment, spec: BatchSpec, done: Told, first_token: Told) -> None:
@@ -115,11 +115,17 @@ class BatchEngine(Sharing):
         self._budget = spec.max_num_batched_tokens
         self._most = spec.long_prefill_threshold or spec.max_num_batched_tokens
         self._priority = spec.priority_order
+        self._caching = spec.prefix_caching
+        self._room = spec.kv_blocks - spec.watermark_blocks
         self._t = environment.now
         """The last boundary decided up to; what happens there comes next."""
-        self._ended = True
-        """Whether the step that ends there has been told of."""
+        self._told = 0
+        """The step whose end was told of last."""
         self._idle = True
+        self._begun_s = self._t
+        """Since when it is busy, as far as ``_busy_s`` does not know of it."""
+        self._voids = 0
+        """Ends in the heap that are void."""
         self._telling = False
         self._wake_s = inf
         self._unseen: deque[Seat] = deque()
@@ -130,7 +136,7 @@ class BatchEngine(Sharing):
         self._asked = 0
         """The same of all inside."""
         self._inside = self._invalids = self._arrivals = self._admitted = 0
-        self._steps = self._preemptions = self._tokens_prefilled = self._tokens_hit = 0
+        self._preemptions = self._tokens_prefilled = 0
         self._busy_s = 0.0
 
     def __len__(self) -> int:
@@ -147,21 +153,23 @@ class BatchEngine(Sharing):
         """
         tokens_in, tokens_out, block_tokens = call.tokens_in, call.tokens_out, self._block_tokens
         heads = 0
+        has_text = self._caching and call.own_key != 0
         if tokens_in < 1 or tokens_out < 1 or call.shared_tokens or call.blocks:
             check_call(call, block_tokens)
-            if self._spec.prefix_caching:
+            if self._caching:
                 heads = (tokens_in if call.blocks else call.shared_tokens) // block_tokens
+                has_text = has_text or heads > 0
         now_s = self._environment._now
         self._inside += 1
         self._arrivals = arrival = self._arrivals + 1
-        peak = -(-(tokens_in + tokens_out - 1) // block_tokens)
-        call.state = seat = Seat(call, arrival, now_s, peak, heads)
+        peak = (tokens_in + tokens_out + block_tokens - 2) // block_tokens
+        call.state = seat = Seat(call, arrival, now_s, peak, heads, has_text)
         self._unseen.append(seat)
         self._asked = asked = self._asked + peak
         if self._idle:
             self._idle = False
-            self._t = now_s
-        if peak > self._kv_blocks - self._spec.watermark_blocks:
+            self._t = self._begun_s = now_s
+        if peak > self._room:
             self._invalids += 1
             if not self._telling:
                 self._catch_up_and_plan(now_s)
@@ -170,8 +178,7 @@ class BatchEngine(Sharing):
         if asked <= self._kv_blocks or (self._blocked and not self._may_admit()):
             earliest_s += self._b0 * self._scale * (1 if call.stream else tokens_out)
         if earliest_s < self._wake_s and not self._telling:
-            self._wake_s = earliest_s
-            heappush(self._queue, (earliest_s, _AFTER_OTHERS, self._number(), self._woken, earliest_s))
+            self._plan(earliest_s)
 
     def cancel(self, call: Call) -> None:
         """Drop a call; its step is finished and its blocks are freed at the next boundary.
@@ -198,8 +205,9 @@ class BatchEngine(Sharing):
         elif seat.phase != OUT:
             if seat.phase == DECODE:
                 written = self._s + seat.base - seat.tokens_in + 1
-                if not self._ended:
+                if self._told < self._s:
                     written -= 1  # the step in progress would have written it
+                self._voids += 1
                 seat.generated = written
                 if not written:
                     call.first_token_s = -1.0
@@ -235,16 +243,17 @@ class BatchEngine(Sharing):
             self._cut(now_s)
             self._catch_up_and_plan(now_s)
         waiting = len(self._waiting) + len(self._unseen)
-        used = self._kv_blocks - self._store.free + self._grown()
+        used = self._kv_blocks - self._store.free + self._decoding()
         return Look(
-            len(self._running), waiting, used, self._steps, self._preemptions, self._tokens_prefilled,
-            self._tokens_hit, self._busy_s,
+            len(self._running), waiting, used, self._s, self._preemptions, self._tokens_prefilled,
+            self._tokens_hit, self._busy_s + (self._t - self._begun_s),
         )  # fmt: skip
 
     def _woken(self, wake_s: float) -> None:
         if wake_s == self._wake_s:
-            self._wake_s = inf
-            self._plan(self._catch_up(wake_s, late=True))
+            self._wake_s = wake_s = self._catch_up(wake_s, late=True)
+            if wake_s < inf:
+                heappush(self._queue, (wake_s, _AFTER_OTHERS, self._number(), self._woken, wake_s))
 
     def _plan(self, wake_s: float) -> None:
         if wake_s < self._wake_s:
@@ -259,47 +268,55 @@ class BatchEngine(Sharing):
 
         Return a moment at or before the next callback.
         """
-        heap, unseen, waiting = self._heap, self._unseen, self._waiting
+        heap, unseen, waiting, queue = self._heap, self._unseen, self._waiting, self._queue
         while True:
             if self._invalid_now:
                 self._tell_invalid()
-                if self._queue and self._queue[0][0] == now_s:
+                if queue and queue[0][0] == now_s:
                     return now_s
+            if self._voids:
+                self._drop_voids()
             t_s, s = self._t, self._s
-            while heap and heap[0][2].finish != heap[0][0]:
-                heappop(heap)
-            if (heap and heap[0][0] == s) or self._streams:
+            if heap[0][0] == s or self._streams:
                 if t_s > now_s or not late:
                     return t_s
-                self._t = now_s  # what was foreseen may differ from what came by rounding
+                self._t = t_s = now_s  # what was foreseen may differ from what came by rounding
                 self._tell()
-                if self._queue and self._queue[0][0] == now_s:
+                if queue and queue[0][0] == now_s:
                     return now_s  # what else happens now is seen by the step that begins now
-                continue
-            if t_s > now_s or (t_s == now_s and not late):
+            elif t_s > now_s or (t_s == now_s and not late):
                 return self._earliest()
             if self._cancelled:
                 for seat in self._cancelled:
                     self._leave(seat)
                 self._blocked = False
                 self._cancelled.clear()
-            while unseen and unseen[0].t_s <= t_s:
-                if self._priority:
-                    insort(waiting, unseen.popleft())
-                    self._blocked = False
-                else:
-                    waiting.append(unseen.popleft())
+            if unseen and unseen[0].t_s <= t_s:
+                if not (
+                    waiting
+                    or self._prefills
+                    or self._eager
+                    or self._priority
+                    or self._peaks > self._kv_blocks
+                ):
+                    self._step_of_arrivals()
+                    continue
+                self._see()
             if (waiting and not self._blocked) or self._prefills:
                 if not (self._prefills and self._run_of_chunks(now_s)):
                     self._step()
                 continue
             n = self._n
             if not n:
+                self._busy_s += t_s - self._begun_s
                 if unseen:
-                    self._t = unseen[0].t_s
+                    self._t = self._begun_s = unseen[0].t_s
                     continue
+                self._begun_s = t_s
                 self._idle = True
                 return inf
+            if self._voids:
+                self._drop_voids()
             if self._eager or self._peaks > self._kv_blocks:
                 k, first_s, half_s = self._jump()
             else:  # as `_jump` does; every call comes here
@@ -318,7 +335,16 @@ class BatchEngine(Sharing):
                     return end_s
             elif end_s > now_s:
                 return end_s
-            self._take(k, end_s)
+            self._t, self._s = end_s, s + k
+            if self._eager:
+                self._name_written()
+
+    def _drop_voids(self) -> None:
+        """Take void ends off the heap, so that the first one is one."""
+        heap = self._heap
+        while heap[0][2].finish != heap[0][0]:
+            heappop(heap)
+            self._voids -= 1
 
     def _cut(self, now_s: float) -> None:
         """Take the jump in progress up to the next boundary and no further."""
@@ -338,8 +364,8 @@ class BatchEngine(Sharing):
             return t_s  # who is admitted may drive others out, so that the rest goes faster
         earliest_s = inf
         step_s = self._b0 * self._scale
-        if self._heap:
-            n = self._n
+        n = self._n
+        if n:
             first_s = (self._b0 + self._b2 * n + self._b3 * (n * s + self._base_sum)) * self._scale
             half_s = self._b3 * n * self._scale * 0.5
             k = self._heap[0][0] - s
@@ -356,7 +382,7 @@ class BatchEngine(Sharing):
                         left = 1
                     if t_s + step_s * left < earliest_s:
                         earliest_s = t_s + step_s * left
-        elif not self._heap:
+        elif not n:
             return t_s
         return earliest_s
 
@@ -366,11 +392,8 @@ class BatchEngine(Sharing):
 
     def _take(self, k: int, end_s: float) -> None:
         """Take so many decode steps."""
-        self._busy_s += end_s - self._t
         self._t = end_s
         self._s += k
-        self._steps += k
-        self._ended = False
         if self._eager:
             self._name_written()
 
@@ -382,8 +405,7 @@ class BatchEngine(Sharing):
         left = self._budget - n
         chunk = min(left, self._most)
         steps = (seat.tokens_in + seat.generated - seat.computed - 1) // chunk
-        if self._heap:
-            steps = min(steps, self._heap[0][0] - s)
+        steps = min(steps, self._heap[0][0] - s)
         if steps < 2 or seat is not next(reversed(self._running)):
             return False
         if chunk < left and len(self._running) < self._max_seqs:
@@ -420,7 +442,7 @@ class BatchEngine(Sharing):
                 wanted += -(-(seat.computed + chunk) // block_tokens) - seat.blocks
                 scheduled.append((seat, chunk))
         if self._peaks > self._kv_blocks:
-            enough = wanted + self._bins[block_tokens - 1 - s % block_tokens] <= store.free - self._grown()
+            enough = wanted + self._bins[-s % block_tokens] <= store.free - self._decoding()
         context = n * s + self._base_sum
         preempted = False
         if enough:
@@ -435,7 +457,7 @@ class BatchEngine(Sharing):
         self._s = s + 1
         if self._eager:
             self._name_written()
-        if self._spec.prefix_caching:
+        if self._caching:
             for seat, chunk in scheduled:
                 self._name(seat, (seat.computed + chunk) // block_tokens)
         if self._waiting and not preempted and budget:
@@ -443,8 +465,15 @@ class BatchEngine(Sharing):
         if not n and not scheduled:
             self._s = s  # only calls that can never be served
             return
-        prefilled = 0
-        attention = 0.0
+        left_out = not enough or len(scheduled) < len(self._prefills)
+        self._go(n, context, 0, 0.0, scheduled)
+        if left_out:
+            self._prefills = [seat for seat in self._running if seat.phase == PREFILL]
+
+    def _go(
+        self, n: int, context: int, prefilled: int, attention: float, scheduled: list[tuple[Seat, int]]
+    ) -> None:
+        """Let the time of a step pass and have what it computes computed."""
         for seat, chunk in scheduled:
             computed = seat.computed
             context += computed
@@ -457,10 +486,7 @@ class BatchEngine(Sharing):
             self._b0 + self._b1 * prefilled + self._b2 * n + self._b3 * context + self._b4 * attention
         ) * self._scale
         self._t += took_s
-        self._busy_s += took_s
-        self._steps += 1
         self._tokens_prefilled += prefilled
-        self._ended = False
         if scheduled:
             prefills = []
             for seat, chunk in scheduled:
@@ -469,9 +495,91 @@ class BatchEngine(Sharing):
                     self._decode(seat)
                 else:
                     prefills.append(seat)
-            if not enough or len(scheduled) < len(self._prefills):
-                prefills = [seat for seat in self._running if seat.phase == PREFILL]
             self._prefills = prefills
+
+    def _see(self) -> None:
+        """Let the calls that came up to this boundary wait."""
+        unseen, waiting = self._unseen, self._waiting
+        while unseen and unseen[0].t_s <= self._t:
+            if self._priority:
+                insort(waiting, unseen.popleft())
+                self._blocked = False
+            else:
+                waiting.append(unseen.popleft())
+
+    def _step_of_arrivals(self) -> None:
+        """Take a step in which nobody but calls that just came can be admitted, and everybody else decodes.
+
+        Those that fit as a whole, whatever becomes of them, are admitted here; from the first other on it goes
+        as usual.
+        """
+        unseen, running, heap, bins = self._unseen, self._running, self._heap, self._bins
+        block_tokens, max_seqs, most, room = self._block_tokens, self._max_seqs, self._most, self._room
+        t_s, n, base_sum, peaks, order = self._t, self._n, self._base_sum, self._peaks, self._admitted
+        context = n * self._s + base_sum
+        self._s = s = self._s + 1
+        decodes, left = n, self._budget - n
+        prefilled = 0
+        attention = 0.0
+        begun = []
+        while unseen and unseen[0].t_s <= t_s:
+            seat = unseen[0]
+            chunk = tokens_in = seat.tokens_in
+            if n >= max_seqs or peaks + seat.peak > room:
+                break
+            computed = 0
+            if seat.has_text:
+                computed = self._sit_at_texts(seat, left if left < most else most, peaks)
+                if computed < 0:
+                    break
+                chunk -= computed
+                context += computed
+            elif chunk > left or chunk > most:
+                break
+            if chunk > 1:
+                prefilled += chunk
+                attention += chunk * (computed + chunk / 2)
+            else:
+                decodes += 1
+            unseen.popleft()
+            left -= chunk
+            running[seat] = None
+            seat.order = order = order + 1
+            seat.phase = DECODE
+            seat.base = base = tokens_in - s
+            seat.finish = finish = s + seat.tokens_out - 1
+            heappush(heap, (finish, order, seat))
+            n += 1
+            peaks += seat.peak
+            base_sum += base
+            bins[base % block_tokens] += 1
+            begun.append(seat)
+        self._n, self._base_sum, self._peaks, self._admitted = n, base_sum, peaks, order
+        scheduled: list[tuple[Seat, int]] = []
+        if unseen and unseen[0].t_s <= t_s:
+            self._see()
+            if left:
+                self._admit(left, scheduled)
+            if not decodes and not prefilled and not scheduled:
+                self._s = s - 1  # only calls that can never be served
+                return
+        if scheduled:
+            self._go(decodes, context, prefilled, attention, scheduled)
+        else:
+            self._t += (
+                self._b0
+                + self._b1 * prefilled
+                + self._b2 * decodes
+                + self._b3 * context
+                + self._b4 * attention
+            ) * self._scale
+            self._tokens_prefilled += prefilled
+        t_s = self._t
+        for seat in begun:
+            call = seat.call
+            call.first_token_s = t_s
+            if call.stream:
+                self._streams.append(seat)
 
     def _walk(self) -> tuple[list[tuple[Seat, int]], int, bool]:
         """Go through those running one by one, since blocks do not last for all.
@@ -479,7 +587,7 @@ class BatchEngine(Sharing):
         Return the prefills scheduled, the budget left and whether one was preempted.
         """
         s, block_tokens, store = self._s, self._block_tokens, self._store
-        free = store.free - self._grown()
+        free = store.free - self._decoding()
         budget = self._budget
         given: dict[Seat, tuple[int, int]] = {}
         preempted = False
@@ -516,16 +624,19 @@ class BatchEngine(Sharing):
 
         ``fresh`` are those that it has been given in this step.
         """
-        before = self._store.free - self._grown()
+        before = self._store.free - self._decoding()
         decodes = seat.phase == DECODE
         full = (self._s + seat.base if decodes else seat.computed) // self._block_tokens
-        if self._spec.prefix_caching and seat.own is None and full > seat.head_blocks:
+        if self._caching and seat.own is None and full > seat.head_blocks:
             seat.own = own = Text(None)  # nobody else finds it
             own.users = 1
             own.writer = seat if decodes else None
-            seat.own_upto = full - seat.head_blocks
-            seat.named = full
-            self._store.extend(own, 0, seat.own_upto)
+            if not decodes:
+                seat.own_upto = full - seat.head_blocks
+                seat.named = full
+                self._store.extend(own, 0, seat.own_upto)
+        if decodes:
+            self._voids += 1
         self._leave(seat, fresh if decodes else 0)
         seat.phase = WAITING
         if self._priority:
@@ -534,13 +645,12 @@ class BatchEngine(Sharing):
             self._waiting.appendleft(seat)
         self._blocked = False
         self._preemptions += 1
-        return self._store.free - self._grown() - before + (fresh if decodes else 0)
+        return self._store.free - self._decoding() - before + (fresh if decodes else 0)
 
     def _admit(self, budget: int, scheduled: list[tuple[Seat, int]]) -> None:
         """Admit from the head of those waiting while tokens, places and blocks last."""
         waiting, running, store, block_tokens = self._waiting, self._running, self._store, self._block_tokens
-        room = self._kv_blocks - self._spec.watermark_blocks
-        caching = self._spec.prefix_caching
+        room, caching = self._room, self._caching
         while waiting and budget:
             if len(running) >= self._max_seqs:
                 self._blocked = True
@@ -566,7 +676,7 @@ class BatchEngine(Sharing):
                 if own_upto:
                     own = self._own(seat)
                     fresh -= min(own_upto, own.top)
-                if fresh > store.free - self._grown() - self._spec.watermark_blocks:
+                if fresh > store.free - self._decoding() - self._spec.watermark_blocks:
                     self._blocked = True
                     return
             waiting.popleft()
@@ -602,12 +712,10 @@ class BatchEngine(Sharing):
                 self._streams.append(seat)
         seat.phase = DECODE
         seat.base = base = seat.computed - self._s
-        whole, rest = divmod(base + self._block_tokens - 1, self._block_tokens)
         self._n += 1
         self._base_sum += base
-        self._quotients += whole
-        self._bins[rest] += 1
-        self._booked += seat.blocks
+        self._bins[base % self._block_tokens] += 1
+        self._store.free += seat.blocks
         if not seat.cancelled:
             seat.finish = finish = seat.tokens_in + seat.tokens_out - 1 - base
             heappush(self._heap, (finish, seat.order, seat))
@@ -617,41 +725,64 @@ class BatchEngine(Sharing):
                 insort(self._eager, seat, key=lambda each: each.order)
             else:
                 own.writer = seat
+                own.held.clear()
 
     def _drop_waiting(self, seat: Seat) -> None:
         (self._waiting if seat in self._waiting else self._unseen).remove(seat)
         self._blocked = False
-        if seat.peak > self._kv_blocks - self._spec.watermark_blocks:
+        if seat.peak > self._room:
             self._invalids -= 1
 
     def _tell(self) -> None:
         """Tell of everything that happens at this boundary, in order of running."""
-        s, heap = self._s, self._heap
-        told: list[tuple[int, int, Seat]] = []
-        while heap and heap[0][0] == s:
-            _, order, seat = heappop(heap)
-            if seat.finish == s:
-                self._leave(seat)
-                seat.phase = OUT
-                seat.call.written = seat.tokens_out
-                self._asked -= seat.peak
-                self._blocked = False
-                told.append((order, 1, seat))
-        self._ended = self._telling = True
-        if self._streams:
-            told = sorted([(seat.order, 0, seat) for seat in self._streams] + told)
-            self._streams = []
-        for _, is_end, seat in told:
-            if seat.cancelled:
+        s, heap, running, bins, store = self._s, self._heap, self._running, self._bins, self._store
+        ended = []
+        while heap[0][0] == s:
+            seat = heappop(heap)[2]
+            if seat.finish != s:
+                self._voids -= 1
                 continue
-            call = seat.call
-            if is_end:
-                call.state = None
-                self._inside -= 1
-                self._done(call)
+            own = seat.own
+            if own.writer is seat if own is not None else not seat.holds:
+                base = seat.base
+                del running[seat]
+                self._n -= 1
+                self._base_sum -= base
+                self._peaks -= seat.peak
+                bins[base % self._block_tokens] -= 1
+                if own is not None:
+                    self._leave_own(seat, own)
+                elif store.mixed:
+                    store.turn(-(-(s + base) // self._block_tokens))
             else:
-                self._first_token(call)
+                self._leave(seat)
+            seat.phase = OUT
+            self._asked -= seat.peak
+            ended.append(seat)
+        self._told = s
+        self._telling = True
+        if ended:
+            self._blocked = False
+        if self._streams:
+            first = [(seat.order, 0, seat) for seat in self._streams]
+            self._streams.clear()
+            for _, is_end, seat in sorted(first + [(seat.order, 1, seat) for seat in ended]):
+                if is_end:
+                    self._tell_end(seat)
+                elif not seat.cancelled:
+                    self._first_token(seat.call)
+        else:
+            for seat in ended:
+                self._tell_end(seat)
         self._telling = False
+
+    def _tell_end(self, seat: Seat) -> None:
+        call = seat.call
+        call.written = seat.tokens_out
+        if not seat.cancelled:
+            call.state = None
+            self._inside -= 1
+            self._done(call)
 
     def _tell_invalid(self) -> None:
         """Tell of calls whose turn has come, but which the cache can never hold."""

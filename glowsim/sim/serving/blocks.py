@@ -16,6 +16,8 @@ from collections.abc import Hashable, Iterable, Sequence
 
 __all__ = ["BlockStore", "Text", "prefix_hits"]
 
+_ENTRIES = 64
+
 
 class Text:
     """A text of which the cache holds the beginning, in blocks.
@@ -32,10 +34,10 @@ class Text:
         self.held: dict[int, int] = {}
         """Length of a beginning -> how many references there are to just that."""
         self.runs: list[list[int]] = []
-        """Unreferenced runs, the deepest first: [their place in the text from, to]."""
+        """Unreferenced runs, the deepest first: [their place in the text from, to, blocks queued before them]."""
         self.users = 0
         self.writer: object = None
-        """The call that extends it and has not said so yet."""
+        """The only call at it, which extends it and has not said so yet; ``held`` knows nothing of it."""
 
 
 class BlockStore:
@@ -59,15 +61,22 @@ class BlockStore:
     2
     """
 
-    __slots__ = ("_queue", "free", "queued", "texts")
+    __slots__ = ("_most", "_queue", "blocks", "came", "free", "mixed", "queued", "texts")
 
     def __init__(self, blocks: int) -> None:
+        self.blocks = blocks
         self.free = blocks
-        """Blocks without a reference."""
+        """Blocks without a reference, and those that the user of the store counts itself."""
         self.queued = blocks
         """Blocks in the queue: those and the ones allocated since it was last settled."""
+        self.came = blocks
+        """Blocks that have ever come into the queue."""
+        self.mixed = False
+        """Whether some text has ever been in the queue; before, its order is all the same."""
         self.texts: dict[Hashable, Text] = {}
         self._queue: deque[tuple[Text | None, list[int]]] = deque([(None, [0, blocks])])
+        self._most = _ENTRIES
+        """Entries of the queue at which it is worth settling: runs that are held again leave empty ones."""
 
     def text(self, key: Hashable) -> Text:
         """Return the text with this key, a new one if it is not known."""
@@ -79,7 +88,12 @@ class BlockStore:
     def give_back(self, blocks: int) -> None:
         """Put blocks that hold nothing to be found again at the end of the queue."""
         self.free += blocks
+        self.turn(blocks)
+
+    def turn(self, blocks: int) -> None:
+        """Put blocks that counted as free all the while, and hold nothing to be found, at the end of the queue."""
         self.queued += blocks
+        self.came += blocks
         queue = self._queue
         if queue and queue[-1][0] is None:
             queue[-1][1][1] += blocks
@@ -127,12 +141,37 @@ class BlockStore:
         del held[upto]
         if upto == text.top:
             top = max(held) if held else 0
-            run = [top, upto]
-            text.runs.append(run)
-            self._queue.append((text, run))
-            text.top = top
             self.free += upto - top
-            self.queued += upto - top
+            self.let_go(text, top)
+
+    def let_go(self, text: Text, top: int) -> None:
+        """Put all of a text from ``top`` on, which counts as free, at the end of the queue."""
+        size = text.top - top
+        run = [top, text.top, self.came]
+        text.runs.append(run)
+        self._queue.append((text, run))
+        self.mixed = True
+        self.came += size
+        self.queued += size
+        text.top = top
+
+    def take(self, text: Text, used: int) -> bool:
+        """Let an only user have all of an unheld text, to go on counting as free; return whether it is all there.
+
+        At most ``used`` blocks are in use, so the queue holds at least all the others: a run with no more than
+        these from its beginning to the queue's end is whole. What cannot be told so quickly is no.
+        """
+        runs = text.runs
+        if len(runs) != 1 or len(self._queue) >= self._most:
+            return False
+        run = runs[0]
+        end = run[1]
+        if self.came - run[2] > self.blocks - used:
+            return False
+        runs.clear()
+        run[0] = text.top = end
+        self.queued -= end
+        return True
 
     def settle(self, pending: int) -> None:
         """Evict what has been allocated since the last time, and ``pending`` blocks more that are in no count."""
@@ -146,7 +185,7 @@ class BlockStore:
                 run[1] -= due
                 if text is not None:
                     text.end = run[1]
-                return
+                break
             queue.popleft()
             due -= size
             if text is not None and size:
@@ -154,6 +193,7 @@ class BlockStore:
                 text.runs.pop(0)
                 if not text.end and not text.users:
                     self.texts.pop(text.key, None)
+        self._most = 2 * len(queue) + _ENTRIES
 
 
 def prefix_hits(prompts: Iterable[Sequence[int]], blocks: int | None = None) -> list[int]:

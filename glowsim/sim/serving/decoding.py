@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from collections import deque
 from math import ceil, sqrt
+from operator import mul
 
 from glowsim.sim.serving.blocks import BlockStore
+from glowsim.sim.serving.call import Call
 from glowsim.sim.serving.seats import Seat
 from glowsim.sim.serving.steps import BatchSpec
 
-__all__ = ["Decoding", "steps_until"]
+__all__ = ["NEVER", "Decoding", "steps_until"]
+
+NEVER = 1 << 62
+"""A step that does not come: the end of nobody, so that there always is a first one in the heap."""
+_NOBODY = Seat(Call(0, 1, 1), 0, 0.0, 0, 0, False)
+_NOBODY.finish = NEVER
 
 
 class Decoding:
@@ -25,8 +32,8 @@ class Decoding:
     """
 
     __slots__ = (
-        "_b0", "_b2", "_b3", "_base_sum", "_bins", "_block_tokens", "_booked", "_eager", "_heap",
-        "_kv_blocks", "_n", "_peaks", "_quotients", "_s", "_scale", "_store", "_waiting",
+        "_b0", "_b2", "_b3", "_base_sum", "_bins", "_block_tokens", "_eager", "_heap", "_kv_blocks", "_n",
+        "_pads", "_peaks", "_s", "_scale", "_store", "_waiting",
     )  # fmt: skip
 
     def __init__(self, spec: BatchSpec) -> None:
@@ -40,13 +47,17 @@ class Decoding:
         self._waiting: deque[Seat] = deque()
         self._eager: list[Seat] = []
         """Calls that decode a text which somebody else holds or computes: named block by block."""
-        self._heap: list[tuple[int, int, Seat]] = []
+        self._heap: list[tuple[int, int, Seat]] = [(NEVER, 0, _NOBODY)]
         """Ends: (step counter, order of admission, call); void where the call's ``finish`` is another."""
         self._n = 0
-        """Calls that decode, and of these: the sum of bases, and of (base + block_tokens - 1) in whole blocks,
-        the histogram of its rest, and the sum of blocks held at the beginning."""
-        self._base_sum = self._quotients = self._booked = 0
+        """Calls that decode, and of these: the sum of bases, and how many have each rest of base / block_tokens."""
+        self._base_sum = 0
         self._bins = [0] * spec.block_tokens
+        self._pads = [
+            tuple(-(s + rest) % spec.block_tokens for rest in range(spec.block_tokens))
+            for s in range(spec.block_tokens)
+        ]
+        """At each rest of the step counter: tokens that the last block still has room for, of each rest of base."""
         self._peaks = 0
         """Blocks that those running hold at most, each at its end, nothing shared."""
 
@@ -56,7 +67,7 @@ class Decoding:
         scale = self._scale
         first_s = (self._b0 + self._b2 * n + self._b3 * (n * s + self._base_sum)) * scale
         half_s = self._b3 * n * scale * 0.5
-        k = self._heap[0][0] - s if self._heap else 1
+        k = self._heap[0][0] - s if n else 1
         if self._eager:
             # A step that gives a block back may admit one of those waiting: it is taken by itself.
             alone = 1 if self._waiting else 0
@@ -69,12 +80,12 @@ class Decoding:
     def _steps_with_room(self, most: int) -> int:
         """Return how many steps the free blocks last for, at most so many."""
         n, block_tokens, bins = self._n, self._block_tokens, self._bins
-        free = self._store.free - self._grown()
+        free = self._store.free - self._decoding()
         if free >= n * (-(-most // block_tokens)):
             return most
         rounds, free = divmod(free, n)
         k = rounds * block_tokens
-        place = block_tokens - 1 - self._s % block_tokens
+        place = -self._s % block_tokens
         while k < most and bins[place] <= free:
             free -= bins[place]
             k += 1
@@ -83,11 +94,11 @@ class Decoding:
                 place += block_tokens
         return min(k, most)
 
-    def _grown(self) -> int:
-        """Return the blocks that calls have taken since they began to decode."""
-        whole, rest = divmod(self._s, self._block_tokens)
-        blocks = self._n * whole + self._quotients - self._booked
-        return blocks + sum(self._bins[self._block_tokens - rest :]) if rest else blocks
+    def _decoding(self) -> int:
+        """Return the blocks of calls that decode, shared ones counted for each: in the store they count as free."""
+        pads = self._pads[self._s % self._block_tokens]
+        padded: int = sum(map(mul, self._bins, pads))
+        return (self._n * self._s + self._base_sum + padded) // self._block_tokens
 
 
 def steps_until(wait_s: float, t_s: float, target_s: float, first_s: float, half_s: float) -> int:

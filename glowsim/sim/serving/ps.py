@@ -99,7 +99,7 @@ class PsEngine:
     __slots__ = (
         "_aim_s", "_b0_s", "_b1_s", "_b2_s", "_b3_s", "_b4_s", "_context", "_decoding", "_done", "_due_s",
         "_ends", "_environment", "_first_token", "_inside", "_last_s", "_left", "_most_calls", "_most_context",
-        "_most_tokens", "_prefills", "_spec", "_speed", "_streams", "_unread", "_v", "_waiting",
+        "_most_tokens", "_prefills", "_spec", "_speed", "_streams", "_unread", "_untold", "_v", "_waiting",
     )  # fmt: skip
 
     def __init__(self, environment: Environment, spec: BatchSpec, done: Told, first_token: Told) -> None:
@@ -131,6 +131,8 @@ class PsEngine:
         self._streams: deque[tuple[int, Call]] = deque()
         """(step of the first token, call) of those that stream and do not yet, in order."""
         self._waiting: deque[Call] = deque()
+        self._untold: dict[int, Call] = {}
+        """Those that have ended at this moment, until it is told."""
         self._speed = 1.0
         self._aim_s = inf
         """When the next step ends that matters."""
@@ -148,6 +150,8 @@ class PsEngine:
 
     def cancel(self, call: Call) -> None:
         """Drop a call; ``written`` is set."""
+        if self._untold.pop(call.number, None) is not None:
+            return  # it ended at this very moment, and another's end came first
         self._advance()
         if call.state is None:
             self._waiting.remove(call)
@@ -178,7 +182,8 @@ class PsEngine:
                 if not self._spec.fits(call):
                     waiting.popleft()
                     call.outcome = Outcome.INVALID
-                    self._environment.call_at(self._last_s, self._done, call)
+                    self._untold[call.number] = call
+                    self._environment.call_at(self._last_s, self._tell, call)
                     continue
                 if self._inside and self._context + self._unread + tokens_in > self._most_context:
                     return
@@ -344,6 +349,7 @@ class PsEngine:
             if call.state is not None:
                 self._leave(call)
                 call.written = call.tokens_out
+                self._untold[call.number] = call
                 ended.append(call)
         if self._waiting:
             self._admit()
@@ -351,4 +357,8 @@ class PsEngine:
         for call in streaming:
             self._first_token(call)
         for call in ended:
+            self._tell(call)
+
+    def _tell(self, call: Call) -> None:
+        if self._untold.pop(call.number, None) is not None:
             self._done(call)

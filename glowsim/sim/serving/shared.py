@@ -51,7 +51,7 @@ class SharedEngine:
 
     __slots__ = (
         "_backlog", "_concurrency", "_done", "_due_s", "_environment", "_first_token", "_heap", "_inside", "_last_s",
-        "_number", "_rate", "_slowdown", "_speed", "_started_at", "_work",
+        "_number", "_rate", "_slowdown", "_speed", "_started_at", "_untold", "_work",
     )  # fmt: skip
 
     def __init__(
@@ -67,6 +67,8 @@ class SharedEngine:
         self._inside: dict[int, Job] = {}
         self._started_at: dict[int, float] = {}
         self._backlog: deque[Job] = deque()
+        self._untold: dict[int, Job] = {}
+        """Those that have ended at this moment, until it is told."""
         self._work = 0.0
         self._last_s = 0.0
         self._rate = 1.0
@@ -125,6 +127,7 @@ class SharedEngine:
             _, _, job, is_end = heappop(heap)
             if is_end:
                 del inside[job.attempt], self._started_at[job.attempt]
+                self._untold[job.attempt] = job
                 ended.append(job)
             else:
                 streaming.append(job)
@@ -134,10 +137,14 @@ class SharedEngine:
         for job in streaming:
             self._first_token(job)
         for job in ended:
-            self._done(job)
+            if self._untold.pop(job.attempt, None) is not None:
+                self._done(job)
 
     def cancel(self, job: Job) -> None:
         """Drop a job, served or waiting."""
+        if self._untold.pop(job.attempt, None) is not None:
+            job.progress = 1.0
+            return  # it ended at this very moment, and another's end came first
         if job.attempt not in self._inside:
             self._backlog.remove(job)
             return

@@ -25,13 +25,14 @@ class Sharing(Decoding):
     """
 
     __slots__ = (
-        "_blocked", "_prefills", "_running",
+        "_blocked", "_prefills", "_running", "_tokens_hit",
     )  # fmt: skip
 
     def __init__(self, spec: BatchSpec) -> None:
         super().__init__(spec)
         self._running: dict[Seat, None] = {}
         self._prefills: list[Seat] = []
+        self._tokens_hit = 0
         self._blocked = False
         """Whether the head of those waiting cannot be admitted until somebody leaves."""
 
@@ -75,7 +76,7 @@ class Sharing(Decoding):
     def _held(self, text: Text, most: int) -> int:
         """Return how many blocks of a text are held, at most so many."""
         if text.top < most and text.top < text.end:
-            self._store.settle(self._grown())
+            self._store.settle(self._decoding())
         return text.end if text.end < most else most
 
     def _meets_held(self, seat: Seat) -> bool:
@@ -97,21 +98,78 @@ class Sharing(Decoding):
         if seat.own_upto:
             self._store.hold(own, seat.own_upto)
 
+    def _sit_at_texts(self, seat: Seat, most_tokens: int, used: int) -> int:
+        """Have a call come to texts as most do: the head is in use, and it is the only one at its own.
+
+        Return the tokens that it need not compute; -1, and nothing is done, if it comes otherwise, or has more
+        than so many tokens to compute. ``used`` blocks are in use at most.
+        """
+        call, heads, texts = seat.call, seat.head_blocks, self._store.texts
+        own_key, cached = call.own_key, heads
+        if call.blocks:
+            return -1
+        head = texts.get(call.shared_key) if heads else None
+        if heads and (head is None or head.top < heads):
+            return -1
+        if own_key:
+            key = (call.shared_key, call.shared_tokens, own_key)
+            own = texts.get(key)
+            if own is not None:
+                if own.users:
+                    return -1
+                cached += own.end
+        tokens = cached * self._block_tokens
+        if not 0 < seat.tokens_in - tokens <= most_tokens:
+            return -1
+        if own_key:
+            if own is None:
+                own = texts[key] = Text(key)
+            elif not self._store.take(own, used):
+                return -1
+            own.users = 1
+            own.writer = seat
+            seat.own = own
+        if head is not None:
+            head.held[heads] = head.held.get(heads, 0) + 1
+            seat.holds = [(head, heads)]
+            seat.named = heads
+            self._store.free += heads
+        self._tokens_hit += tokens
+        call.tokens_cached = tokens
+        return tokens
+
+    def _leave_own(self, seat: Seat, own: Text) -> None:
+        """Leave a text behind at which the call was the only one."""
+        store = self._store
+        computed = self._s + seat.base
+        full = computed // self._block_tokens
+        if computed > full * self._block_tokens:
+            store.turn(1)
+        own.writer = None
+        own.users = 0
+        own.end = own.top = full - seat.head_blocks
+        if own.end:
+            store.let_go(own, 0)
+        elif own.key is not None:
+            del store.texts[own.key]
+        for text, upto in reversed(seat.holds):
+            store.free -= upto
+            store.release(text, upto)
+
     def _write_eagerly(self, seat: Seat) -> None:
         """Have a call name its blocks as they fill up from now on: somebody else is at its text."""
         self._say_written(seat)
         insort(self._eager, seat, key=lambda each: each.order)
-        if seat.own is not None:
-            seat.own.writer = None
 
     def _say_written(self, seat: Seat) -> None:
-        """Name the blocks that a call has filled up since somebody looked."""
+        """Name the blocks that a call has filled up as the only one at its text."""
         own = seat.own
-        full = (self._s + seat.base) // self._block_tokens
-        if own is not None and full > seat.named:
-            self._store.extend(own, seat.own_upto, full - seat.head_blocks)
-            seat.own_upto = full - seat.head_blocks
-            seat.named = full
+        if own is not None:
+            own.writer = None
+            seat.named = full = (self._s + seat.base) // self._block_tokens
+            seat.own_upto = own.end = own.top = full - seat.head_blocks
+            if seat.own_upto:
+                own.held[seat.own_upto] = 1
 
     def _name_written(self) -> None:
         """Name the blocks that fill up in this step, of calls that are at a text with others."""
@@ -161,18 +219,14 @@ class Sharing(Decoding):
             if not seat.cancelled:
                 seat.generated = computed - seat.tokens_in + 1
             blocks = -(-computed // self._block_tokens) + fresh
-            store.free -= blocks - seat.blocks
-            whole, rest = divmod(seat.base + self._block_tokens - 1, self._block_tokens)
+            store.free -= blocks
             self._n -= 1
             self._base_sum -= seat.base
-            self._quotients -= whole
-            self._bins[rest] -= 1
-            self._booked -= seat.blocks
+            self._bins[seat.base % self._block_tokens] -= 1
             seat.finish = -1
             if own is not None:
                 if own.writer is seat:
                     self._say_written(seat)
-                    own.writer = None
                 else:
                     self._eager.remove(seat)
         else:

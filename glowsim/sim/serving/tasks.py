@@ -9,9 +9,10 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from glowsim.core.errors import WorldError
 from glowsim.core.streams import mix
 from glowsim.sim.environment import Environment
-from glowsim.sim.servers import ModelServer
+from glowsim.sim.servers import Callee
 from glowsim.sim.serving.call import Call
 from glowsim.sim.serving.engine import Done
 from glowsim.sim.steps import Failed, Script, Task, TaskJob, script
@@ -60,7 +61,7 @@ class TaskEngine:
     )  # fmt: skip
 
     def __init__(
-        self, environment: Environment, concurrency: int, task: Task, servers: Mapping[int, ModelServer],
+        self, environment: Environment, concurrency: int, task: Task, servers: Mapping[int, Callee],
         done: Callable[[Any], None], first_token: Done, tools: Callable[[], tuple[float, float]],
     ) -> None:  # fmt: skip
         self._environment = environment
@@ -100,7 +101,12 @@ class TaskEngine:
         if type(step) is Call:
             job = branch.job
             step.owner = branch
-            server = self._servers[job.model]
+            server = self._servers.get(job.model)
+            if server is None:
+                raise WorldError(
+                    f"request {job.request_id} is to be answered by the scenario's model number {job.model}, which has "
+                    "no server to call: give it one, or keep the planner and the ladder from choosing it"
+                )
             job.open[step.number] = server, step
             server.start(step)
         elif type(step) is tuple:
