@@ -12,6 +12,7 @@ import numpy as np
 import glowsim
 from glowsim import registry, traffic
 from glowsim.build_quality import Judging, judging
+from glowsim.build_regions import front_door, round_trips
 from glowsim.build_servers import served
 from glowsim.core.control_plane import ControlPlane, Notes
 from glowsim.core.errors import GlowsimError, WorldError
@@ -73,7 +74,8 @@ class Replication(NamedTuple):
     @property
     def random(self) -> bool:
         """Whether another replication could come out differently; to be asked after the run."""
-        return self.streams.random or any(agent.startup.random for agent in self.agents)
+        by_key = bool(self.world.servers) or self.world.answers is not None  # drawn by key, from no stream
+        return by_key or self.streams.random or any(agent.startup.random for agent in self.agents)
 
 
 # --- the control plane --------------------------------------------------------------------------------
@@ -252,7 +254,7 @@ def replication(
     streams = Streams(scenario.seed, number)
     plane = control_plane(scenario, streams, allow_plugins=allow_plugins)
     agents = [agent_world(scenario, agent) for agent in scenario.agents().values()]
-    traits = [AgentTraits(agent.service, agent.region, _lucky(scenario, agent)) for agent in agents]
+    traits = _traits(scenario, agents)
     judged = _judging(scenario, streams)
     kinds = () if judged is None else judged.kinds
     sources = [
@@ -262,7 +264,10 @@ def replication(
     scripts = [fault for each in scenario.faults for fault in _faults(scenario, each)]
     journal = Journal(header(scenario, number), journal_path)
     answers = None if judged is None else Answers(judged.quality, judged.channels, judged.feedback_key)
-    world = World(plane, journal, agents, sources, streams, scripts, served(scenario, streams, law), answers)
+    world = World(
+        plane, journal, agents, sources, streams, scripts, served(scenario, streams, law), answers,
+        round_trips(scenario), front_door(scenario),
+    )  # fmt: skip
     return Replication(world, journal, streams, agents)
 
 
@@ -278,6 +283,21 @@ def _judging(scenario: Scenario, streams: Streams) -> Judging | None:
         return judging(scenario.quality, list(scenario.models), agents, groups, streams)
     except (ValueError, WorldError) as error:
         raise BuildError(f"quality: {error}") from error
+
+
+def _traits(scenario: Scenario, agents: Sequence[AgentWorld]) -> list[AgentTraits]:
+    """Return what workloads must know of each agent, and of each service after them."""
+    traits = [AgentTraits(agent.service, agent.region, _lucky(scenario, agent)) for agent in agents]
+    numbers = _numbers(scenario)
+    for service in scenario.services.values():
+        members = [traits[numbers[name]] for name in service.agents]
+        traits.append(members[0]._replace(lucky=any(each.lucky for each in members)))
+    return traits
+
+
+def _numbers(scenario: Scenario) -> dict[str, int]:
+    """Return the number by which requests name each agent, and each service after them."""
+    return {name: number for number, name in enumerate((*scenario.agents(), *scenario.services))}
 
 
 def _lucky(scenario: Scenario, agent: AgentWorld) -> bool:
@@ -405,8 +425,7 @@ def _source(
     data: Path | None, kinds: Sequence[str] = (),
 ) -> Source:  # fmt: skip
     name = f"{index}"
-    shares = scenario.shares(workload)
-    numbers = {agent: number for number, agent in enumerate(scenario.agents())}
+    shares, numbers = scenario.shares(workload), _numbers(scenario)
     nothing: laws.Law = laws.Constant(0.0)
     tokens_in, tokens_out = nothing, nothing  # a trace brings its own
     preset = _resembled(workload, data)
@@ -429,6 +448,7 @@ def _source(
             workload.cacheable.share, workload.cacheable.keys, workload.cacheable.zipf
         ),
         kinds=_kinds(index, workload, kinds),
+        users_from=_users_from(scenario, workload),
     )  # fmt: skip
     tasks = inf if workload.tasks is None else workload.tasks
     until_s = scenario.duration_s
@@ -446,6 +466,12 @@ def _source(
     return OpenSource(
         columns, _moments(workload, until_s, streams.generator("workload", name, "arrivals")), until_s, tasks
     )
+
+
+def _users_from(scenario: Scenario, workload: written_workload.Workload) -> tuple[float, ...]:
+    """Return the share of a workload's users in each region; empty where it does not say."""
+    said = workload.users_from
+    return tuple(said.get(region, 0.0) for region in scenario.regions) if said else ()
 
 
 def _kinds(index: int, workload: written_workload.Workload, kinds: Sequence[str]) -> tuple[float, ...]:
@@ -510,6 +536,9 @@ def _moments(workload: Any, until_s: float, generator: np.random.Generator) -> I
 
 
 def _faults(scenario: Scenario, fault: written.Fault) -> Iterator[faults.Fault]:
+    if isinstance(fault, written.RegionLoss):
+        yield faults.RegionLoss(scenario.regions.index(fault.region), fault.at_s, fault.lasts_s)
+        return
     if isinstance(fault, written.ServerSlow | written.ServerDown):
         server = list(scenario.servers).index(fault.server)
         if isinstance(fault, written.ServerSlow):

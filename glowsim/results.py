@@ -229,6 +229,7 @@ def _requests(recording: Recording, times: Column, attempts: Table, failures: Ma
         "priority": arrived["priority"].copy(),
         "user": arrived["user"].copy(),
         "tenant": arrived["tenant"].copy(),
+        "region": arrived["region"].copy(),
         "t_arrive_s": arrived["t_s"].copy(),
         "t_dispatch_s": first_dispatch_s,
         "t_first_token_s": first_token_s,

@@ -1,6 +1,30 @@
-"""Hypothesis looks for the same examples every time, and is not hurried on a busy machine."""
+"""What all tests share: Hypothesis' patience, and where recorded data lie."""
 
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
 from hypothesis import settings
 
+# Hypothesis looks for the same examples every time, and is not hurried on a busy machine.
 settings.register_profile("glowsim", deadline=None, derandomize=True)
 settings.load_profile("glowsim")
+
+BESIDE = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def data_file() -> Callable[[str], Path]:
+    """Return what finds a file of the data folder, or skips: recorded data are not part of the project."""
+
+    def find(name: str) -> Path:
+        path = Path(os.environ.get("GLOWSIM_DATA") or BESIDE) / name
+        if not path.is_file():
+            message = f"{name} is not there: name its folder by GLOWSIM_DATA"
+            if os.environ.get("GLOWSIM_CI") == "1":
+                pytest.fail(message)
+            pytest.skip(message)
+        return path
+
+    return find

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from pathlib import Path
 
@@ -20,15 +19,9 @@ SCENARIOS = sorted(resource("scenarios").glob("*.yaml"))
 TRACE = "azure_llm_2023/AzureLLMInferenceTrace_code.csv"
 
 
-def data_folder() -> Path:
-    """Return the folder of traces, or skip: data are not part of the project."""
-    folder = os.environ.get("GLOWSIM_DATA") or str(Path(__file__).resolve().parents[2] / "shared" / "data")
-    if not (Path(folder) / TRACE).is_file():
-        message = f"the trace {TRACE} is not there: name its folder by GLOWSIM_DATA"
-        if os.environ.get("GLOWSIM_CI") == "1":
-            pytest.fail(message)
-        pytest.skip(message)
-    return Path(folder)
+@pytest.fixture
+def data_folder(data_file) -> Path:
+    return data_file(TRACE).parents[1]
 
 
 @pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)
@@ -71,9 +64,9 @@ def test_a_fleet_too_small_does_not_hold_it(tmp_path: Path) -> None:
     assert not all(each["held"] for each in finished.summary["expectations"])
 
 
-def test_the_real_hour_is_replayed_whole(tmp_path: Path) -> None:
+def test_the_real_hour_is_replayed_whole(tmp_path: Path, data_folder: Path) -> None:
     scenario = load(resource("scenarios", "azure_code.yaml"))
-    finished = run(scenario, "azure_code", tmp_path / "run", data=data_folder())
+    finished = run(scenario, "azure_code", tmp_path / "run", data=data_folder)
     assert finished.summary["deterministic"]
     assert finished.summary["replications"] == 1
     assert finished.summary["metrics"]["launched"]["value"] == 8819

@@ -6,7 +6,9 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, get_args
 
@@ -16,6 +18,7 @@ from typer.testing import CliRunner
 from glowsim import build, registry
 from glowsim.cli import app, main
 from glowsim.core.errors import GlowsimError
+from glowsim.core.types import Usage
 from glowsim.fuzz import Failure, campaign, facts_of, judge, scenario_data, shrink
 from glowsim.fuzz.dice import Dice, Scale, law, number, whole_number
 from glowsim.fuzz.journals import check_journals
@@ -23,7 +26,10 @@ from glowsim.fuzz.parts import controllers
 from glowsim.scenario import Scenario, digest, load
 from glowsim.scenario.controllers import Controllers
 from glowsim.scenario.fleet import Fault
+from glowsim.scenario.quality import Feedback
 from glowsim.scenario.quantities import DURATION, FRACTION, RATE, Within
+from glowsim.scenario.servers import walk
+from glowsim.sim.steps import TaskJob
 
 SEEDS = 200 if os.environ.get("GLOWSIM_CI") else 40
 SCALE = Scale(horizon_s=100.0, rate_per_s=5.0)
@@ -71,7 +77,12 @@ class Angry(RoundRobin):
 
 
 def drawn(seeds: range) -> Iterator[Scenario]:
-    return (Scenario.model_validate(scenario_data(seed)) for seed in seeds)
+    return (one(seed) for seed in seeds)
+
+
+@cache
+def one(seed: int) -> Scenario:
+    return Scenario.model_validate(scenario_data(seed))
 
 
 # --- what is drawn ----------------------------------------------------------------------------------------
@@ -79,6 +90,7 @@ def drawn(seeds: range) -> Iterator[Scenario]:
 
 def test_a_seed_is_a_scenario_for_good_and_another_seed_another() -> None:
     digests = [digest(scenario) for scenario in drawn(range(10))]
+    one.cache_clear()
     assert digests == [digest(scenario) for scenario in drawn(range(10))]
     assert len(set(digests)) == 10
 
@@ -99,11 +111,52 @@ def test_every_built_in_and_every_fault_turns_up() -> None:
         for family, ones in Controllers.model_validate(drawn_ones).chosen().items():
             used[family] |= {one.use for one in ones}
     assert used == {family: set(names) for family, names in registry.BUILT_INS.items()}
-    scenarios = list(drawn(range(40)))
+    scenarios = list(drawn(range(80)))
     kinds = {workload.kind for scenario in scenarios for workload in scenario.workload}
     faults = {type(fault) for scenario in scenarios for fault in scenario.faults}
     assert faults == set(get_args(get_args(Fault)[0]))
-    assert kinds == {"poisson", "piecewise", "diurnal", "bursts", "closed"}
+    assert kinds == {"poisson", "piecewise", "diurnal", "bursts", "sessions", "closed"}
+
+
+def test_servers_steps_and_the_worth_of_answers_turn_up() -> None:
+    scenarios = list(drawn(range(80)))
+    servers = [server for scenario in scenarios for server in scenario.servers.values()]
+    assert {server.engine for server in servers} == {"batch", "ps", "hosted"}
+    hosted = [server for server in servers if server.engine == "hosted"]
+    for limit in ("requests_per_min", "tokens_per_min", "cache", "error", "incidents"):
+        assert {getattr(server, limit) is None for server in hosted} == {True, False}, limit
+    services = [agent.service for scenario in scenarios for agent in scenario.fleet]
+    in_steps = [service for service in services if service.law == "steps"]
+    assert {step.step for service in in_steps for step in walk(service.steps)} == {
+        "call", "tool", "loop", "together", "answer",
+    }  # fmt: skip
+    judged = [scenario.quality for scenario in scenarios if scenario.quality is not None]
+    assert all(any(getattr(each.feedback, name) for each in judged) for name in Feedback.model_fields)
+    assert any(each.drift for each in judged)
+    assert any(each.variants for each in judged)
+
+
+def run_of(seed: int) -> tuple[Scenario, build.Replication]:
+    scenario = one(seed)
+    made = build.replication(scenario, 0)
+    made.world.start()
+    made.world.run(scenario.duration_s + scenario.drain_s)
+    return scenario, made
+
+
+def test_what_is_rare_happens() -> None:
+    """Answers are given again and users speak; model servers are called, throttle and fail."""
+    seen: Counter[str] = Counter()
+    for seed in range(30):
+        scenario, made = run_of(seed)
+        seen.update(type(record).__name__ for record in made.journal.recording().records())
+        for name, server in zip(scenario.servers, made.world.servers, strict=True):
+            engine = scenario.servers[name].engine
+            seen[f"{engine} calls"] += server.calls
+            seen[f"{engine} failed"] += server.failed
+            seen["cached"] += server.tokens_cached
+    assert min(seen[each] for each in ("Keep", "Observed", "cached", "hosted failed")) > 0
+    assert min(seen[f"{engine} calls"] for engine in ("batch", "ps", "hosted")) > 100
 
 
 def test_a_number_stays_within_its_bounds_and_often_at_their_edge() -> None:
@@ -147,7 +200,7 @@ def planted(tmp_path: Path) -> Iterator[None]:
 
 def with_planted(family: str, name: str, **settings: Any) -> dict[str, Any]:
     """Return a busy random scenario in which one controller is of a planted class."""
-    data = scenario_data(2)
+    data = scenario_data(12)
     for agent in data["fleet"]:
         agent |= {"instances": 3, "controllers": {}, "queue": "central", "slots": agent["concurrency"]}
     data["controllers"] = {
@@ -193,6 +246,46 @@ def test_an_honest_scenario_of_that_kind_has_no_fault() -> None:
     data = with_planted("queue", "Overfull", limit=3)
     data["controllers"]["queue"]["use"] = "fifo"
     assert judge(data) is None
+
+
+def with_servers() -> dict[str, Any]:
+    """Return a scenario whose agent calls a server that is not free."""
+    return {
+        "title": "servers",
+        "question": "Is everything on the bill?",
+        "seed": 1,
+        "duration": "30s",
+        "models": {"m": {"input": "$1/1M", "output": "$2/1M", "server": "own"}},
+        "servers": {
+            "own": {
+                "engine": "ps", "step": {"base": "10ms", "prefill": "20us/token", "sequence": "100us"}, "price": "$9/h",
+                "sequences": 8, "batched_tokens": 512, "cache_tokens": 20_000,
+            },
+        },
+        "fleet": [
+            {"agent": "a", "model": "m", "instances": 1, "concurrency": 4, "timeout": "2s",
+             "service": {"law": "steps", "steps": [{"step": "answer"}]}},
+        ],
+        "workload": [{"kind": "poisson", "rate": "3/s", "tokens_in": 900, "tokens_out": 90}],
+    }  # fmt: skip
+
+
+def test_a_part_that_is_not_on_the_bill_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert judge(with_servers()) is None
+    monkeypatch.setattr("glowsim.ledger._of_servers", lambda *given: iter(()))
+    found = judge(with_servers())
+    assert found is not None
+    assert found.kind == "bill"
+
+
+def test_what_servers_do_for_nobody_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forgetful(job: TaskJob) -> Usage:
+        return Usage()
+
+    monkeypatch.setattr(TaskJob, "used_so_far", forgetful)  # of what is cancelled
+    found = judge(with_servers())
+    assert found is not None
+    assert found.kind == "served"
 
 
 def test_shrinking_tries_no_more_than_it_may_and_leaves_its_argument_alone() -> None:

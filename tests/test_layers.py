@@ -44,6 +44,13 @@ ALLOWED = {
     "glowsim.claims": (
         "glowsim.claims", "glowsim.core", "glowsim.experiment", "glowsim.report", "glowsim.scenario", *LEAVES,
     ),
+    "glowsim.importing": (
+        "glowsim.importing", "glowsim.core", "glowsim.presets", "glowsim.scenario", "glowsim.traces", "glowsim.traffic",
+    ),
+    "glowsim.backtest": (
+        "glowsim.backtest", "glowsim.build", "glowsim.core", "glowsim.importing", "glowsim.presets", "glowsim.report",
+        "glowsim.results", "glowsim.scenario", "glowsim.traces", *LEAVES,
+    ),
     "glowsim.ledger": ("glowsim.core", "glowsim.results", "glowsim.scenario", "glowsim.serving_cost"),
     "glowsim.recordings": ("glowsim.core", "glowsim.results", "glowsim.scenario"),
     "glowsim.validation": (

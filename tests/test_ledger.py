@@ -264,3 +264,174 @@ def test_attempts_that_run_together_share_an_instance_equally(intervals: list[tu
         for i in running:
             naive[i] += 1 / len(running)
     assert _shares_s(np.zeros(len(starts), dtype=np.int64), starts, ends) == pytest.approx(naive, abs=1e-9)
+
+
+# --- model servers ------------------------------------------------------------------------------------
+
+REPLICA_USD_PER_HOUR, SPARE_USD_PER_HOUR = 5.4, 1.8
+_STEPS = {
+    "law": "steps",
+    "instructions": 2000,
+    "steps": [{"step": "call", "tokens_out": 30}, {"step": "answer"}],
+}
+SERVED: dict[str, Any] = {
+    "title": "servers",
+    "question": "Whose are the replicas?",
+    "seed": 5,
+    "duration": "200s",
+    "models": {
+        "chat": {"input": "$0/1M", "output": "$0/1M", "server": "own"},
+        "code": {"input": "$0/1M", "output": "$0/1M", "server": "own"},
+        "idle": {"input": "$0/1M", "output": "$0/1M", "server": "spare"},
+        "api": {"input": "$2/1M", "cached_input": "$0.5/1M", "output": "$8/1M", "server": "provider"},
+    },
+    "servers": {
+        "own": {
+            "engine": "batch", "replicas": 2, "price": f"${REPLICA_USD_PER_HOUR}/h", "sequences": 16,
+            "batched_tokens": 2048, "cache_tokens": 40_000, "router": "session",
+            "step": {"base": "8ms", "prefill": "30us/token", "sequence": "100us"},
+        },
+        "spare": {
+            "engine": "ps", "replicas": 1, "price": f"${SPARE_USD_PER_HOUR}/h", "sequences": 4,
+            "batched_tokens": 2048, "cache_tokens": 40_000,
+            "step": {"base": "8ms", "prefill": "30us/token", "sequence": "100us"},
+        },
+        "provider": {
+            "engine": "hosted", "first_token": "200ms", "per_token": "5ms", "error": "20%",
+            "cache": {"keeps": "5m", "least": 1024, "step": 128},
+        },
+    },
+    "fleet": [
+        {"agent": "tax", "model": "chat", "instances": 2, "concurrency": 4, "service": _STEPS},
+        {"agent": "law", "model": "code", "instances": 1, "concurrency": 4, "service": _STEPS},
+        {
+            "agent": "web", "model": "api", "instances": 1, "concurrency": 9,
+            "service": _STEPS | {"client": {"tries": 1}},
+        },
+    ],
+    "workload": [
+        {
+            "kind": "sessions", "arrivals": {"kind": "poisson", "rate": "12/min"}, "turns": 4, "think": "3s",
+            "tokens_in": {"law": "exponential", "mean": 400}, "tokens_out": {"law": "exponential", "mean": 60},
+            "tenants": 3, "users": 12,
+        }
+    ],
+    "controllers": {"retrier": {"use": "backoff"}},
+}  # fmt: skip
+
+
+class Served:
+    """A run of the fleet that shares its servers."""
+
+    def __init__(self, error: str = "20%") -> None:
+        provider = SERVED["servers"]["provider"] | {"error": error}
+        servers = SERVED["servers"] | {"provider": provider}
+        self.scenario = Scenario.model_validate(SERVED | {"servers": servers})
+        built = build.replication(self.scenario, 0)
+        built.world.start()
+        built.world.run(600.0)
+        self.servers = dict(zip(self.scenario.servers, built.world.servers, strict=True))
+        self.recording = built.journal.recording()
+        self.walk = Walk(self.recording, self.scenario)
+        self.tables = results.fold(self.recording, self.scenario)
+        self.bill = ledger(self.tables, self.scenario)
+        self.hours = self.walk.end_s / 3600.0
+
+    def worked(self) -> dict[tuple[str, int], float]:
+        """Return the tokens that the shared server read and wrote for each agent and tenant."""
+        tokens: dict[tuple[str, int], float] = defaultdict(float)
+        names = list(self.scenario.agents())
+        for attempt, done in self.walk.finished.items():
+            dispatch = self.walk.dispatched[attempt][1]
+            request = self.walk.request[dispatch.request_id].request
+            if names[request.agent] in ("tax", "law"):
+                fresh = done.usage.tokens_in - done.usage.tokens_cached
+                tokens[names[request.agent], request.tenant] += fresh + done.usage.tokens_out
+        return tokens
+
+
+@pytest.fixture(scope="module")
+def served() -> Served:
+    return Served()
+
+
+def test_replicas_are_shared_by_the_tokens_that_they_read_and_wrote(served: Served) -> None:
+    worked = served.worked()
+    assert len(worked) == 2 * 3
+    total = fsum(worked.values())
+    rows = {(row["agent"], row["tenant"]): row["servers"] for row in served.bill.rows}
+    for who, tokens in worked.items():
+        usd = 2 * REPLICA_USD_PER_HOUR * served.hours * tokens / total
+        assert rows[who] == pytest.approx(usd, rel=1e-9)
+    own = served.servers["own"]
+    assert total == own.tokens_in - own.tokens_cached + own.tokens_out, "the server's own count"
+    assert own.tokens_cached > 0
+
+
+def test_a_server_that_nobody_calls_is_paid_for_by_nobody(served: Served) -> None:
+    nobody = [row for row in served.bill.rows if row["tenant"] == 0 and row["servers"]]
+    assert nobody[0]["servers"] == pytest.approx(SPARE_USD_PER_HOUR * served.hours, rel=1e-9)
+    assert len(nobody) == 1
+    assert nobody[0]["agent"] == "tax", "no agent has its model: the first one's"
+
+
+def test_the_servers_are_on_the_bill_once(served: Served) -> None:
+    found = served.bill
+    hourly_usd = 2 * REPLICA_USD_PER_HOUR + SPARE_USD_PER_HOUR
+    assert found.totals_usd["servers"] == pytest.approx(hourly_usd * served.hours, rel=1e-9)
+    figures = results.figures(served.tables)
+    assert figures["cost_servers_usd"] == pytest.approx(found.totals_usd["servers"], rel=1e-12)
+    tokens_usd = fsum(served.walk.tokens_usd().values())
+    assert tokens_usd > 0.0
+    assert found.total_usd == pytest.approx(tokens_usd + hourly_usd * served.hours, rel=1e-9)
+    assert found.total_usd == pytest.approx(figures["cost_usd"], rel=1e-12)
+    by_agent = [results.figures(served.tables, agents=[agent])["cost_servers_usd"] for agent in range(3)]
+    assert by_agent[2] == 0.0, "an API costs its tokens"
+    assert fsum(by_agent) == pytest.approx(2 * REPLICA_USD_PER_HOUR * served.hours, rel=1e-9)
+
+
+def test_servers_are_paid_from_the_warm_up_on(served: Served) -> None:
+    later = ledger(served.tables, served.scenario, warmup_s=50.0)
+    hours = served.hours - 50.0 / 3600.0
+    hourly_usd = 2 * REPLICA_USD_PER_HOUR + SPARE_USD_PER_HOUR
+    assert later.totals_usd["servers"] == pytest.approx(hourly_usd * hours, rel=1e-9)
+    assert later.total_usd == pytest.approx(results.figures(served.tables, 50.0)["cost_usd"], rel=1e-9)
+
+
+def test_what_an_api_had_cached_is_billed_as_such(served: Served) -> None:
+    web = served.bill.by("agent")["web"]
+    in_answers = [
+        done.usage.tokens_cached
+        for attempt, done in served.walk.finished.items()
+        if served.walk.dispatched[attempt][1].plan.model == 3 and attempt in served.walk.answers
+    ]
+    assert web["cache_read"] == pytest.approx(fsum(in_answers) * 0.5e-6, rel=1e-9)
+    assert web["cache_read"] > 0.0
+    assert web["retries"] > 0.0, "calls that went well for attempts that failed"
+    assert fsum(web.values()) < provider_usd(served), "a call that fails is not billed"
+
+
+def test_where_no_call_fails_the_provider_counts_what_is_billed() -> None:
+    served = Served(error="0%")
+    web = served.bill.by("agent")["web"]
+    assert served.servers["provider"].failed == 0.0 == web["retries"]
+    assert fsum(web.values()) == pytest.approx(provider_usd(served), rel=1e-9)
+
+
+def provider_usd(served: Served) -> float:
+    """Return the price of all that the provider has counted."""
+    provider = served.servers["provider"]
+    fresh = provider.tokens_in - provider.tokens_cached
+    return fresh * 2e-6 + provider.tokens_cached * 0.5e-6 + provider.tokens_out * 8e-6
+
+
+def test_the_table_of_servers_has_a_row_for_each_model_that_one_serves(
+    served: Served, tables: results.Tables
+) -> None:
+    table = {name: column.tolist() for name, column in served.tables.servers.items()}
+    own_usd = 2 * REPLICA_USD_PER_HOUR
+    assert table["server"] == [0, 0, 1, 2]
+    assert table["model"] == [0, 1, 2, 3]
+    assert table["usd_per_hour"] == [own_usd, own_usd, SPARE_USD_PER_HOUR, 0.0]
+    assert table["until_s"] == [served.walk.end_s] * 4
+    assert all(len(column) == 0 for column in tables.servers.values()), "where there is none"

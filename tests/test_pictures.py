@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
+from glowsim import presets
 from glowsim.pictures import load
 from glowsim.pictures.__main__ import NAME, main, with_section
 from glowsim.pictures.families import PICTURES
@@ -197,6 +198,31 @@ def test_output_tokens_are_the_latency_and_input_tokens_the_bill() -> None:
         [above(log(100 / 200) / 0.9), above(log(2900 / 2000) / 0.6)], abs=0.015
     )
     assert of(facts, "failed") == [0, 0, 0]
+
+
+def test_a_cascade_sees_a_cheap_model_get_worse_and_a_share_by_kind_does_not() -> None:
+    facts = picture("routing").facts
+    quality = presets.read("quality", "routellm")["quality"]["models"]
+    weak, strong = ([quality[name]["accuracy"][kind] for kind in ("mmlu", "gsm8k")] for name in quality)
+
+    def mixed(mmlu: float, gsm8k: float) -> float:
+        return (2 * mmlu + gsm8k) / 3
+
+    mmlu = 0.25 * strong[0] + 0.75 * weak[0]  # half of all is all gsm8k, and a quarter of mmlu
+    by_kind = mixed(mmlu, strong[1])
+    alone, first, half, cheap = of(facts, "right before")
+    assert [alone, half, cheap] == pytest.approx([mixed(*strong), by_kind, mixed(*weak)], abs=0.015)
+    assert half < first < alone
+    alone, first, half, worse = of(facts, "right step")
+    assert worse == pytest.approx(0.7 * mixed(*weak), abs=0.02)
+    assert worse < half < first < alone
+    cheap_usd = 1000 * (900 * 0.5e-6 + 90 * exp(0.5**2 / 2) * 1.5e-6)
+    for phase, escalated in zip(("before", "step"), of(facts, "escalated"), strict=True):
+        wanted = [20 * cheap_usd, (1 + 20 * escalated) * cheap_usd, 10.5 * cheap_usd, cheap_usd]
+        assert of(facts, f"cost {phase}") == pytest.approx(wanted, rel=0.03)
+    assert facts["escalated", "step"] > facts["escalated", "before"] + 0.05
+    assert facts["p95", "cheap first"] > facts["p95", "strong only"]
+    assert of(facts, "failed") == [0, 0, 0, 0]
 
 
 def test_a_canary_hurts_few_and_lets_the_harmless_through() -> None:

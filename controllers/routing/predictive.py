@@ -6,16 +6,20 @@ from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Sequence
 from math import log1p
+from typing import Annotated
 
 from controllers.routing.allowance import Allowance
 from controllers.routing.models import numbers
 from glowsim.core.errors import ControllerError
-from glowsim.core.parameters import Count, Fraction
+from glowsim.core.parameters import Bound, Count, Fraction
 from glowsim.core.snapshot import Stateful
 from glowsim.core.streams import Stream, uniform_at
 from glowsim.core.types import Plan, Request
 
 __all__ = ["Predictive"]
+
+Worth = Annotated[float, Bound()]
+"""Any number, below zero too."""
 
 
 class Predictive(Stateful):
@@ -82,8 +86,8 @@ class Predictive(Stateful):
         cheap: str,
         strong: str,
         strong_share: Fraction = 0.5,
-        gains: tuple[float, ...] = (),
-        gain_per_log_token: float = 0.0,
+        gains: tuple[Worth, ...] = (),
+        gain_per_log_token: Worth = 0.0,
         window: Count = 1000,
         burst: Count | None = None,
     ) -> None:

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from glowsim.claims.document import Claims
-from glowsim.claims.verdicts import Judged, Simulated, judge
+from glowsim.claims.simulation import simulate
+from glowsim.claims.verdicts import Judged, judge
 from glowsim.core.errors import GlowsimError
-from glowsim.resources import resource
-from glowsim.scenario.loader import load, load_as
+from glowsim.scenario.loader import load_as
 
-__all__ = ["BUNDLED", "ClaimsReport", "report_claims", "simulate"]
+__all__ = ["BUNDLED", "ClaimsReport", "report_claims"]
 
 BUNDLED = Path(__file__).with_name("prisma_glow_phase_5.yaml")
 """The claims that come with glowsim."""
-
-Run = Callable[[str, Path], dict[str, Any]]
-"""Runs a scenario, by its name or file, into a folder, and returns its summary."""
 
 
 class ClaimsReport(NamedTuple):
@@ -75,41 +71,3 @@ def report_claims(
     html.write_text(render.html(report), encoding="utf-8")
     pdf.write_bytes(render.pdf(report, finished_at))
     return ClaimsReport(html, pdf, tuple(judged))
-
-
-def simulate(
-    document: Claims,
-    *,
-    data: Path | None = None,
-    jobs: int = 1,
-    progress: Callable[[str], None] | None = None,
-) -> dict[str, Simulated]:
-    """Return claim -> what its scenario gives; each scenario is run once."""
-    from glowsim.experiment.run import run
-
-    found: dict[str, Simulated] = {}
-    names = dict.fromkeys(shown.scenario for shown in document.shown)
-    for name in names:
-        if progress is not None:
-            progress(name)
-        scenario = load(_file_of(name))
-        with tempfile.TemporaryDirectory() as folder:
-            metrics = run(scenario, name, Path(folder) / "run", data=data, jobs=jobs).summary["metrics"]
-        for shown in document.shown:
-            if shown.scenario == name:
-                value = metrics[shown.metric]
-                if value["value"] is None:
-                    raise GlowsimError(f"{name} has no {shown.metric}, which {shown.claim} is about")
-                low, high = value["low"], value["high"]
-                found[shown.claim] = Simulated(
-                    shown,
-                    document.claims[shown.claim].value,
-                    value["value"],
-                    value["value"] if low is None else low,
-                    value["value"] if high is None else high,
-                )
-    return {name: found[name] for name in document.claims if name in found}
-
-
-def _file_of(name: str) -> Path:
-    return Path(name) if name.endswith((".yaml", ".yml")) else resource("scenarios", f"{name}.yaml")

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Final, Self
 
 from pydantic import Field, model_validator
 
 from glowsim.claims.arithmetic import NotArithmetic, evaluate, figures_in
-from glowsim.scenario.base import Items, Model, Title, findings_error
+from glowsim.claims.quiet import Parameters
+from glowsim.scenario.base import AgentName, Items, Model, Name, Title, findings_error
 from glowsim.scenario.metrics import METRICS
 from glowsim.scenario.problems import Finding, did_you_mean
 
-__all__ = ["Claim", "Claims", "Relation", "Shown"]
+__all__ = ["FIGURES", "Claim", "Claims", "Relation", "Shown", "Stated"]
 
 ClaimName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)]
+Arithmetic = Annotated[str, Field(min_length=1, max_length=500)]
+
+_OF_THE_JOURNAL: Final = ("tokens_used", "rating")
+"""All tokens of all attempts, and the mean mark that users gave."""
+FIGURES: Final = (*METRICS, *_OF_THE_JOURNAL)
+"""What a simulation is asked for."""
+ADDITIVE: Final = ("launched", "completed", "cost_usd", "tokens_in", "tokens_out")
+"""Of these a domain has a share."""
 
 
 class Claim(Model):
@@ -48,11 +58,48 @@ class Shown(Model):
 
     claim: ClaimName = Field(description="Which claim.")
     scenario: Title = Field(description="A bundled scenario, or a file.")
-    metric: Title = Field(description="The figure of its summary.")
+    metric: Arithmetic = Field(
+        description="A figure of it, or arithmetic over several: tokens_used / launched."
+    )
+    agent: AgentName | None = Field(default=None, description="The only agent it is of; default: the fleet.")
+    domain: Name | None = Field(
+        default=None, description="The domain whose share of the figure it is; default: the whole figure."
+    )
+    less: Items[Title] = Field(
+        default=(),
+        description="Overrides: the figure is what the scenario with them has above the scenario itself.",
+    )
     within: Annotated[float, Field(gt=0, le=10)] = Field(
         default=0.1, description="How far the simulated figure may be off, as a share of the claim."
     )
     fitted: bool = Field(default=False, description="Whether the scenario was fitted to this very claim.")
+    why: Title | None = Field(default=None, description="What makes the difference.")
+
+    def findings(self) -> Iterator[Finding]:
+        """Yield what is wrong with the figure, by the keys of this model."""
+        try:
+            names = figures_in(self.metric)
+        except NotArithmetic as error:
+            yield Finding(("metric",), str(error))
+            return
+        for name in names:
+            if name not in FIGURES:
+                yield Finding(("metric",), f"unknown metric {name!r}", FIGURES, did_you_mean(name, FIGURES))
+            elif self.agent is not None and name in _OF_THE_JOURNAL:
+                yield Finding(("agent",), f"{name} is known of the fleet only: leave out 'agent'")
+        if self.domain is not None and (self.metric not in ADDITIVE or self.agent is not None):
+            yield Finding(
+                ("domain",), f"a domain has a share of one of {', '.join(ADDITIVE)}, and of no agent's"
+            )
+
+
+class Stated(Model):
+    """A number that the table of policies is computed from."""
+
+    amount: Annotated[str | float, Field(union_mode="left_to_right")] = Field(
+        description="A number, or arithmetic over the claims."
+    )
+    source: Title = Field(description="Who says so.")
 
 
 class Claims(Model):
@@ -63,6 +110,17 @@ class Claims(Model):
     claims: dict[ClaimName, Claim] = Field(min_length=1, max_length=1000, description="Its figures.")
     relations: Items[Relation] = Field(default=(), max_length=1000, description="How they hang together.")
     shown: Items[Shown] = Field(default=(), max_length=1000, description="Which are simulated.")
+    quiet: dict[ClaimName, Stated] = Field(
+        default={},
+        description="What decides which policies can matter at this traffic; default: nobody asks.",
+    )
+
+    def parameters(self) -> Parameters | None:
+        """Return the numbers that the table of policies is computed from, if they are given."""
+        if not self.quiet:
+            return None
+        values = {name: claim.value for name, claim in self.claims.items()}
+        return Parameters(**{name: evaluate(str(each.amount), values) for name, each in self.quiet.items()})
 
     @model_validator(mode="after")
     def _about_the_claims(self) -> Self:
@@ -91,12 +149,8 @@ class Claims(Model):
             if shown.claim not in known:
                 said = f"unknown claim {shown.claim!r}"
                 findings.append(Finding(("shown", i, "claim"), said, known, did_you_mean(shown.claim, known)))
-            if shown.metric not in METRICS:
-                metrics = tuple(METRICS)
-                said = f"unknown metric {shown.metric!r}"
-                findings.append(
-                    Finding(("shown", i, "metric"), said, metrics, did_you_mean(shown.metric, metrics))
-                )
+            findings += [each._replace(path=("shown", i, *each.path)) for each in shown.findings()]
+        findings += _quiet(self.quiet, values)
         for name, claim in self.claims.items():
             if name not in used and claim.unknowable is None:
                 said = "no relation and no simulation is about it: say how it can be known, or why it is unknowable"
@@ -104,3 +158,18 @@ class Claims(Model):
         if findings:
             raise findings_error(*findings)
         return self
+
+
+def _quiet(stated: Mapping[str, Stated], values: Mapping[str, float]) -> Iterator[Finding]:
+    """Yield what is wrong with the numbers for the table of policies: all or none must be there."""
+    known = Parameters._fields
+    for name, each in stated.items():
+        if name not in known:
+            yield Finding(("quiet", name), f"unknown number {name!r}", known, did_you_mean(name, known))
+        try:
+            evaluate(str(each.amount), values)
+        except NotArithmetic as error:
+            yield Finding(("quiet", name, "amount"), str(error))
+    missing = [name for name in known if name not in stated]
+    if stated and missing:
+        yield Finding(("quiet",), f"has no {missing[0]!r}: the table of policies needs all of its numbers")

@@ -86,8 +86,8 @@ def judge(document: Claims, simulated: Mapping[str, Simulated]) -> list[Judged]:
     """Return a verdict for every claim, in their order.
 
     A claim in a relation that does not hold is inconsistent, whatever a simulation gives: the document cannot be
-    right about all of them. Otherwise a simulated one is reproduced or not; one with relations that all hold is
-    consistent; the rest is unknowable.
+    right about all of them. One that the document itself leaves unknowable stays so. Otherwise a simulated one is
+    reproduced or not; one with relations that all hold is consistent; the rest is unknowable.
 
     Parameters
     ----------
@@ -104,6 +104,8 @@ def judge(document: Claims, simulated: Mapping[str, Simulated]) -> list[Judged]:
         against = tuple(dict.fromkeys(other for each in broken for other in each.figures if other != name))
         if broken:
             verdict = INCONSISTENT
+        elif document.claims[name].unknowable is not None:
+            verdict = UNKNOWABLE
         elif name in simulated:
             verdict = REPRODUCED if simulated[name].holds else NOT_REPRODUCED
         else:

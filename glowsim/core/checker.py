@@ -94,7 +94,7 @@ class Checker:
         """The attempt that this event finished."""
         self._waits = Waits(self._violate)
         self._contents = Contents(self._violate)
-        self._effects = Effects(self._violate)
+        self._effects = Effects(self._violate, self._contents.lost)
         self._sizes = Sizes(self._violate)
         self._deep = Deep(self._violate)
         self._sees: dict[type, Callable[[Any], None]] = {
@@ -225,7 +225,11 @@ class Checker:
         self._close(command)
 
     def _keep(self, command: Keep) -> None:
-        self._contents.kept(command, 0 if self._ended is None else self._ended.number)
+        attempt = self._ended
+        opened = None if attempt is None else attempt.opened
+        request_id = 0 if opened is None else opened.request.request_id
+        self._contents.kept(command, 0 if attempt is None else attempt.number, request_id)
+        self._effects.kept(command.source)
 
     def _reject(self, command: Reject) -> None:
         """I1: who was dispatched is not rejected. Against a client who pays twice for one request."""
@@ -456,6 +460,7 @@ class Checker:
             conclude(event)
         for opened in self._closed:
             self._leaves_nothing(opened)
+            self._contents.ended(opened.request.request_id)
         while self._due and self._due[0][0] <= self._now_s:
             _, kind, number = heappop(self._due)
             if kind == _LEASE:

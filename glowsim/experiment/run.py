@@ -73,7 +73,7 @@ def _rate_per_s(arrivals: kinds.Workload | kinds.Arrivals) -> float:
             return arrivals.rate_per_s
         case kinds.PiecewiseArrivals():
             return max(step.rate_per_s for step in arrivals.steps)
-        case kinds.DiurnalArrivals():
+        case kinds.DiurnalArrivals() | kinds.WeeklyArrivals():
             return arrivals.mean_per_s
         case kinds.BurstsArrivals():
             share = arrivals.lasts_s / arrivals.every_s

@@ -12,10 +12,10 @@ import numpy as np
 
 import glowsim
 from glowsim import build, results
+from glowsim import ledger as bills
 from glowsim.core.checker import Price, Violation, check, ledger, repeats, replays, restores, wakes
 from glowsim.core.control_plane import ControlPlane
 from glowsim.core.errors import ControllerError, WorldError
-from glowsim.core.journal import Recording
 from glowsim.core.streams import Streams
 from glowsim.core.types import Arrived
 from glowsim.fuzz.dice import Dice
@@ -46,7 +46,8 @@ def judge(data: dict[str, Any], *, allow_plugins: bool = False) -> Failure | Non
     An exception out of the control plane or the world is a failure. The journal is walked by the checker (I1
     to I6, I10 to I12, I14); no timer may be passed by (I2); a fresh control plane must give the same commands
     (I9), from snapshots at random records as well (I13); a second run must be the first again (I8); the
-    tables must cost the sum of usage times price (I7), keep Little's law and end every request once.
+    tables must cost the sum of usage times price (I7), keep Little's law and end every request once; the bill
+    must be the sum of its parts, and what the model servers did be on it, but for calls that failed.
 
     Parameters
     ----------
@@ -62,17 +63,16 @@ def judge(data: dict[str, Any], *, allow_plugins: bool = False) -> Failure | Non
     """
     scenario = Scenario.model_validate(data)
     try:
-        recording = _run(scenario, allow_plugins)
-        return next(_failures(scenario, recording, allow_plugins), None)
+        return next(_failures(scenario, _run(scenario, allow_plugins), allow_plugins), None)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is the finding
         return _raised(error)
 
 
-def _run(scenario: Scenario, allow_plugins: bool) -> Recording:
+def _run(scenario: Scenario, allow_plugins: bool) -> build.Replication:
     made = build.replication(scenario, 0, allow_plugins=allow_plugins)
     made.world.start()
     made.world.run(scenario.duration_s + scenario.drain_s)
-    return made.journal.recording()
+    return made
 
 
 def _raised(error: Exception) -> Failure:
@@ -85,7 +85,9 @@ def _raised(error: Exception) -> Failure:
     return Failure(f"{type(cause).__name__} in {place}", f"{error} {notes}".strip())
 
 
-def _failures(scenario: Scenario, recording: Recording, allow_plugins: bool) -> Iterator[Failure]:
+def _failures(scenario: Scenario, made: build.Replication, allow_plugins: bool) -> Iterator[Failure]:
+    recording = made.journal.recording()
+
     def plane() -> ControlPlane:
         return build.control_plane(scenario, Streams(scenario.seed), allow_plugins=allow_plugins)
 
@@ -97,13 +99,16 @@ def _failures(scenario: Scenario, recording: Recording, allow_plugins: bool) -> 
         lambda: wakes(recording, plane),
         lambda: replays(recording, plane),
         lambda: [each for at in places for each in restores(recording, plane, at)],
-        lambda: repeats(recording, _run(scenario, allow_plugins)),
+        lambda: repeats(recording, _run(scenario, allow_plugins).journal.recording()),
         lambda: ledger(recording, _prices(scenario), _billed_usd(tables)),
     )
     for found in checks:
         for invariant, t_s, number, message in found():
             yield Failure(invariant, f"{message} (t = {t_s} s, record {number})")
     yield from _accounts(tables, len(recording.table(Arrived)))
+    yield from _bill(tables, scenario)
+    if made.world.stopped:
+        yield from _served(tables, scenario, made)
 
 
 def _prices(scenario: Scenario) -> dict[int, Price]:
@@ -137,3 +142,27 @@ def _accounts(tables: results.Tables, arrived: int) -> Iterator[Failure]:
         for name in names:
             if (table[name] < 0).any():
                 yield Failure("accounts", f"{name} falls to {np.nanmin(table[name])}")
+
+
+def _bill(tables: results.Tables, scenario: Scenario) -> Iterator[Failure]:
+    parts_usd, bill_usd = bills.ledger(tables, scenario).total_usd, results.figures(tables)["cost_usd"]
+    if not isclose(parts_usd, bill_usd, rel_tol=_ROUNDING, abs_tol=_ROUNDING):
+        yield Failure("bill", f"the parts of the bill are {parts_usd} USD, and it is {bill_usd} USD")
+
+
+def _served(tables: results.Tables, scenario: Scenario, made: build.Replication) -> Iterator[Failure]:
+    """Yield what model servers did for nobody, or what was done by nobody."""
+    agents = list(scenario.agents().values())
+    in_steps = [number for number, agent in enumerate(agents) if agent.service.law == "steps"]
+    told = all(agents[number].cancellable for number in in_steps)
+    if not told or any(fault.kind == "garbage" for fault in scenario.faults):
+        return  # some of what is done for a request that is gone, or made up, is on no server
+    attempts, requests = tables.attempts, tables.requests
+    order = np.argsort(requests["request_id"], kind="stable")
+    row = order[np.searchsorted(requests["request_id"][order], attempts["request_id"])]
+    mine = np.isin(requests["agent"][row], in_steps)
+    failed = any(each.failed for each in made.world.servers)
+    for name in ("tokens_in", "tokens_cached", "tokens_out"):
+        said, done = int(attempts[name][mine].sum()), sum(getattr(each, name) for each in made.world.servers)
+        if said > done or (said < done and not failed):  # a call that fails is not billed
+            yield Failure("served", f"attempts say {said} {name}, and the servers {done}")

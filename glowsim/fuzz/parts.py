@@ -21,8 +21,10 @@ from glowsim.scenario.controllers import SEVERAL, Controllers
 from glowsim.scenario.laws import LawOfTime
 from glowsim.scenario.quantities import DURATION, Within
 
-__all__ = ["MODELS", "controllers", "fill"]
+__all__ = ["KINDS", "MODELS", "controllers", "fill"]
 
+KINDS: Final = ("faq", "case")
+"""Of task, where answers are judged."""
 MODELS: Final = {
     "small": {"input": "$0.15/1M", "cached_input": "$0.075/1M", "output": "$0.60/1M"},
     "large": {"input": "$3/1M", "output": "$15/1M"},
@@ -30,6 +32,10 @@ MODELS: Final = {
 _DRAWS = 50
 _TEXTS = ("latency_s", "error", "tokens_out", "model small", "model large", "stale", "apology")
 """What is tried for a parameter that is a text: metrics, and steps of a ladder; any will do for a name."""
+_MODEL_NAMES = ("cheap", "strong")
+"""Parameters whose text is the name of a model."""
+_FOR_EACH_KIND = ("gains",)
+"""Lists with a number for every kind of task."""
 _RARE = ("guard", "limiter")
 _LAW_OF_TIME = get_args(LawOfTime)[0]
 _LISTED = frozenset(name for name, field in Controllers.model_fields.items() if field.default == ())
@@ -183,7 +189,8 @@ def _setting(dice: Dice, scale: Scale, parameter: Parameter) -> Any:
     if not parameter.many:
         return _one_setting(dice, scale, parameter, parameter.default)
     default = parameter.default[0] if parameter.default else None
-    values = [_one_setting(dice, scale, parameter, default) for _ in range(dice.whole(1, 4))]
+    fewest = len(KINDS) if parameter.key in _FOR_EACH_KIND else 1
+    values = [_one_setting(dice, scale, parameter, default) for _ in range(dice.whole(fewest, 4))]
     read = parameter._replace(many=False).read
     return sorted(values, key=read) if dice.chance(0.8) else values
 
@@ -201,7 +208,7 @@ def _one_setting(dice: Dice, scale: Scale, parameter: Parameter, default: Any) -
         case "choice":
             return dice.one(parameter.choices)
         case _:
-            return dice.one(_TEXTS)
+            return dice.one(tuple(MODELS) if parameter.key in _MODEL_NAMES else _TEXTS)
 
 
 @cache

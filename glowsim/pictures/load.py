@@ -76,15 +76,18 @@ def run(
     workload: Sequence[Mapping[str, Any]],
     controllers: Mapping[str, Any],
     faults: Sequence[Mapping[str, Any]] = (),
+    **more: Any,
 ) -> Tables:
     """Run one replication of an agent under a load, always with the same seed, and return its tables.
 
     Parameters
     ----------
     agent
-        Keys of the fleet's one entry, beside its name and model.
+        Keys of the fleet's one entry, beside its name, and its model where that is not the only one, ``m``.
     workload, controllers, faults
         As a scenario writes them.
+    more
+        Further keys of the scenario, such as ``quality``, or others in place of these.
     """
     scenario = Scenario.model_validate(
         {
@@ -98,12 +101,14 @@ def run(
             "workload": workload,
             "controllers": controllers,
             "faults": [{"agent": "agent", **fault} for fault in faults],
+            **more,
         }
     )
     built = build.replication(scenario, 0)
     built.world.start()
     built.world.run(scenario.duration_s + scenario.drain_s)
-    return results.fold(built.journal.recording(), scenario)
+    answers = built.world.answers
+    return results.fold(built.journal.recording(), scenario, None if answers is None else answers.failures)
 
 
 # --- reading --------------------------------------------------------------------------------------------

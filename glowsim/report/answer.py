@@ -28,6 +28,11 @@ NAMES: Final = {
     "success_rate": "success rate",
     "error_rate": "error rate",
     "degraded_rate": "answers stale or by another model",
+    "accuracy": "right answers, of those judged",
+    "wrong_rate": "wrong answers",
+    "hallucination_rate": "hallucinations",
+    "format_rate": "answers in the wrong form",
+    "refusal_rate": "refusals",
     "request_rate_per_s": "request rate",
     "cost_usd": "cost",
     "cost_tokens_usd": "cost of tokens",
@@ -49,13 +54,14 @@ NAMES: Final = {
 
 _UNITS: Final = METRICS | {
     "cost_tokens_usd": "money", "cost_instances_usd": "money", "cost_servers_usd": "money", "rejected": "count",
-    "failed": "count",    "abandoned": "count", "open": "count", "retries": "count",
+    "failed": "count", "abandoned": "count", "open": "count", "retries": "count",
 }  # fmt: skip
 _GROUPS: Final = {
     "Requests": (
         "launched", "completed", "success_rate", "error_rate", "degraded_rate", "request_rate_per_s", "rejected",
         "failed", "abandoned", "open", "retries", "cache_hit_rate",
     ),
+    "Quality of answers": ("accuracy", "wrong_rate", "hallucination_rate", "format_rate", "refusal_rate"),
     "Latency of answered requests": (
         "latency_s_min", "latency_s_mean", "latency_s_p50", "latency_s_p95", "latency_s_p99", "latency_s_max",
     ),
@@ -185,6 +191,7 @@ def key_figures(summary: Mapping[str, Any]) -> Block:
             title=title,
         )
         for title, group in _GROUPS.items()
+        if any(metrics[metric]["value"] is not None for metric in group if metric in metrics)
     ]
     return section("figures", "Key figures", lead, [first, side_by_side(groups)])
 

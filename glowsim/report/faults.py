@@ -14,6 +14,7 @@ from glowsim.scenario.fleet import (
     Hang,
     Late,
     Refuse,
+    RegionLoss,
     ServerDown,
     ServerSlow,
     Silence,
@@ -38,6 +39,7 @@ _LABELS: Final = {
     "tools": "failing tools",
     "server_slow": "slow model server",
     "server_down": "model server down",
+    "region_loss": "lost region",
     "late": "late metrics",
     "silence": "lost metrics",
 }
@@ -69,6 +71,8 @@ def _what(fault: Fault) -> str:
         case ServerDown():
             verb = _verb(fault.replicas, "is gone", "are gone")
             return f"{_some(fault.replicas, 'replica')} of {fault.server} {verb}"
+        case RegionLoss():
+            return f"every instance and model server in {fault.region} is gone"
     whose = fault.agent
     match fault:
         case Crash():

@@ -10,6 +10,7 @@ from glowsim.report import answer, world
 from glowsim.report.blocks import MARKS, Block, clean
 from glowsim.report.cost import cost
 from glowsim.report.reading import read_first
+from glowsim.report.regions import regions
 from glowsim.report.servers import model_servers
 from glowsim.report.traffic import Traffic
 from glowsim.scenario import Scenario
@@ -45,6 +46,7 @@ def build(folder: Path, scenario: Scenario, summary: Mapping[str, Any], manifest
         traffic.instances(),
         cost(first, scenario, summary),
         *model_servers(scenario, summary),
+        *regions(first, scenario),
         traffic.endings(),
         *world.description(scenario),
         world.origins(scenario),

@@ -14,7 +14,7 @@ __all__ = ["First", "Labelled", "read_first"]
 Floats = npt.NDArray[np.float64]
 
 _REQUESTS = (
-    "request_id", "agent", "tenant", "t_arrive_s", "t_end_s", "latency_s", "ending", "how", "outcome",
+    "request_id", "agent", "tenant", "region", "t_arrive_s", "t_end_s", "latency_s", "ending", "how", "outcome",
     "other_model",
 )  # fmt: skip
 _ATTEMPTS = (

@@ -95,6 +95,8 @@ def unknown_parts(data: Mapping[str, Any], known: set[Path]) -> Iterator[tuple[P
     places += [
         ("servers", name) for name, server in data.get("servers", {}).items() if "preset" not in server
     ]
+    places += [("latency",)] if "latency" in data else []
+    places += [("services", name, "failover") for name in data.get("services", {})]
     for place in places:
         if not any(place[:n] in known for n in range(1, len(place))):
             rest = _without(_part(data, place), place, known)

@@ -14,6 +14,7 @@ from glowsim.scenario.paths import Missing, resolve
 from glowsim.scenario.problems import Finding, did_you_mean
 from glowsim.scenario.quality import references
 from glowsim.scenario.quantities import DURATION, QuantityError
+from glowsim.scenario.regions import region_checks
 from glowsim.scenario.workload import ALL
 
 __all__ = ["cross_checks"]
@@ -27,6 +28,7 @@ def cross_checks(data: dict[str, Any]) -> list[Finding]:
         *_served(data),
         *_judged(data),
         *_workload_agents(data),
+        *region_checks(data),
         *_times(data),
         *_origins(data),
     ]
@@ -121,7 +123,15 @@ def _served(data: dict[str, Any]) -> Iterator[Finding]:
     for i, agent in _mappings(data, "fleet"):
         service, model = agent.get("service"), agent.get("model")
         in_steps = isinstance(service, dict) and service.get("law") == "steps"
-        if in_steps and model in on and on[model] is None:
+        if not isinstance(service, dict) or not isinstance(model, str) or model not in on:
+            continue
+        if not in_steps and on[model] is not None:
+            message = (
+                f"its law of service never calls the server of {model!r}: let it work in steps, or give it a model "
+                "without a server"
+            )
+            yield Finding(("fleet", i, "model"), message)
+        if in_steps and on[model] is None:
             message = f"the agent works in steps, and the model {model!r} has no server to call: give it one"
             yield Finding(("fleet", i, "model"), message)
 
@@ -131,6 +141,8 @@ def _workload_agents(data: dict[str, Any]) -> Iterator[Finding]:
     if not known:
         return
     known[ALL] = tuple(dict.fromkeys(member for members in known.values() for member in members))
+    if isinstance(services := data.get("services"), dict):
+        known |= {service: (service,) for service in services}
     for i, workload in _mappings(data, "workload"):
         written = workload.get("agents", ALL)
         names = [written] if isinstance(written, str) else written

@@ -33,6 +33,7 @@ __all__ = [
     "Late",
     "Prices",
     "Refuse",
+    "RegionLoss",
     "ServerDown",
     "ServerSlow",
     "Silence",
@@ -280,6 +281,15 @@ class ServerDown(_ServerFault):
     kind: Literal["server_down"]
 
 
+class RegionLoss(Model):
+    """A region is gone: its instances die with their work and its model servers are down, until the fault ends."""
+
+    kind: Literal["region_loss"]
+    region: Name = Field(description="One of the regions.")
+    at_s: Duration = Field(alias="at", description="When it begins.")
+    lasts_s: PositiveDuration = Field(alias="lasts", description="How long it lasts.")
+
+
 class Late(_AnyFault):
     """Metrics come late: the results of probes reach the gateway so much later than they were taken."""
 
@@ -306,6 +316,7 @@ Fault = Annotated[
     | Tools
     | ServerSlow
     | ServerDown
+    | RegionLoss
     | Late
     | Silence,
     ChosenBy("kind"),

@@ -25,6 +25,7 @@ from glowsim.scenario.metrics import METRICS, quantity_of
 from glowsim.scenario.problems import Finding
 from glowsim.scenario.quality import Quality
 from glowsim.scenario.quantities import FRACTION, Duration, PositiveDuration, QuantityError, Within
+from glowsim.scenario.regions import Latency, RegionalService, Residency
 from glowsim.scenario.servers import Server
 from glowsim.scenario.workload import ALL, Workload
 
@@ -126,7 +127,18 @@ class Scenario(Model):
         default={}, description="What serves the models that agents in steps call."
     )
     regions: Items[Name] = Field(default=(HOME,), min_length=1, description="Where instances may stand.")
+    latency: Latency = Field(
+        default={},
+        description="Region -> other region -> round trip between them, each pair once; default: none.",
+    )
+    residency: Residency = Field(
+        default={},
+        description="Users' region -> the only regions in which they may be served; default: anywhere.",
+    )
     fleet: Items[Agent] = Field(min_length=1, max_length=1000, description="The agents.")
+    services: dict[AgentName, RegionalService] = Field(
+        default={}, description="Services with an agent a region; workloads name them like agents."
+    )
     workload: Items[Workload] = Field(min_length=1, max_length=1000, description="Where requests come from.")
     faults: Items[Fault] = Field(default=(), description="What goes wrong, and when.")
     controllers: Controllers = Field(default_factory=Controllers, description="Who decides, for every agent.")
@@ -181,9 +193,11 @@ class Scenario(Model):
         raise KeyError(name)
 
     def shares(self, workload: Workload) -> dict[str, float]:
-        """Return agent -> its share of a workload's requests; the shares add up to one."""
+        """Return agent, or service -> its share of a workload's requests; the shares add up to one."""
         weights = {
-            member: weight for name, weight in workload.agents.items() for member in self.members(name)
+            member: weight
+            for name, weight in workload.agents.items()
+            for member in ((name,) if name in self.services else self.members(name))
         }
         total = math.fsum(weights.values())
         return {name: weight / total for name, weight in weights.items()}

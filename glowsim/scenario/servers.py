@@ -82,6 +82,9 @@ class _SelfHosted(Model):
     replica_usd_per_hour: PricePerHour | None = Field(
         default=None, alias="price", description="Price of a replica; default: the preset's, or nothing."
     )
+    region: Name | None = Field(
+        default=None, description="Where it stands; default: beside whoever calls it."
+    )
 
     @model_validator(mode="after")
     def _known(self) -> Self:
@@ -94,6 +97,13 @@ class _SelfHosted(Model):
         if missing:
             said = "is required where there is no preset to give it"
             raise findings_error(*(Finding((name,), said) for name in missing))
+        if (
+            self.batched_tokens is not None
+            and self.sequences is not None
+            and self.batched_tokens < self.sequences
+        ):
+            said = f"must be at least 'sequences' ({self.sequences}): each one that writes takes a token of a step"
+            raise findings_error(Finding(("batched_tokens",), said))
         return self
 
 
@@ -145,6 +155,9 @@ class HostedServer(Model):
     )
     incidents: Name | None = Field(
         default=None, description="Outages like those of a provider that was observed; default: none."
+    )
+    region: Name | None = Field(
+        default=None, description="Where it stands; default: beside whoever calls it."
     )
 
     @model_validator(mode="after")

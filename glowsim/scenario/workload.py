@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import pairwise
+from math import fsum
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, Self
 
@@ -24,6 +25,7 @@ from glowsim.scenario.laws import LawOfNumber, LawOfTime, LawOfTokens
 from glowsim.scenario.problems import Finding, did_you_mean
 from glowsim.scenario.quantities import (
     DURATION,
+    FRACTION,
     NUMBER,
     Duration,
     Number,
@@ -32,6 +34,7 @@ from glowsim.scenario.quantities import (
     PositiveRate,
     Rate,
     Share,
+    Within,
 )
 
 __all__ = [
@@ -113,10 +116,24 @@ class Cacheable(Model):
     zipf: Number = Field(default=0.9, description="Exponent of Zipf's law; 0: all alike.")
 
 
+def _everybody(shares: dict[str, float]) -> dict[str, float]:
+    if shares and abs(fsum(shares.values()) - 1.0) > 1e-9:
+        raise findings_error(Finding((), f"the shares add up to {fsum(shares.values()):.4%}, must be 100%"))
+    return shares
+
+
+UsersFrom = Annotated[
+    dict[Name, Annotated[float, Within(FRACTION, 0, 1, above=True)]], AfterValidator(_everybody)
+]
+"""Region -> share of the users who are there."""
+
+
 class _Source(Model):
     """What all workloads share."""
 
-    agents: Weights = Field(default={ALL: 1.0}, description="all, a name, a list of names, or name: weight.")
+    agents: Weights = Field(
+        default={ALL: 1.0}, description="all, a name, a list of names, or name: weight; services too."
+    )
     max_tokens_out: Annotated[int, Field(ge=1, le=10_000_000)] = Field(
         default=4096, description="The cap on output tokens that is sent with a request."
     )
@@ -134,6 +151,10 @@ class _Source(Model):
         BeforeValidator(_none_or),
         WithJsonSchema({"anyOf": [DURATION.json_schema(0, 0), {"enum": ["none", None]}]}),
     ] = Field(default=None, alias="deadline", description="The user gives up after this; none: never.")
+    users_from: UsersFrom = Field(
+        default={},
+        description="Region -> share of the users who are there; default: they are where their agent is.",
+    )
     cacheable: Cacheable | None = Field(default=None, description="How prompts repeat; default: they do not.")
     tasks: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = Field(
         default=None, description="Stop after so many; default: only at the end of the duration."

@@ -60,6 +60,10 @@ class Answers:
         failure, confidence = self._quality.judge(t_s, request, plan, tries)
         self._worth[attempt] = _Worth(failure, confidence, tries, plan.variant)
 
+    def spoilt(self, attempt: int, tries: int, variant: int) -> None:
+        """Take in that an attempt will answer nonsense, as a fault makes it; any check sees that."""
+        self._worth[attempt] = _Worth(Failure.WRONG, 0.0, tries, variant)
+
     def score(self, attempt: int) -> float:
         """Return what a check says of the answer that has just come."""
         for source in self._given:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from glowsim.sim.world import Replica, World
 
 __all__ = [
-    "BrownOut", "Crash", "Errors", "Fault", "Garbage", "Hang", "Late", "Refuse", "ServerDown", "ServerSlow", "Silence",
-    "Slow", "SlowStart", "Struck", "Throttle", "Tools",
+    "BrownOut", "Crash", "Errors", "Fault", "Garbage", "Hang", "Late", "Refuse", "RegionLoss", "ServerDown",
+    "ServerSlow", "Silence", "Slow", "SlowStart", "Struck", "Throttle", "Tools",
 ]  # fmt: skip
 
 
@@ -303,6 +303,22 @@ class ServerDown(_OfServer):
     def end(self, world: World) -> None:
         """Bring them back, empty."""
         world.servers[self._server].bring_back(self._replicas)
+
+
+class RegionLoss(Fault):
+    """A region is gone, with its instances and model servers; what was there before starts again when it is back."""
+
+    def __init__(self, region: int, at_s: float, lasts_s: float) -> None:
+        super().__init__(-1, at_s, lasts_s)
+        self._region = region
+
+    def begin(self, world: World) -> None:
+        """Lose it."""
+        world.lose(self._region)
+
+    def end(self, world: World) -> None:
+        """Have it back."""
+        world.restore(self._region)
 
 
 class Silence(Fault):

@@ -17,7 +17,7 @@ from glowsim.sim.environment import Environment
 from glowsim.sim.serving.batching import BatchEngine
 from glowsim.sim.serving.call import Call, Server, Told
 
-__all__ = ["ROUTERS", "ModelServer", "Router", "Served", "hear_end", "hear_first_token"]
+__all__ = ["ROUTERS", "Callee", "Distant", "ModelServer", "Router", "Served", "hear_end", "hear_first_token"]
 
 
 class Router(Protocol):
@@ -25,6 +25,19 @@ class Router(Protocol):
 
     def __call__(self, call: Call, replicas: Sequence[Server]) -> int:
         """Return its place."""
+
+
+class Callee(Protocol):
+    """What an agent's calls go to."""
+
+    def start(self, call: Call) -> None:
+        """Take a call in."""
+
+    def cancel(self, call: Call) -> None:
+        """Drop a call; what it used is set."""
+
+    def ended(self, call: Call) -> None:
+        """Hear that a call has ended by itself."""
 
 
 class ModelServer:
@@ -41,7 +54,7 @@ class ModelServer:
     """
 
     __slots__ = (
-        "_environment", "_inside", "_router", "_speeds", "_up", "calls", "failed", "longest", "most_at_once",
+        "_down", "_environment", "_inside", "_router", "_speeds", "_up", "calls", "failed", "longest", "most_at_once",
         "replicas", "tokens_cached", "tokens_in", "tokens_out",
     )  # fmt: skip
 
@@ -50,6 +63,8 @@ class ModelServer:
         self._environment = environment
         self._router = router
         self._up = list(replicas)
+        self._down = [0] * len(replicas)
+        """How many faults keep each replica away."""
         self._speeds = [1.0] * len(replicas)
         self._inside: dict[int, tuple[Call, Server | None]] = {}
         """Number of a call -> it, and where it is; None: nowhere, as no replica was up."""
@@ -101,8 +116,7 @@ class ModelServer:
 
     def take_down(self, places: Iterable[int]) -> None:
         """Have some replicas go, and the calls on them fail."""
-        gone = [self.replicas[place] for place in places if place < len(self.replicas)]
-        self._up = [each for each in self._up if each not in gone]
+        gone = self._shifted(places, 1)
         lost = [call for call, replica in self._inside.values() if replica in gone]
         for call in lost:
             replica = self._inside[call.number][1]
@@ -116,8 +130,15 @@ class ModelServer:
 
     def bring_back(self, places: Iterable[int]) -> None:
         """Have replicas that had gone serve again."""
-        back = {place for place in places if place < len(self.replicas)}
-        self._up = [each for i, each in enumerate(self.replicas) if i in back or each in self._up]
+        self._shifted(places, -1)
+
+    def _shifted(self, places: Iterable[int], faults: int) -> list[Server]:
+        """Have so many faults more keep replicas away; return these replicas."""
+        there = [place for place in places if place < len(self.replicas)]
+        for place in there:
+            self._down[place] += faults
+        self._up = [each for each, down in zip(self.replicas, self._down, strict=True) if not down]
+        return [self.replicas[place] for place in there]
 
     def _count(self, call: Call) -> None:
         self.calls += 1
@@ -138,6 +159,50 @@ class ModelServer:
         return found
 
 
+class Distant:
+    """A model server in another region: calls reach it after the round trip.
+
+    Parameters
+    ----------
+    environment
+        The simulated time.
+    server
+        Where they go.
+    trip_s
+        The round trip, above 0: all of it on the way there.
+    """
+
+    __slots__ = ("_environment", "_server", "_trip_s", "_under_way")
+
+    def __init__(self, environment: Environment, server: ModelServer, trip_s: float) -> None:
+        self._environment = environment
+        self._server = server
+        self._trip_s = trip_s
+        self._under_way: set[int] = set()
+
+    def start(self, call: Call) -> None:
+        """Send a call on its way."""
+        self._under_way.add(call.number)
+        self._environment.call_at(self._environment.now + self._trip_s, self._reach, call)
+
+    def _reach(self, call: Call) -> None:
+        if call.number in self._under_way:
+            self._under_way.remove(call.number)
+            self._server.start(call)
+
+    def cancel(self, call: Call) -> None:
+        """Drop a call; one that is still under way used nothing."""
+        if call.number in self._under_way:
+            self._under_way.remove(call.number)
+            call.tokens_in = 0
+        else:
+            self._server.cancel(call)
+
+    def ended(self, call: Call) -> None:
+        """Hear that a call has ended by itself."""
+        self._server.ended(call)
+
+
 @dataclass(frozen=True)
 class Served:
     """What serves some models."""
@@ -148,6 +213,8 @@ class Served:
     """One of `ROUTERS`."""
     make: Callable[[Environment, int, Told, Told], Server]
     """Makes a replica, from its place, what to call with a call that ended, and with one that streams."""
+    region: int | None = None
+    """Where it stands; None: beside whoever calls it."""
 
     def build(self, environment: Environment, done: Told, first_token: Told) -> ModelServer:
         """Return all replicas behind one router."""

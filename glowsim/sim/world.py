@@ -49,8 +49,9 @@ from glowsim.core.types import (
 from glowsim.sim.answers import Answers
 from glowsim.sim.environment import Environment
 from glowsim.sim.faults import Fault, Struck
+from glowsim.sim.front_door import FrontDoor
 from glowsim.sim.laws import Constant, Law, one_by_one
-from glowsim.sim.servers import Served, hear_end, hear_first_token
+from glowsim.sim.servers import Callee, Distant, ModelServer, Served, hear_end, hear_first_token
 from glowsim.sim.service import Service, Truth, Variant, weight_again
 from glowsim.sim.serving.engine import Engine, Job
 from glowsim.sim.serving.fcfs import FcfsEngine
@@ -180,13 +181,28 @@ class World:
         What serves the models that the agents' steps call.
     answers
         What answers are worth; None: nobody asks.
+    round_trips
+        From each region (row) to each (column), in seconds: every attempt takes that between its user and its
+        instance more, all of it on the way there.
+    front_door
+        Sends users of services to agents; None: there are no services.
     """
 
     def __init__(
         self, plane: ControlPlane, journal: Journal, agents: Sequence[AgentWorld], sources: Sequence[Source],
         streams: Streams, faults: Sequence[Fault] = (), served: Sequence[Served] = (), answers: Answers | None = None,
+        round_trips: Sequence[Sequence[float]] = ((0.0,),), front_door: FrontDoor | None = None,
     ) -> None:  # fmt: skip
         self.answers = answers
+        self._served = served
+        self._round_trips = round_trips
+        self._front_door = front_door
+        self._losses: dict[int, int] = {}
+        """Region that is lost -> by how many faults at once."""
+        self._due_back: dict[int, int] = {}
+        """Agent of a lost region -> instances that come back with it."""
+        self._wanted: dict[int, int] = {}
+        """Agent of a lost region -> how many its scaler has asked for since."""
         self._weights: dict[int, float] = {}
         """Agent -> the share of its requests that a variant under test gets."""
         self._last_ended: Job | None = None
@@ -211,7 +227,7 @@ class World:
         """Open requests: (request, truth, attempts that ended without an answer)."""
         self._jobs: dict[int, Job] = {}
         self._unserved: set[int] = set()
-        """Attempts that reached an instance and are in no engine: a fault struck them."""
+        """Attempts that are in no engine: still on their way, or a fault struck them."""
         self._draining: set[int] = set()
         self._waiting = any(source.waits for source in sources)
         self.contexts: dict[int, int] | None = {} if any(source.remembers for source in sources) else None
@@ -292,7 +308,8 @@ class World:
             inside[request[0]] = (request, truth, 0)
             tell(_new(Arrived, (environment._now, request)))
 
-        return arrive
+        door = self._front_door
+        return arrive if door is None else lambda request, truth: arrive(door.admit(request), truth)
 
     def _teller(self) -> Callable[[Event], None]:
         """Return the function that every event goes through, with what never changes bound once."""
@@ -345,7 +362,7 @@ class World:
         works = [each.service.work if each.sure else None for each in agents]
         in_steps = frozenset(i for i, each in enumerate(agents) if each.task is not None)
         task_key = self._streams.key("task")
-        answers = self.answers
+        answers, trips = self.answers, self._trips()
 
         def dispatch(command: Dispatch) -> bool:
             attempt, request_id, number, plan, _ = command
@@ -360,6 +377,8 @@ class World:
             if troubles and agent in troubles:
                 struck = self._struck(replica, request_id, tries)
                 if struck is not None:
+                    if trips:
+                        struck = struck._replace(after_s=struck.after_s + trips[request[6]][agent])
                     self._serve_struck(command, replica, struck)
                     return True
                 extra = fsum(fault.errors() for fault in troubles[agent])
@@ -376,7 +395,10 @@ class World:
                     attempt, request_id, number, plan, truth, luck, fate, stream
                 )
                 working.first_token_s = -environment.now
-                replica.engine.start(working)
+                if trips:
+                    self._send(replica, working, trips[request[6]][agent])
+                else:
+                    replica.engine.start(working)
                 return True
             else:
                 work_s, prefill_s, tokens_out, outcome = agents[agent].attempt(
@@ -387,10 +409,33 @@ class World:
             )
             if stream:
                 job.first_token_s = -environment.now
-            replica.engine.start(job)
+            if trips:
+                self._send(replica, job, trips[request[6]][agent])
+            else:
+                replica.engine.start(job)
             return True
 
         return dispatch
+
+    def _trips(self) -> list[list[float]]:
+        """Return user's region -> agent -> round trip between them; empty where all are 0."""
+        if not any(any(row) for row in self._round_trips):
+            return []
+        return [[row[each.region] for each in self.agents] for row in self._round_trips]
+
+    def _send(self, replica: Replica, job: Job, trip_s: float) -> None:
+        """Have an attempt reach its instance after the round trip."""
+        if not trip_s:
+            replica.engine.start(job)
+            return
+        self._unserved.add(job.attempt)
+        self.environment.call_at(self.environment.now + trip_s, self._reach, (replica, job))
+
+    def _reach(self, sent: tuple[Replica, Job]) -> None:
+        replica, job = sent
+        if job.attempt in self._unserved:  # neither cancelled nor lost on the way
+            self._unserved.remove(job.attempt)
+            replica.engine.start(job)
 
     def _struck(self, replica: Replica, request_id: int, tries: int) -> Struck | None:
         for fault in self.troubles[replica.agent]:
@@ -416,6 +461,8 @@ class World:
             False,
         )
         self._unserved.add(attempt)
+        if self.answers is not None and struck.outcome is _OK:
+            self.answers.spoilt(attempt, self._inside[request_id][2], plan.variant)
         if struck.after_s < inf:
             due_s = self.environment.now + struck.after_s
             self.environment.call_at(due_s, self._end_struck, (job, struck.retry_after_s))
@@ -426,11 +473,15 @@ class World:
             return  # cancelled meanwhile
         self._unserved.remove(job.attempt)
         del self._jobs[job.attempt]
+        score = _NEVER
         if job.outcome is not _OK:
             self._unanswered(job)
+        elif self.answers is not None:
+            score = self.answers.score(job.attempt)
         if self._draining:
             self._leave_if_empty(job.number)
-        usage = Usage(job.tokens_in, 0, job.tokens_out)
+        self._last_ended = job
+        usage = Usage(job.tokens_in, 0, job.tokens_out, score=score)
         self.tell(Finished(self.environment.now, job.attempt, job.outcome, usage, retry_after_s))
 
     def _ender(self) -> Callable[[Job], None]:
@@ -562,7 +613,7 @@ class World:
         self._started_instances += 1
         engine: Engine
         if spec.task is not None:
-            servers = {model: self.servers[i] for model, i in self._server_of.items()}
+            servers = {model: self._seen_from(spec.region, i) for model, i in self._server_of.items()}
             engine = TaskEngine(
                 self.environment, spec.concurrency, spec.task, servers, self._task_done,
                 self._first_token, lambda: self.tools[agent],
@@ -576,10 +627,19 @@ class World:
         replica = self.replicas[number] = self._of_agent[agent][number] = Replica(number, agent, engine)
         return replica
 
+    def _seen_from(self, region: int, i: int) -> Callee:
+        """Return a model server, with the round trip to it from a region."""
+        server, home = self.servers[i], self._served[i].region
+        trip_s = 0.0 if home is None else self._round_trips[region][home]
+        return Distant(self.environment, server, trip_s) if trip_s else server
+
     def _alive(self, agent: int) -> list[Replica]:
         return [each for each in self._of_agent[agent].values() if each.state <= State.READY]
 
     def _scale(self, command: Scale) -> bool:
+        if command.agent in self._due_back:
+            self._wanted[command.agent] = command.want  # nothing starts before its region is back
+            return True
         now_s = self.environment.now
         for number in command.victims:
             replica = self.replicas.get(number)
@@ -687,17 +747,58 @@ class World:
                 served = [job for job in self.jobs(replica) if job.attempt not in self._unserved]
                 replica.engine.set_speed(1.0 / slowdown, served)
 
-    def crash(self, replica: Replica) -> None:
-        """Have an instance fail now; what it was doing is lost."""
-        lost = [self._end_early(job, Outcome.LOST) for job in reversed(self.jobs(replica))]
-        replica.state = State.FAILED
-        self._draining.discard(replica.number)
-        del self.replicas[replica.number], self._of_agent[replica.agent][replica.number]
-        self.tell(InstanceChanged(self.environment.now, replica.agent, replica.number, State.FAILED))
-        for finished in lost:
-            self.tell(finished)
+    def crash(self, *replicas: Replica) -> None:
+        """Have instances fail now, all at once; what they were doing is lost."""
+        failed: list[Event] = []
+        lost: list[Event] = []
+        for replica in replicas:
+            lost += [self._end_early(job, Outcome.LOST) for job in reversed(self.jobs(replica))]
+            replica.state = State.FAILED
+            self._draining.discard(replica.number)
+            del self.replicas[replica.number], self._of_agent[replica.agent][replica.number]
+            failed.append(InstanceChanged(self.environment.now, replica.agent, replica.number, State.FAILED))
+        for event in (*failed, *lost):
+            self.tell(event)
 
     def come_back(self, agent: int) -> None:
-        """Have a fresh instance start in the place of a crashed one."""
+        """Have a fresh instance start in the place of a crashed one; in a lost region, when that is back."""
+        if agent in self._due_back:
+            self._due_back[agent] += 1
+            return
         self._begin(self._make(agent))
         self._tell_rest()
+
+    def lose(self, region: int) -> None:
+        """Have all instances of a region die at once, with its model servers; none can start there any more."""
+        self._losses[region] = self._losses.get(region, 0) + 1
+        if self._losses[region] > 1:
+            return
+        if self._front_door is not None:
+            self._front_door.hear(self.environment, region, lost=True)
+        dying: list[Replica] = []
+        for agent in self._agents_in(region):
+            self._due_back[agent] = len(self._alive(agent))
+            dying += self._of_agent[agent].values()
+        self.crash(*dying)
+        for server in self._servers_in(region):
+            server.take_down(range(len(server.replicas)))
+
+    def restore(self, region: int) -> None:
+        """Have a lost region back: as many instances start as there were, or as scalers have come to want."""
+        self._losses[region] -= 1
+        if self._losses[region]:
+            return
+        if self._front_door is not None:
+            self._front_door.hear(self.environment, region, lost=False)
+        for server in self._servers_in(region):
+            server.bring_back(range(len(server.replicas)))
+        for agent in self._agents_in(region):
+            for _ in range(max(self._due_back.pop(agent), self._wanted.pop(agent, 0))):
+                self._begin(self._make(agent))
+        self._tell_rest()
+
+    def _agents_in(self, region: int) -> list[int]:
+        return [agent for agent, spec in enumerate(self.agents) if spec.region == region]
+
+    def _servers_in(self, region: int) -> list[ModelServer]:
+        return [self.servers[i] for i, each in enumerate(self._served) if each.region == region]

@@ -7,7 +7,7 @@ import inspect
 import json
 import random
 from collections.abc import Callable, Iterator
-from math import inf
+from math import inf, nan
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
@@ -45,6 +45,8 @@ from controllers.resilience.failure_rate import FailureRateBreaker
 from controllers.resilience.outlier import OutlierBreaker
 from controllers.resilience.probes import ProbesBreaker
 from controllers.rollout.canary import Canary
+from controllers.routing.cheap_first import CheapFirst
+from controllers.routing.predictive import Predictive
 from controllers.scaling.agent_scaler import AgentScaler
 from controllers.scaling.hpa import HpaScaler
 from controllers.scaling.queueing import QueueingScaler
@@ -57,6 +59,7 @@ from glowsim.core.snapshot import Stateful
 from glowsim.core.streams import Stream
 from glowsim.core.types import Observed, Outcome, Plan, Request, State, Status, Told, Usage
 
+MODELS = ("small", "large")
 PRICES = (Price(2e-6, 1e-6, 8e-6),) * 4
 Make = Callable[[], Any]
 MAKERS: dict[str, tuple[type, Make]] = {
@@ -95,6 +98,16 @@ MAKERS: dict[str, tuple[type, Make]] = {
     "s3 fifo": (protocols.Cache, lambda: S3FifoCache(entries=5, ttl_s=20, stale_s=10)),
     "stale": (protocols.Stale, lambda: LruCache(entries=5, ttl_s=20, stale_s=10)),
     "cap": (protocols.Planner, lambda: TokenCap(max_tokens_out=100, max_tokens_in=700)),
+    "cheap first": (
+        protocols.Escalating,
+        lambda: CheapFirst(MODELS, cheap="small", strong="large", threshold=0.6, most=0.3, burst=2),
+    ),
+    "predictive": (
+        protocols.Planner,
+        lambda: Predictive(
+            Stream(8), MODELS, cheap="small", strong="large", gain_per_log_token=0.1, window=9, burst=2
+        ),
+    ),
     "fifo": (protocols.Queue, lambda: FifoQueue(limit=8)),
     "priority": (protocols.Queue, lambda: PriorityQueue(limit=8, ageing_s=5)),
     "strict": (protocols.Queue, lambda: PriorityQueue(limit=8, ageing_s=None)),
@@ -269,6 +282,16 @@ def cache(rng: random.Random) -> Step:
     return lambda one, t_s, r: (one.get(t_s, key), one.stale(t_s, key))
 
 
+def escalating(rng: random.Random) -> Step:
+    score, model = rng.choice([rng.random(), nan]), rng.randrange(2)
+
+    def step(one: Any, t_s: float, r: Request) -> Any:
+        plan = one.plan(t_s, r, Plan(1, 0, r.tokens_in, 200))
+        return plan, one.escalate(t_s, r, plan._replace(model=model), score)
+
+    return step
+
+
 def queue(rng: random.Random) -> Step:
     takes, removes = rng.random() < 0.4, rng.random() < 0.2
     lasts_s = rng.choice([1, 3, 9, inf])
@@ -342,6 +365,7 @@ STEPS: dict[type, Callable[[Draws], Step]] = {
     protocols.Cache: cache,
     protocols.Stale: cache,
     protocols.Planner: lambda rng: lambda one, t_s, r: one.plan(t_s, r, Plan(1, 0, r.tokens_in, 200)),
+    protocols.Escalating: escalating,
     protocols.Queue: queue,
     protocols.Balancer: balancer,
     protocols.Breaker: breaker,

@@ -37,6 +37,7 @@ from glowsim.core.types import (
     FirstToken,
     Forget,
     InstanceChanged,
+    Keep,
     Observed,
     Outcome,
     Plan,
@@ -65,7 +66,7 @@ EVERY: list[Any] = [
     Arrived(0.0, Request(8, 0, 1, 1)),
     FirstToken(0.5, 1 << 40),
     Finished(1.0, 1, Outcome.LOST, Usage(), 0.0),
-    Finished(1.0, 2, Outcome.OK, Usage(900, 512, 40, 0.25), 1.5),
+    Finished(1.0, 2, Outcome.OK, Usage(900, 512, 40, 0.25, 0.5), 1.5),
     Abandoned(1.0, 7),
     Told(2.0, 1, Status.UNKNOWN),
     InstanceChanged(2.0, 1, 3, State.STARTING, 1, 9.5),
@@ -87,6 +88,7 @@ EVERY: list[Any] = [
     Raise(Alert(1, "latency_s", Severity.CRITICAL, WHY)),
     Advance(1, 2, 0.25, WHY),
     Shadowed(1, "balancer", 3.0, 4.0),
+    Keep(2),
     Effected(6.0, 0, 12, Effect.REFUSED),
 ]
 EVENTS = 14
@@ -228,7 +230,7 @@ def test_damage_before_the_last_frame_is_an_error(tmp_path: Path, at: int) -> No
     ("old", "new", "message"),
     [
         (b"GLOWSIMJ", b"PK\x03\x04\x00\x00\x00\x00", "not a glowsim journal"),
-        (b'"version":2', b'"version":9', "version 9"),
+        (b'"version":%d' % module.VERSION, b'"version":9', "version 9"),
     ],
 )
 def test_another_file_or_version_is_refused(tmp_path: Path, old: bytes, new: bytes, message: str) -> None:

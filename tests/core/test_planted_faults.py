@@ -43,7 +43,9 @@ from glowsim.core.types import (
     Effect,
     Finished,
     FirstToken,
+    Forget,
     InstanceChanged,
+    Keep,
     Outcome,
     Reason,
     Reject,
@@ -111,6 +113,11 @@ class DrainsAnother(Bench):
 class DropsUsage(Bench):
     def finished(self, event):
         super().finished(event._replace(usage=Usage()) if event.attempt % 10 == 0 else event)
+
+
+class DropsKeep(Bench):
+    def do(self, command):
+        return not isinstance(command, Keep) and super().do(command)
 
 
 class Misprices(Bench):
@@ -224,10 +231,8 @@ class LosesTimers(ControlPlane):
 
     def __init__(self, pools, notes=None):
         super().__init__(pools, notes)
-        alive = self.timers._alive
-        self.timers._alive = lambda kind, number: (
-            not (kind == self.kind and number % self.every == 0) and alive(kind, number)
-        )
+        matters = self.timers.alive[self.kind]
+        self.timers.alive[self.kind] = lambda number: number % self.every != 0 and matters(number)
 
 
 class KeepsLeases(LosesTimers):
@@ -257,6 +262,46 @@ class SendsTheBusiest(Answering):
                     one.state = State.DRAINING
                     pool.eligible.refresh(one)
                 out[i] = each._replace(victims=tuple(one.number for one in ready[: len(each.victims)]))
+
+
+class Escalating(Answering):
+    """Spoils every fifth escalation."""
+
+    def spoil(self, event, out):
+        for i, each in enumerate(out):
+            if isinstance(each, Keep) and self.each(5):
+                self.escalated(each, out, i)
+                return
+
+
+class ForgetsEscalatedSlots(Escalating):
+    def escalated(self, keep, out, i):
+        pool = self.pools[0]
+        instance = pool.instances[next(iter(pool.instances))]
+        instance.in_flight += 1
+        pool.eligible.refresh(instance)
+
+
+class ForgetsTooEarly(Escalating):
+    def escalated(self, keep, out, i):
+        out.insert(i + 1, Forget(keep.source))
+
+
+class LosesEscalations(Escalating):
+    def escalated(self, keep, out, i):
+        out[:] = [
+            each for each in out if not (isinstance(each, Dispatch) and each.reason.code == Code.ESCALATED)
+        ]
+
+
+class NeverForgets(Answering):
+    def spoil(self, event, out):
+        out[:] = [each for each in out if not isinstance(each, Forget)]
+
+
+class EscalatesWithoutKeeping(Escalating):
+    def escalated(self, keep, out, i):
+        del out[i]
 
 
 class NumbersAgain(Answering):
@@ -434,6 +479,12 @@ FAULTS = [
     Fault("fewer than the minimum", "scaling", "check", "I11", controllers={"scaler": lambda: bench.Sizer(least=1)}),
     Fault("a snapshot forgets", "plain", "restores", "I13", controllers={"balancer": ForgetsItsTurn}),
     Fault("sessions wander", "staying", "check", "I12", controllers={"balancer": Wanders}),
+    Fault("a Keep is dropped", "escalating", "check", "I14", DropsKeep),
+    Fault("an escalated answer is not kept", "escalating", "check", "I1", plane=EscalatesWithoutKeeping),
+    Fault("a kept answer is forgotten too early", "escalating", "check", "I14", plane=ForgetsTooEarly),
+    Fault("a kept answer is never forgotten", "escalating", "check", "I10", plane=NeverForgets),
+    Fault("an escalation does not release its slot", "escalating", "check", "I4", plane=ForgetsEscalatedSlots),
+    Fault("an escalation is lost", "escalating", "check", "I14", plane=LosesEscalations),
     Fault("what was forgotten is answered", "caching", "check", "I14", controllers={"cache": AnswersFromTheGone}),
 ]  # fmt: skip
 SEED = 1
@@ -541,4 +592,5 @@ def test_the_worlds_are_hard_ones():
         ("scaling", "Scale", "LOAD_HIGH"), ("scaling", "Scale", "LOAD_LOW"), ("caching", "Answer", "JOINED"),
         ("caching", "Answer", "CACHED"), ("caching", "Dispatch", "PROMOTED"), ("limiting", "Reject", "LIMITED"),
         ("breaking", "Dispatch", "QUEUED"), ("staying", "Dispatch", "QUEUED"),
+        ("escalating", "Dispatch", "ESCALATED"), ("escalating", "Answer", "DOUBTFUL"),
     } <= seen  # fmt: skip

@@ -1,8 +1,5 @@
 """A scenario of a log: it loads, it runs, its numbers are the log's, and what nobody knows is said."""
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -27,7 +24,9 @@ def rows(logs):
     return logs.rows_of(logs.Truth(rows=800))
 
 
-def test_a_log_becomes_a_scenario_that_runs_and_costs_what_it_recorded(logs, rows, tmp_path) -> None:
+def test_a_log_becomes_a_scenario_that_runs_and_costs_what_it_recorded(
+    logs, rows, tmp_path, data_file
+) -> None:
     log = logs.written(tmp_path / "log.csv", rows)
     imported = import_log(
         log, tmp_path / "out" / "mine.yaml", prices=logs.price_map(tmp_path / "prices.json")
@@ -172,21 +171,11 @@ def test_sessions_become_conversations(tmp_path) -> None:
 # --- real files ----------------------------------------------------------------------------------------
 
 
-def recorded(file: str) -> Path:
-    folder = os.environ.get("GLOWSIM_DATA")
-    if not folder or not Path(folder).is_dir():
-        message = "recorded traces are needed: name their folder by GLOWSIM_DATA"
-        if os.environ.get("GLOWSIM_CI") == "1":
-            pytest.fail(message)
-        pytest.skip(message)
-    return Path(folder) / file
-
-
-def test_azure_code_says_what_it_cannot_know_and_runs_all_the_same(tmp_path) -> None:
-    trace = recorded("azure_llm_2023/AzureLLMInferenceTrace_code.csv")
+def test_azure_code_says_what_it_cannot_know_and_runs_all_the_same(tmp_path, data_file) -> None:
+    trace = data_file("azure_llm_2023/AzureLLMInferenceTrace_code.csv")
     with pytest.raises(ImportProblem, match="unknown: none of its 8819 rows has both tokens and a cost"):
         import_log(trace, tmp_path / "a.yaml")
-    prices = recorded("prices/tokencost_model_prices.json.gz")
+    prices = data_file("prices/tokencost_model_prices.json.gz")
     imported = import_log(trace, tmp_path / "a.yaml", prices=prices, model="gpt-4o")
     scenario, requests = run(imported)
     assert len(requests["agent"]) == 8819
@@ -198,8 +187,8 @@ def test_azure_code_says_what_it_cannot_know_and_runs_all_the_same(tmp_path) -> 
         assert words in said
 
 
-def test_the_example_of_tracelab_is_two_agents_with_one_law_between_them(tmp_path) -> None:
-    trace = recorded("tracelab_example/example_sessions/derived/round_trace.jsonl")
+def test_the_example_of_tracelab_is_two_agents_with_one_law_between_them(tmp_path, data_file) -> None:
+    trace = data_file("tracelab_example/example_sessions/derived/round_trace.jsonl")
     imported = import_log(trace, tmp_path / "a.yaml", unpriced=True)
     scenario, requests = run(imported)
     assert {agent.name: agent.model for agent in scenario.fleet} == {
@@ -211,8 +200,8 @@ def test_the_example_of_tracelab_is_two_agents_with_one_law_between_them(tmp_pat
     assert "too few rows of its own" in scenario.origins["fleet.claude.service"].source
 
 
-def test_a_log_is_described_and_fitted(tmp_path) -> None:
-    trace = recorded("azure_llm_2023/AzureLLMInferenceTrace_code.csv")
+def test_a_log_is_described_and_fitted(tmp_path, data_file) -> None:
+    trace = data_file("azure_llm_2023/AzureLLMInferenceTrace_code.csv")
     said, found = describe_log(trace)
     assert said.startswith("8819 rows, 0 of them refused")
     assert found.rate_per_s == pytest.approx(2.566, abs=0.001)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from itertools import groupby
-from math import isnan
+from math import isnan, nan
 from typing import Any, Final
 
 import pytest
@@ -37,7 +37,7 @@ from glowsim.core.types import (
     State,
     Woke,
 )
-from glowsim.live.calls import Checked
+from glowsim.live.calls import Checked, Reply
 from glowsim.scenario import Scenario
 
 REFUSING_S: Final = (25.0, 45.0)
@@ -83,7 +83,7 @@ BITING: Final[dict[str, dict[str, Any]]] = {
     "limiter/budget": {"limit": 0.005, "every": "13s"},
     "splitter": {"weight": "30%", "then": [0.6, 1], "hold": "11s", "step": "7s", "minimum": 1},
     "cache": {"entries": 6, "ttl": "17s", "stale": "19s"},
-    "planner": {"max_tokens_out": 60},
+    "planner": {"max_tokens_out": 60, "cheap": "small", "strong": "m"},
     "queue": {"limit": 6, "ageing": "3s", "patience": "3s", "overload": "1s"},
     "balancer": {"weights": [1, 2, 3], "sessions": 5, "decay": "5s", "slow_start": "3s", "load_bias": 1},
     "breaker": {
@@ -105,6 +105,14 @@ BESIDE: Final[dict[str, dict[str, Any]]] = {
     "retrier": {"balancer": {"use": "power_of_two"}},
 }
 """Family -> what stands beside its controllers, where they need company."""
+ABLE: Final = {"hallucination": 0.3, "format": 0.1, "refusal": 0.1}
+QUALITY: Final = {
+    "kinds": {"any": {"shared": 0.4, "repeat": 0.8}},
+    "context_loss": 0.3,
+    "confidence": 0.8,
+    "models": {"small": {"accuracy": 0.6, **ABLE}, "m": {"accuracy": 0.8, **ABLE}},
+}
+"""Where planners are tried: how good answers are, of which a score is seen."""
 ASIDE: Final = (Woke, Probe, Probed, Scale, InstanceChanged)
 """What goes on when nobody waits for anything any more; each driver stops at its own time."""
 EVERY: Final = [(family, name) for family in registry.FAMILIES for name in registry.BUILT_INS[family]]
@@ -142,7 +150,8 @@ DECIDED: Final[dict[str, Callable[[Told], Any]]] = {
     "limiter": lambda told: LIMITED & told.codes() or told.of(Ask),
     "splitter": lambda told: {each.plan.variant for each in told.of(Dispatch)} == {0, 1},
     "cache": lambda told: {Code.CACHED, Code.JOINED} <= told.codes(),
-    "planner": lambda told: told.replanned(),
+    "planner": lambda told: told.replanned() or len({each.plan.model for each in told.of(Dispatch)}) == 2,
+    "planner/cheap_first": lambda told: {Code.ESCALATED, Code.DOUBTFUL} <= told.codes(),
     "queue": lambda told: Code.QUEUED in told.codes() and FULL & told.codes(),
     "balancer": lambda told: all(len(chosen) >= 2 for chosen in told.instances.values()),
     "breaker": lambda told: told.gates > 5,
@@ -151,7 +160,7 @@ DECIDED: Final[dict[str, Callable[[Told], Any]]] = {
     "scaler": lambda told: {State.STARTING, State.GONE} <= {each.state for each in told.of(InstanceChanged)},
     "detector": lambda told: told.of(Raise),
 }
-"""Family -> whether a controller of it had its say."""
+"""Family, or family and name -> whether a controller of it had its say."""
 
 
 # --- the conversations ------------------------------------------------------------------------------------
@@ -164,6 +173,8 @@ def scenario_with(family: str, name: str) -> Scenario:
     biting = BITING.get(family, {}) | BITING.get(f"{family}/{name}", {})
     one |= {key: value for key, value in biting.items() if key in known}
     data: dict[str, Any] = FLEET | {"controllers": BESIDE.get(family, {}) | {family: block}}
+    if family == "planner":
+        data["quality"] = QUALITY
     if family == "breaker":
         begins_s, ends_s = REFUSING_S
         data["faults"] = [
@@ -188,12 +199,35 @@ def refusing(driver: Any, instance: int, serve: Checked) -> Checked:
     return Checked(lambda call: refused() if struck() else serve(call), healthy)
 
 
+def scoring(scores: dict[int, float]) -> Callable[..., Any]:
+    """Return what has an instance's adapter give each answer the score that the simulator gave it."""
+
+    def around(driver: Any, instance: int, serve: Checked) -> Checked:
+        async def answered(call: Any, answer: Any) -> Reply:
+            content, usage = await answer
+            return Reply(content, usage._replace(score=scores.get(call.attempt, nan)))
+
+        async def streamed(call: Any, pieces: Any) -> Any:
+            async for piece in pieces:
+                yield piece
+            call.usage = call.usage._replace(score=scores.get(call.attempt, nan))
+
+        def scored(call: Any) -> Any:
+            begun = serve(call)
+            return streamed(call, begun) if hasattr(begun, "__aiter__") else answered(call, begun)
+
+        return Checked(scored, serve.healthy)
+
+    return around
+
+
 def plain(record: Any) -> Any:
     """Return a record so that equal ones compare equal: nan is no number, and only one world foretells a start."""
     if isinstance(record, InstanceChanged):
         return record._replace(eta_s=0.0)
-    if isinstance(record, Finished) and isnan(record.usage.first_token_s):
-        return record._replace(usage=record.usage._replace(first_token_s=-1.0))
+    if isinstance(record, Finished):
+        unknown = {name: -1.0 for name in ("first_token_s", "score") if isnan(getattr(record.usage, name))}
+        return record._replace(usage=record.usage._replace(**unknown))
     return record
 
 
@@ -218,6 +252,9 @@ def test_a_controller_runs_in_both_drivers_unchanged(live, monkeypatch, family, 
     gates_there = list(gates)
     gates.clear()
     around = {"around": refusing} if family == "breaker" else {}
+    if family == "planner":
+        ended = [each for each in journal.recording().records() if isinstance(each, Finished)]
+        around = {"around": scoring({each.attempt: each.usage.score for each in ended})}
     live_journal, ends = live.jump(lambda: live.lived(scenario, sent, **around))
     recordings = journal.recording(), live_journal.recording()
     there, here = map(conversation, recordings)
@@ -227,7 +264,8 @@ def test_a_controller_runs_in_both_drivers_unchanged(live, monkeypatch, family, 
     told = Told(there, min(len(gates), len(gates_there)))
     assert gates[: told.gates] == gates_there[: told.gates]
     assert len(ends) == len(sent) > 200
-    assert DECIDED[family](told), f"{name} had nothing to decide: give it settings in BITING that bite"
+    decided = DECIDED.get(f"{family}/{name}", DECIDED[family])
+    assert decided(told), f"{name} had nothing to decide: give it settings in BITING that bite"
     for recording in recordings:
         assert first_difference(recording, build.control_plane(scenario, Streams(scenario.seed, 0))) is None
 

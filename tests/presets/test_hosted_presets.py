@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 from math import exp
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,20 +18,18 @@ TOO_SHORT = -100
 """The benchmark's own mark of an answer shorter than it asked for: no failure of the provider."""
 
 
-def calls(endpoint: str) -> list[dict[str, Any]]:
-    folder = os.environ.get("GLOWSIM_DATA") or str(Path(__file__).resolve().parents[3] / "shared" / "data")
-    path = Path(folder) / "llmperf" / "raw_data" / "individual" / f"{endpoint}.json.gz"
-    if not path.is_file():
-        message = f"{path.name} is not there: name its folder by GLOWSIM_DATA"
-        if os.environ.get("GLOWSIM_CI") == "1":
-            pytest.fail(message)
-        pytest.skip(message)
-    found: list[dict[str, Any]] = json.loads(gzip.decompress(path.read_bytes()))
-    return found
+@pytest.fixture(scope="module")
+def calls(data_file):
+    def of(endpoint: str) -> list[dict[str, Any]]:
+        path = data_file(f"llmperf/raw_data/individual/{endpoint}.json.gz")
+        found: list[dict[str, Any]] = json.loads(gzip.decompress(path.read_bytes()))
+        return found
+
+    return of
 
 
 @pytest.mark.parametrize("name", ENDPOINTS)
-def test_the_quantiles_are_those_of_the_recorded_calls(name: str) -> None:
+def test_the_quantiles_are_those_of_the_recorded_calls(name: str, calls) -> None:
     preset, found = hosted(name), calls(ENDPOINTS[name])
     answered = [each for each in found if each["error_code"] in (None, TOO_SHORT)]
     first_s = np.array([each["ttft_s"] for each in answered])
@@ -45,7 +41,7 @@ def test_the_quantiles_are_those_of_the_recorded_calls(name: str) -> None:
     assert {each["number_input_tokens"] for each in answered} == {preset.valid_tokens_in}
 
 
-def test_the_inter_token_latency_of_the_record_holds_the_first_token() -> None:
+def test_the_inter_token_latency_of_the_record_holds_the_first_token(calls) -> None:
     """It is the time end to end over all tokens, so it is not used as the time of a further one."""
     for each in calls("groq_70b"):
         whole_s = each["end_to_end_latency_s"] / each["number_output_tokens"]

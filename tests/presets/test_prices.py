@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +16,8 @@ MAP = "prices/tokencost_model_prices.json.gz"
 
 
 @pytest.fixture(scope="module")
-def recorded() -> PriceMap:
-    folder = os.environ.get("GLOWSIM_DATA") or str(Path(__file__).resolve().parents[3] / "shared" / "data")
-    path = Path(folder) / MAP
-    if not path.is_file():
-        message = f"{MAP} is not there: name its folder by GLOWSIM_DATA"
-        if os.environ.get("GLOWSIM_CI") == "1":
-            pytest.fail(message)
-        pytest.skip(message)
-    return load(path)
+def recorded(data_file) -> PriceMap:
+    return load(data_file(MAP))
 
 
 def given(tmp_path: Path, **entries: Any) -> PriceMap:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 from pathlib import Path
 
 import pytest
@@ -17,15 +16,8 @@ HEADER = "model,hardware,tensor_parallel,prompt_size,batch_size,token_size,promp
 
 
 @pytest.fixture(scope="module")
-def table() -> Path:
-    folder = os.environ.get("GLOWSIM_DATA") or str(Path(__file__).resolve().parents[3] / "shared" / "data")
-    path = Path(folder) / TABLE
-    if not path.is_file():
-        message = f"{TABLE} is not there: name its folder by GLOWSIM_DATA"
-        if os.environ.get("GLOWSIM_CI") == "1":
-            pytest.fail(message)
-        pytest.skip(message)
-    return path
+def table(data_file) -> Path:
+    return data_file(TABLE)
 
 
 @pytest.fixture(scope="module")

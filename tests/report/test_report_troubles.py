@@ -141,6 +141,7 @@ SAID = {
     ),
     "server_slow": ({"factor": 4}, "slow model server: 1 replica of llm 4 times slower"),
     "server_down": ({"replicas": 2}, "model server down: 2 replicas of llm are gone"),
+    "region_loss": ({}, "lost region: every instance and model server in eu is gone"),
     "late": ({"by": "45s"}, "late metrics: results of probes of tax come 45 s late"),
     "silence": ({}, "lost metrics: probes of tax go unheard"),
 }
@@ -149,8 +150,9 @@ SAID = {
 def fault(kind: str, **more: Any) -> Fault:
     classes = get_args(get_args(Fault)[0])
     (chosen,) = [each for each in classes if get_args(each.model_fields["kind"].annotation) == (kind,)]
-    whom = {"server": "llm"} if "server" in chosen.model_fields else {"agent": "tax"}
-    made: Fault = chosen(kind=kind, at="60s", lasts="8s", **whom, **more)
+    whom = {"server": "llm", "region": "eu", "agent": "tax"}
+    (hit,) = whom.keys() & chosen.model_fields.keys()
+    made: Fault = chosen(kind=kind, at="60s", lasts="8s", **{hit: whom[hit]}, **more)
     return made
 
 

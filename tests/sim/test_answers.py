@@ -162,3 +162,12 @@ def test_an_unknown_kind_of_task_is_named():
 def test_kinds_without_a_quality_are_refused():
     with pytest.raises(ValueError, match="add the block 'quality'"):
         ran(quality=None)
+
+
+def test_garbage_is_wrong_and_any_check_sees_it():
+    fault = {"kind": "garbage", "agent": "tax", "at": "0s", "lasts": "1h", "instances": 2}
+    tables, figures, _ = ran(faults=[fault])
+    assert set(tables.requests["failure"].tolist()) == {1}
+    assert figures["accuracy"] == 0.0
+    again, _, _ = ran(FIRST, faults=[fault | {"lasts": "600s"}])
+    assert again.attempts["doubted"].sum() > 600, "each is asked of the strong model, in vain while it lasts"

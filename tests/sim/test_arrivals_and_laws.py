@@ -133,7 +133,8 @@ def test_users_do_not_all_arrive_at_once() -> None:
     "law",
     [
         laws.Constant(3.0), laws.Exponential(2.0), laws.LogNormal(5.0, 1.2), laws.Gamma(2.0, 0.7),
-        laws.Uniform(1.0, 4.0), laws.Quantiles((0.0, 0.3, 0.9, 1.0), (1.0, 1.0, 7.0, 30.0)), laws.Clipped(laws.Exponential(2.0), 1.0, 3.0),
+        laws.Uniform(1.0, 4.0), laws.Quantiles((0.0, 0.3, 0.9, 1.0), (1.0, 1.0, 7.0, 30.0)),
+        laws.Clipped(laws.Exponential(2.0), 1.0, 3.0),
     ],
     ids=lambda law: type(law).__name__,
 )  # fmt: skip

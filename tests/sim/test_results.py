@@ -249,3 +249,71 @@ def test_little_has_nothing_to_say_where_everything_ends_at_the_first_moment() -
     nothing: results.Table = {}
     at_once = {name: np.zeros(3) for name in ("t_arrive_s", "t_end_s", "latency_s")}
     assert results.little(results.Tables(at_once, nothing, nothing, nothing, nothing, nothing)) == (0.0, 0.0)
+
+
+# --- what answers were worth --------------------------------------------------------------------------
+
+ABLE = {"hallucination": 0.3, "format": 0.2, "refusal": 0.1}
+JUDGED: dict[str, Any] = MANY | {
+    "models": MANY["models"] | {"large": {"input": "$5/1M", "output": "$15/1M"}},
+    "controllers": MANY["controllers"] | {"planner": {"use": "cheap_first", "cheap": "m", "strong": "large"}},
+    "quality": {
+        "kinds": {"faq": {"shared": 0.4, "repeat": 0.7}, "case": {"shared": 0.5, "repeat": 0.9}},
+        "models": {"m": {"accuracy": 0.6, **ABLE}, "large": {"accuracy": 0.8, **ABLE}},
+        "context_loss": 0.3,
+        "confidence": 0.8,
+    },
+    "workload": [MANY["workload"][0] | {"kinds": {"faq": 2, "case": 1}, "stream": False}],
+}
+
+
+def test_accuracy_is_the_share_of_correct_answers_among_those_that_were_given() -> None:
+    scenario = Scenario.model_validate(JUDGED)
+    built = build.replication(scenario, 0)
+    built.world.start()
+    built.world.run(600.0)
+    recording, answers = built.journal.recording(), built.world.answers
+    assert answers is not None
+    tables = results.fold(recording, scenario, answers.failures)
+
+    truth = answers._quality
+    asked: dict[int, Any] = {}
+    tries: Counter[int] = Counter()
+    worth: dict[int, int] = {}
+    given: dict[int, int] = {}
+    now_s = 0.0
+    for record in recording.records():
+        now_s = getattr(record, "t_s", now_s)
+        match record:
+            case Arrived():
+                asked[record.request.request_id] = record.request
+            case Dispatch(attempt, request_id, _, plan):
+                worth[attempt] = truth.judge(now_s, asked[request_id], plan, tries[request_id]).failure
+                tries[request_id] += 1
+            case Answer(request_id, source):
+                given[request_id] = worth[source]
+
+    column = dict(
+        zip(tables.requests["request_id"].tolist(), tables.requests["failure"].tolist(), strict=True)
+    )
+    assert {number: column[number] for number in given} == given
+    assert {column[number] for number in column.keys() - given.keys()} == {results.NOT_JUDGED}
+    counted = Counter(given.values())
+    figures = results.figures(tables)
+    for number, name in enumerate(("accuracy", *(f"{each}_rate" for each in results.FAILURES[1:-1]))):
+        assert counted[number] > 0
+        assert figures[name] == pytest.approx(counted[number] / len(given), rel=1e-12)
+    late = {number: failure for number, failure in given.items() if column_s(tables, number) >= 60.0}
+    right = Counter(late.values())[0] / len(late)
+    assert results.figures(tables, 60.0)["accuracy"] == pytest.approx(right, rel=1e-12)
+    assert max(tries.values()) > 1, "some were given again"
+
+
+def column_s(tables: results.Tables, number: int) -> float:
+    """Return when a request arrived."""
+    return float(tables.requests["t_arrive_s"][tables.requests["request_id"] == number][0])
+
+
+def test_where_nobody_judges_there_is_no_accuracy(tables: results.Tables) -> None:
+    assert set(tables.requests["failure"].tolist()) == {results.NOT_JUDGED}
+    assert math.isnan(results.figures(tables)["accuracy"])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,16 +18,9 @@ from glowsim.traces.reading import read
 CODE = "azure_llm_2023/AzureLLMInferenceTrace_code.csv"
 
 
-def azure_code() -> Log:
-    """Return the Azure code hour, or skip: data are not part of the project."""
-    folder = os.environ.get("GLOWSIM_DATA") or str(Path(__file__).resolve().parents[3] / "shared" / "data")
-    path = Path(folder) / CODE
-    if not path.is_file():
-        message = f"the trace {CODE} is not there: name its folder by GLOWSIM_DATA"
-        if os.environ.get("GLOWSIM_CI") == "1":
-            pytest.fail(message)
-        pytest.skip(message)
-    return read(path)
+@pytest.fixture(scope="module")
+def azure_code(data_file) -> Log:
+    return read(data_file(CODE))
 
 
 def log_of(t_s: Any, tokens_in: Any, tokens_out: Any, **names: Named) -> Log:
@@ -53,8 +44,8 @@ def close(said: dict[str, Any], key: str, within: float) -> None:
 
 
 @pytest.mark.parametrize("envelope", ["stochastic", "recorded"])
-def test_the_azure_code_hour_comes_out_at_three_scales(envelope: Any) -> None:
-    said = fit(azure_code(), traffic.play, envelope=envelope)
+def test_the_azure_code_hour_comes_out_at_three_scales(envelope: Any, azure_code) -> None:
+    said = fit(azure_code, traffic.play, envelope=envelope)
     assert said["arrivals"]["window_s"] <= 10, "a minute hides its bursts"
     for scale in ("dispersion_1s", "dispersion_10s", "dispersion_60s"):
         close(said, scale, 15)
@@ -62,14 +53,14 @@ def test_the_azure_code_hour_comes_out_at_three_scales(envelope: Any) -> None:
     close(said, "idle_share", 15)
 
 
-def test_an_envelope_of_a_minute_cannot_hold_the_bursts_of_code() -> None:
-    said = fit(azure_code(), traffic.play, window_s=60.0, samples=5)
+def test_an_envelope_of_a_minute_cannot_hold_the_bursts_of_code(azure_code) -> None:
+    said = fit(azure_code, traffic.play, window_s=60.0, samples=5)
     wanted = said["statistics"]["target"]["dispersion_10s"]
     assert said["statistics"]["achieved"]["dispersion_10s"][0] < 0.75 * wanted
 
 
-def test_what_was_recorded_has_its_peaks_where_the_log_has_them() -> None:
-    log = azure_code()
+def test_what_was_recorded_has_its_peaks_where_the_log_has_them(azure_code) -> None:
+    log = azure_code
     recorded = parse(fit(log, traffic.play, envelope="recorded", samples=2), "recorded")
     stochastic = parse(fit(log, traffic.play, samples=2), "stochastic")
     wanted = statistics.counts(log.t_s, 60.0)

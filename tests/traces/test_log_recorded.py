@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-from glowsim.traces.log import Log
-from glowsim.traces.published import find
 from glowsim.traces.reading import read
 
 
-def recorded(file: str) -> Log:
-    folder = os.environ.get("GLOWSIM_DATA")
-    if not folder or not Path(folder).is_dir():
-        message = "recorded traces are needed: name their folder by GLOWSIM_DATA"
-        if os.environ.get("GLOWSIM_CI") == "1":
-            pytest.fail(message)
-        pytest.skip(message)
-    return read(find(file, Path(folder)))
+@pytest.fixture(scope="module")
+def recorded(data_file):
+    return lambda file: read(data_file(file))
 
 
-def test_azure_code_is_the_one_of_the_paper() -> None:
+def test_azure_code_is_the_one_of_the_paper(recorded) -> None:
     log = recorded("azure_llm_2023/AzureLLMInferenceTrace_code.csv")
     assert (len(log), log.format, log.reading.refused_count, log.reading.unknown) == (
         8819,
@@ -36,8 +26,8 @@ def test_azure_code_is_the_one_of_the_paper() -> None:
     assert log.t_s[-1] == pytest.approx(3436, abs=1)
 
 
-def test_mooncake_conversation_has_its_blocks_and_arrives_smoothly() -> None:
-    log = recorded("mooncake/conversation_trace.jsonl")
+def test_mooncake_conversation_has_its_blocks_and_arrives_smoothly(recorded) -> None:
+    log = recorded("mooncake/conversation_trace.jsonl.gz")
     assert (len(log), log.format, log.reading.refused_count, log.reading.unknown) == (
         12031,
         "mooncake",
@@ -57,7 +47,7 @@ def test_mooncake_conversation_has_its_blocks_and_arrives_smoothly() -> None:
 
 
 @pytest.mark.parametrize("folder", ["sanitized", "derived"])
-def test_tracelab_sessions_of_both_providers(folder: str) -> None:
+def test_tracelab_sessions_of_both_providers(folder: str, recorded) -> None:
     log = recorded(f"tracelab_example/example_sessions/{folder}/round_trace.jsonl")
     assert (len(log), log.format, log.reading.refused_count, log.reading.unknown) == (19, "tracelab", 0, {})
     agents, sessions = log.names["agent"], log.names["session"]

@@ -5,9 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
-import os
 from datetime import datetime
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,18 +15,6 @@ from scipy import stats
 
 from glowsim.traces import statistics
 from glowsim.traces.log import Log, LogError, Named, Reading
-
-
-def data_file(name: str) -> Path:
-    """Return a file of the data folder, or skip: data are not part of the project."""
-    folder = os.environ.get("GLOWSIM_DATA") or str(Path(__file__).resolve().parents[3] / "shared" / "data")
-    path = Path(folder) / name
-    if not path.is_file():
-        message = f"{name} is not there: name its folder by GLOWSIM_DATA"
-        if os.environ.get("GLOWSIM_CI") == "1":
-            pytest.fail(message)
-        pytest.skip(message)
-    return path
 
 
 def test_a_poisson_process_has_dispersion_one_at_every_scale_and_gaps_of_variation_one() -> None:
@@ -62,7 +48,7 @@ def test_what_a_log_is_too_short_for_is_nan(t_s: list[float]) -> None:
     assert np.isnan(statistics.autocorrelation(moments, 60.0, 1))
 
 
-def test_the_azure_code_hour_is_what_the_reference_says() -> None:
+def test_the_azure_code_hour_is_what_the_reference_says(data_file) -> None:
     with data_file("azure_llm_2023/AzureLLMInferenceTrace_code.csv").open() as file:
         rows = list(csv.DictReader(file))
     times = [datetime.fromisoformat(row["TIMESTAMP"][:26]) for row in rows]
@@ -77,7 +63,7 @@ def test_the_azure_code_hour_is_what_the_reference_says() -> None:
     assert statistics.spearman(*tokens) == pytest.approx(-0.0215, abs=1e-4)
 
 
-def test_mooncakes_prefixes_are_counted_exactly() -> None:
+def test_mooncakes_prefixes_are_counted_exactly(data_file) -> None:
     with gzip.open(data_file("mooncake/conversation_trace.jsonl.gz"), "rt") as file:
         rows = [json.loads(line) for line in file]
     found = statistics.prefix_sharing(

@@ -23,6 +23,8 @@ class Contents:
     def __init__(self, violate: Callable[[str, str], None]) -> None:
         self._violate = violate
         self._kept: set[int] = set()
+        self._spares: dict[int, int] = {}
+        """Request -> what is kept for it alone, while it is answered again."""
         self._joined: dict[int, int] = {}
         """Source -> requests answered with the one that they had joined, in this event's commands."""
 
@@ -52,13 +54,34 @@ class Contents:
         if count == facts.follower_limit + 1:
             self._violate("I10", f"{count} requests joined the one that attempt {source} answered")
 
-    def kept(self, command: Keep, fresh: int) -> None:
-        """I14: what is to be kept has just come. Against keeping what nobody has any more."""
+    def kept(self, command: Keep, fresh: int, request_id: int) -> None:
+        """I14: what is to be kept has just come. Against keeping what nobody has any more.
+
+        Parameters
+        ----------
+        command
+            What is to be kept.
+        fresh
+            The attempt that this event finished, or 0.
+        request_id
+            Whose attempt that was, or 0.
+        """
         if command.source != fresh:
             self._violate(
                 "I14", f"source {command.source} is to be kept, and it is attempt {fresh} that ended"
             )
         self._kept.add(command.source)
+        self._spares[request_id] = command.source
+
+    def lost(self, source: int) -> None:
+        """Take in that the world has not kept a source."""
+        self._kept.discard(source)
+
+    def ended(self, request_id: int) -> None:
+        """I10: nothing is kept for a request that has ended. Against answers that pile up."""
+        spare = self._spares.pop(request_id, 0)
+        if spare in self._kept:
+            self._violate("I10", f"request {request_id} has ended, and {spare} is still kept for it")
 
     def holds(self, source: int) -> bool:
         """Return whether a source's content is kept."""

@@ -18,16 +18,20 @@ class Effects:
     ----------
     violate
         Takes an invariant's number and what is wrong.
+    lost
+        Takes a source that was to be kept, and is not.
     """
 
-    def __init__(self, violate: Callable[[str, str], None]) -> None:
+    def __init__(self, violate: Callable[[str, str], None], lost: Callable[[int], None]) -> None:
         self._violate = violate
+        self._lost = lost
         self.commands = 0
         """How many commands were given."""
         self._told = 0
         """Of the commands before this one every effect was told, but for those put off."""
         self._put_off: set[int] = set()
         self._scales: dict[int, list[Replica]] = {}
+        self._keeps: dict[int, int] = {}
 
     def given(self, number: int) -> None:
         """I14: commands are numbered without a gap. Against commands that never reach the journal."""
@@ -38,6 +42,10 @@ class Effects:
     def sent_away(self, victims: list[Replica]) -> None:
         """Take in whom the command that is given next sends away."""
         self._scales[self.commands] = victims
+
+    def kept(self, source: int) -> None:
+        """Take in what the command that is given next has the world keep."""
+        self._keeps[self.commands] = source
 
     def told(self, effected: Effected) -> None:
         """I14: every command has its effect once. Against doubled and invented acknowledgements."""
@@ -58,6 +66,10 @@ class Effects:
         for number in [each for each in self._scales if first <= each < end]:
             for victim in self._scales.pop(number):
                 victim.refused = status != Effect.DONE
+        for number in [each for each in self._keeps if first <= each < end]:
+            source = self._keeps.pop(number)
+            if status == Effect.REFUSED:
+                self._lost(source)
 
     def ended(self) -> None:
         """I14: no command is left without an effect. Against drivers that forget to say."""

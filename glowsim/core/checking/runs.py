@@ -140,7 +140,7 @@ def ledger(
                 agents[request.request_id] = request.agent
             case Dispatch(attempt, request_id, _, plan):
                 running[attempt] = (agents[request_id], plan.model)
-            case Finished(_, attempt, _, (tokens_in, tokens_cached, tokens_out, _)):
+            case Finished(_, attempt, _, (tokens_in, tokens_cached, tokens_out, *_)):
                 agent, model = running.pop(attempt)
                 price = prices[model]
                 parts = (tokens_in - tokens_cached, tokens_cached, tokens_out)

@@ -14,6 +14,7 @@ from glowsim.pictures.families.monitoring import monitoring
 from glowsim.pictures.families.queueing import queueing
 from glowsim.pictures.families.resilience import resilience
 from glowsim.pictures.families.rollout import rollout
+from glowsim.pictures.families.routing import routing
 from glowsim.pictures.families.scaling import scaling
 from glowsim.pictures.families.tokens import tokens
 from glowsim.pictures.picture import Picture
@@ -26,6 +27,7 @@ PICTURES: Final[Mapping[str, Callable[[], Picture]]] = {
     "rollout": rollout,
     "caching": caching,
     "tokens": tokens,
+    "routing": routing,
     "queueing": queueing,
     "balancing": balancing,
     "resilience": resilience,

@@ -7,16 +7,17 @@ rate function, so two rates under the same seed stay paired.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from math import pi
+from collections.abc import Iterator, Sequence
+from math import ceil, fsum, pi
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["bursts", "diurnal", "inhomogeneous", "piecewise", "poisson"]
+__all__ = ["bursts", "diurnal", "inhomogeneous", "piecewise", "poisson", "weekly"]
 
 Array = npt.NDArray[np.float64]
 _BLOCK = 4096
+_HOUR_S = 3600.0
 
 
 def poisson(rate_per_s: float, generator: np.random.Generator) -> Iterator[Array]:
@@ -91,3 +92,27 @@ def bursts(
         steps += [(start_s, base_per_s), (start_s + every_s - lasts_s, burst_per_s)]
         start_s += every_s
     return [step for step in steps if step[0] < until_s]
+
+
+def weekly(
+    mean_per_s: float, hours: Sequence[float], days: Sequence[float], until_s: float
+) -> list[tuple[float, float]]:
+    """Return the steps of a rate in proportion to hours[hour of the day] * days[day of the week].
+
+    Parameters
+    ----------
+    mean_per_s
+        Over a whole week.
+    hours, days
+        24 weights from midnight on and 7 from Monday on, 0 or more, not all 0; the first step is Monday's midnight.
+    until_s
+        No step begins then or later.
+
+    >>> weekly(1.0, [0.0] * 12 + [1.0] * 12, [1.0] * 7, 86_400.0)[11:13]
+    [(39600.0, 0.0), (43200.0, 2.0)]
+    """
+    unit_per_s = mean_per_s * len(hours) * len(days) / (fsum(hours) * fsum(days))
+    return [
+        (hour * _HOUR_S, unit_per_s * hours[hour % 24] * days[hour // 24 % 7])
+        for hour in range(ceil(until_s / _HOUR_S))
+    ]

@@ -59,6 +59,8 @@ class Shape:
     cacheable: Cacheable | None = None
     kinds: tuple[float, ...] = ()
     """Weights of the kinds of task, by number; none: all are of the first."""
+    users_from: tuple[float, ...] = ()
+    """Shares of the users in each region, by number; none: they are where their agent is."""
 
 
 class Columns:
@@ -86,6 +88,8 @@ class Columns:
         self._share = np.cumsum(shape.weights) / np.sum(shape.weights)
         self._user_root = key_of("user", name)
         self._cache_root = key_of("prompt", name)
+        if shape.users_from:
+            self._region_root = streams.generator("workload", name, "region").integers(2**64, dtype=np.uint64)
         self._prompts: tuple[npt.NDArray[np.float64], Tokens, Tokens] | None = None
         if shape.cacheable is not None:
             ranks = np.arange(1, shape.cacheable.keys + 1, dtype=float) ** -shape.cacheable.zipf
@@ -179,7 +183,7 @@ class Columns:
                 _request,
                 zip(
                     ids, agent_list, tokens_in.tolist(), [shape.max_tokens_out] * n, [shape.priority] * n, kinds,
-                    [self._traits[agent].region for agent in agent_list], [shape.stream] * n, deadline, keys, keys,
+                    self._regions(who, agent_list), [shape.stream] * n, deadline, keys, keys,
                     tenants, cache_keys, [0] * n, [0] * n,
                     strict=True,
                 ),
@@ -189,6 +193,15 @@ class Columns:
             map(_truth, zip(weight.tolist(), tokens_out.tolist(), invalid, error, [0] * n, strict=True))
         )
         return requests, truths
+
+    def _regions(self, who: npt.NDArray[np.uint64], agents: list[int]) -> list[int]:
+        """Return where each row's user is: always the same user in the same region."""
+        if not self._shape.users_from:
+            return [self._traits[agent].region for agent in agents]
+        upto = np.cumsum(self._shape.users_from)
+        luck = (mix_all(mix_all(who) ^ self._region_root) >> np.uint64(11)) * 2.0**-53
+        found: list[int] = np.searchsorted(upto / upto[-1], luck, side="right").tolist()
+        return found
 
 
 Tokens = npt.NDArray[np.int64]

@@ -17,6 +17,7 @@ from controllers.caching.lru import LruCache
 from controllers.queueing.fifo import FifoQueue
 from controllers.resilience.backoff import BackoffRetrier
 from controllers.resilience.breaker import ConsecutiveBreaker
+from controllers.routing.cheap_first import CheapFirst
 from glowsim.core.checker import Checker, Facts, Price
 from glowsim.core.control_plane import ControlPlane
 from glowsim.core.journal import Effected, Journal
@@ -26,6 +27,7 @@ from glowsim.core.snapshot import Stateful
 from glowsim.core.streams import Stream
 from glowsim.core.types import (
     Abandoned,
+    Answer,
     Arrived,
     Ask,
     Cancel,
@@ -34,7 +36,9 @@ from glowsim.core.types import (
     Effect,
     Finished,
     FirstToken,
+    Forget,
     InstanceChanged,
+    Keep,
     Outcome,
     Reason,
     Request,
@@ -44,7 +48,7 @@ from glowsim.core.types import (
     Woke,
 )
 
-PRICES = {0: Price(1e-6, 0.5e-6, 4e-6)}
+PRICES = {0: Price(1e-6, 0.5e-6, 4e-6), 1: Price(5e-6, 2.5e-6, 20e-6)}
 SPEC = {
     "agent": 0, "slots": 2, "concurrency": 2, "models": (0,), "timeout_s": 10.0, "first_token_timeout_s": inf,
     "cancel_grace_s": 5.0, "hold_limit": 5, "follower_limit": 20, "memory": 20,
@@ -165,6 +169,10 @@ SETUPS = {
         _plain(limiter=Bucket),
         {"queue_limit": 8, "rate_per_s": 3.0, "burst": 4.0},
     ),
+    "escalating": Setup(
+        _plain(planner=lambda: CheapFirst(("small", "large"), cheap="small", strong="large", threshold=0.4)),
+        {"queue_limit": 8}, error=0.2,
+    ),
     "staying": Setup(
         _plain(balancer=Sticky), {"queue_limit": 8, "affinity": True}, sessions=12, service_s=0.5,
     ),
@@ -191,6 +199,9 @@ class Bench:
         self.checker = Checker(facts_of(setup))
         self.now_s = 0.0
         self.jobs = {}
+        self.models = {}
+        self.fresh = 0
+        self.contents = set()
         self.instances = {}
         self.bill_usd = []
         self.tries = {}
@@ -248,6 +259,7 @@ class Bench:
     def tell(self, event):
         self.journal.event(event)
         self.checker.event(event)
+        self.fresh = event.attempt if isinstance(event, Finished) else 0
         for command in self.order(self.plane.handle(event)):
             number = self.journal.command(command)
             self.checker.command(command, number)
@@ -268,8 +280,8 @@ class Bench:
         self.checker.effect(Effected(self.now_s, number, 1, status))
 
     def account(self, event):
-        _, _, _, (tokens_in, tokens_cached, tokens_out, _), _ = event
-        price = PRICES[0]
+        _, attempt, _, (tokens_in, tokens_cached, tokens_out, *_), _ = event
+        price = PRICES[self.models[attempt]]
         self.bill_usd += [
             (tokens_in - tokens_cached) * price.input_usd,
             tokens_cached * price.cached_input_usd,
@@ -290,6 +302,17 @@ class Bench:
                 return self.scale(command)
             case Ask():
                 return False
+            case Keep(source):
+                return self.keep(source)
+            case Answer(_, source, _, keep):
+                there = source in (0, self.fresh) or source in self.contents
+                return there and (not keep or self.keep(source))
+            case Forget(source):
+                self.contents.discard(source)
+        return True
+
+    def keep(self, source):
+        self.contents.add(source)
         return True
 
     # --- attempts -------------------------------------------------------------------------------------
@@ -302,8 +325,12 @@ class Bench:
         takes_s = luck.expovariate(1.0 / setup.service_s)
         outcome = Outcome.ERROR if luck.random() < setup.error else Outcome.OK
         cached = plan.tokens_in // 2 if luck.random() < 0.3 else 0
-        usage = Usage(plan.tokens_in, cached, luck.randrange(1, 300) if outcome == Outcome.OK else 0)
+        score = self.luck("score", request_id, tries).random()
+        usage = Usage(
+            plan.tokens_in, cached, luck.randrange(1, 300) if outcome == Outcome.OK else 0, score=score
+        )
         self.jobs[attempt] = (number, usage)
+        self.models[attempt] = plan.model
         if setup.stream and luck.random() < 0.7:
             self.at(self.now_s + 0.4 * takes_s, lambda: self.first_token(attempt))
         if luck.random() >= setup.hang:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 from collections import OrderedDict
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -78,15 +76,9 @@ def test_a_text_is_free_from_the_longest_beginning_that_is_still_held() -> None:
 
 
 @pytest.fixture(scope="module")
-def conversation() -> list[tuple[int, list[int]]]:
+def conversation(data_file) -> list[tuple[int, list[int]]]:
     """Return tokens of the prompt and hashes of its blocks, in the order of the file."""
-    path = Path(os.environ.get("GLOWSIM_DATA", "")) / TRACE
-    if not path.is_file():
-        message = f"the trace {TRACE} is not there: name its folder by GLOWSIM_DATA"
-        if os.environ.get("GLOWSIM_CI") == "1":
-            pytest.fail(message)
-        pytest.skip(message)
-    with gzip.open(path, "rt", encoding="utf-8") as lines:
+    with gzip.open(data_file(TRACE), "rt", encoding="utf-8") as lines:
         rows = [json.loads(line) for line in lines]
     return [(row["input_length"], row["hash_ids"]) for row in rows]
 
@@ -102,3 +94,16 @@ def test_the_hits_of_the_mooncake_conversation_trace_are_exact(
     assert sum(unlimited) == 105_710
     cached = sum(min(512 * hits, tokens) for hits, (tokens, _) in zip(unlimited, conversation, strict=True))
     assert round(cached / sum(tokens for tokens, _ in conversation), 4) == 0.3736
+
+
+@pytest.mark.parametrize(("used", "whole"), [(0, True), (6, True), (7, False), (10, False)])
+def test_a_text_is_taken_up_again_where_nothing_can_have_been_evicted(used: int, whole: bool) -> None:
+    """Four blocks came with it: while at most six of ten are in use, the queue must still hold all four."""
+    store = BlockStore(10)
+    text = store.text("a")
+    store.free -= 4
+    store.extend(text, 0, 4)
+    store.release(text, 4)
+    assert store.came - text.runs[0][2] == 4
+    assert store.take(text, used) is whole
+    assert (text.top, bool(text.runs)) == ((4, False) if whole else (0, True))
