@@ -211,11 +211,14 @@ def test_list_schema_validate_init(folder: Path, tmp_path: Path) -> None:
     assert glowsim("init", "mine", cwd=tmp_path).returncode == 2
 
 
-def test_bench_reports_the_three_rates_and_their_ratios(folder: Path) -> None:
+def test_bench_reports_the_rates_and_their_ratios(folder: Path) -> None:
     done = glowsim("bench", "--json", "--requests", "1000", "--rounds", "1", cwd=folder)
     found = json.loads(done.stdout)
     assert min(found[name] for name in ("bare_loop", "mmc_world", "full_stack", "full_stack_50")) > 0
-    assert set(found["ratios"]) == {"mmc_world", "full_stack", "full_stack_50", "operations"}
+    batching = {f"batching_{load}" for load in ("chat", "agent", "summarise", "thrash")}
+    assert set(found["ratios"]) == batching | {
+        "mmc_world", "full_stack", "full_stack_50", "operations", "shared_fleet",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(("how", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)])

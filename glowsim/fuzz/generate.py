@@ -109,9 +109,7 @@ def _agent(
         "concurrency": concurrency,
         "queue": queue,
         "timeout": DURATION.write(work_s * dice.spread(0.5, 3.0) * dice.one((1, 10, 100))),
-        "service": in_steps(dice, scale, work_s / _CALLS)
-        if steps and dice.chance(0.7)
-        else _service(dice, work_s),
+        "service": in_steps(dice, scale, work_s / _CALLS) if steps else _service(dice, work_s),
     }
     if dice.chance(0.5):
         given["failures"] = {"invalid": dice.one((0.0, 0.05)), "error": dice.one((0.02, 0.2, 0.7, 1.0))}

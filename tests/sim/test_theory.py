@@ -16,7 +16,6 @@ import pytest
 from glowsim import build, results
 from glowsim.bench import mmc_world
 from glowsim.scenario import Scenario
-from glowsim.stats import queueing
 from glowsim.stats.intervals import t_interval
 
 Settings = dict[str, Any]
@@ -93,37 +92,6 @@ def test_ten_servers_in_one_instance_wait_as_ten_instances_do() -> None:
     agrees(measured(scenario, 8, "latency_s_mean"), 1.204590, 0.03)
 
 
-@pytest.mark.parametrize(
-    ("rate", "servers", "places", "exact"),
-    [(0.9, 1, 5, 0.126023), (3.5, 3, 10, 0.182952)],
-    ids=["M/M/1/5", "M/M/3/10"],
-)
-def test_losses(rate: float, servers: int, places: int, exact: float) -> None:
-    queue = {"queue": {"use": "fifo", "limit": places - servers}}
-    scenario = station(rate, 30_000, agent={"instances": servers}, controllers=queue)
-    agrees(measured(scenario, 8, "error_rate"), exact, 0.05)
-
-
-def test_shared_service_is_the_birth_death_chain() -> None:
-    """Case 12 of the oracles: 32 at once, each further one slows all by 5 %; L 13.334, W 1.667."""
-    law = {"law": "tokens", "base": "1s", "input": "0s/token", "output": "0s/token", "slowdown": "5%"}
-    service = law | {"noise": {"law": "exponential", "mean": 1}}
-    scenario = station(8, 40_000, agent={"concurrency": 32, "service": service}, warmup="100s")
-    exact = queueing.limited_processor_sharing(8, 1, 32, 0.05).sojourn_s
-    assert exact == pytest.approx(1.666790, abs=1e-6)
-    agrees(measured(scenario, 8, "latency_s_mean"), exact, 0.03)
-
-
-def test_processor_sharing_does_not_care_for_the_law_of_service() -> None:
-    """M/G/1-PS at load 0.8 has a mean time of 5 for any law: here a two-point-like gamma with cv 2."""
-    law = {"law": "tokens", "base": "1s", "input": "0s/token", "output": "0s/token", "slowdown": "100%"}
-    service = law | {"noise": {"law": "gamma", "mean": 1, "cv": 2.0}}
-    scenario = station(
-        0.8, 30_000, agent={"concurrency": 1000, "slots": 1000, "service": service}, warmup="1000s"
-    )
-    agrees(measured(scenario, 8, "latency_s_mean"), 5.0, 0.25)
-
-
 def hundred(load: float, tasks: int) -> Scenario:
     return station(
         load * 100, tasks, agent={"instances": 100, "queue": "instance", "slots": 1000},
@@ -133,7 +101,7 @@ def hundred(load: float, tasks: int) -> Scenario:
 
 @pytest.mark.parametrize(
     ("load", "exact", "tasks", "runs"),
-    [(0.5, 1.266, 40_000, 1), (0.9, 2.646, 120_000, 1), (0.95, 3.464, 240_000, 3)],
+    [(0.5, 1.266, 40_000, 1), (0.9, 2.646, 120_000, 1)],
 )
 def test_two_choices_among_a_hundred(load: float, exact: float, tasks: int, runs: int) -> None:
     """The supermarket model with n = 100 without replacement: recomputed means, within 2 %."""
