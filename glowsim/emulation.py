@@ -22,6 +22,7 @@ from glowsim.core.streams import Streams, uniform_at
 from glowsim.core.types import Outcome, Usage
 from glowsim.live.calls import Call, Checked, InstanceError, InvalidTask, Reply, Serve
 from glowsim.scenario import Scenario
+from glowsim.scenario.servers import StepsService
 from glowsim.scenario.workload import Sized
 from glowsim.sim.environment import Environment
 from glowsim.sim.laws import Law, one_by_one
@@ -93,10 +94,14 @@ class Drawn:
     Raises
     ------
     BuildError
-        No workload says how long this agent's answers are.
+        It works in steps, or no workload says how long its answers are.
     """
 
     def __init__(self, scenario: Scenario, agent: str, streams: Streams) -> None:
+        if isinstance(scenario.agents()[agent].service, StepsService):
+            raise BuildError(
+                f"{agent} cannot be emulated: it works in steps, which only a simulation takes; give it an --upstream"
+            )
         number = list(scenario.agents()).index(agent)
         self._weight: Law = agent_worlds(scenario)[number].service.law
         columns = ("weight", "tokens out", "invalid", "error")

@@ -20,6 +20,7 @@ from glowsim.core.errors import JournalError
 from glowsim.core.journal import Journal, first_difference, read
 from glowsim.core.streams import Streams
 from glowsim.core.types import Abandoned, Answer, Arrived, Dispatch, Finished, Outcome, Probed
+from glowsim.emulation import Drawn
 from glowsim.scenario import load
 
 pytestmark = pytest.mark.usefixtures("_serving")
@@ -709,6 +710,17 @@ def test_an_agent_whose_answers_have_no_length_cannot_be_emulated(path):
     trace = "  - {kind: trace, format: azure_llm, file: some.csv, agents: all}"
     with pytest.raises(build.BuildError, match="give it an --upstream"):
         begin(path, re.sub(r"  - \{kind: poisson.*", trace, TEXT))
+
+
+def test_an_agent_that_works_in_steps_cannot_be_emulated_either():
+    text = (
+        "title: t\nquestion: q\nseed: 1\nduration: 5m\nservers: {s: {engine: hosted, preset: good}}\n"
+        "models: {m: {input: $1/1M, output: $1/1M, server: s}}\n"
+        "fleet: [{agent: a, model: m, instances: 1, concurrency: 1, service: {law: steps, steps: [{step: answer}]}}]\n"
+        "workload: [{kind: poisson, rate: 1/s, tokens_in: 9, tokens_out: 9}]\n"
+    )
+    with pytest.raises(build.BuildError, match="a cannot be emulated: it works in steps"):
+        Drawn(load(text), "a", Streams(1))
 
 
 PROCESS = """
