@@ -38,7 +38,7 @@ def _server(dice: Dice, scale: Scale, work_s: float) -> dict[str, Any]:
                 "per_token": law(dice, DURATION, work_s / 500),
             }
             if dice.chance(0.4):
-                given["requests_per_min"] = 60 * scale.rate_per_s * dice.spread(0.1, 5.0)
+                given["requests_per_min"] = max(60 * scale.rate_per_s * dice.spread(0.1, 5.0), 1.0)
             if dice.chance(0.4):
                 given["tokens_per_min"] = 60 * scale.rate_per_s * 1000 * dice.spread(0.1, 10.0)
             if dice.chance(0.2):

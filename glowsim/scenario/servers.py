@@ -141,7 +141,7 @@ class HostedServer(Model):
     per_token_s: LawOfTime | None = Field(
         default=None, alias="per_token", description="Time for each token after it, where there is no preset."
     )
-    requests_per_min: Annotated[float, Field(gt=0, le=1e9)] | None = Field(
+    requests_per_min: Annotated[float, Field(ge=1, le=1e9)] | None = Field(
         default=None, description="Calls that it takes; beyond that 429. Default: no limit."
     )
     tokens_per_min: Annotated[float, Field(gt=0, le=1e12)] | None = Field(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from glowsim.core.checking.picture import ROUNDING_S, Agent, Replica
-from glowsim.core.reasons import Code
+from glowsim.core.reasons import Code, Constraint
 from glowsim.core.types import Scale, State
 
 __all__ = ["Sizes"]
@@ -56,6 +56,10 @@ class Sizes:
     def _cooled_down(self, agent: Agent, command: Scale, now_s: float, before_s: float, leaving: int) -> None:
         """I11: changes for load keep their distance, the first and the last instance apart. Against flapping."""
         if command.reason.code not in (Code.LOAD_HIGH, Code.LOAD_LOW):
+            return
+        reason = command.reason
+        if reason.code == Code.LOAD_LOW and reason.bound == Constraint.STEP and not reason.c:
+            agent.changed_s = before_s  # on its way to none, a step at a time
             return
         most = len(agent.staying)
         waits_s = {self._cooldown_s(agent, command.want, have) for have in range(most - leaving, most + 1)}
