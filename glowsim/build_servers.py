@@ -50,6 +50,7 @@ def served(scenario: Scenario, streams: Streams, law: MakeLaw) -> list[Served]:
             make=_hosted(name, server, streams, law, until_s)
             if isinstance(server, written.HostedServer)
             else _self_hosted(server),
+            spec=None if isinstance(server, written.HostedServer) else batch_spec(server),
             region=None if server.region is None else scenario.regions.index(server.region),
         )
         for name, server in scenario.servers.items()

@@ -15,8 +15,6 @@ from contextlib import contextmanager
 from functools import partial
 from math import inf
 
-import numpy as np
-
 from glowsim.build import BuildError, agent_world, law
 from glowsim.core.streams import Streams, uniform_at
 from glowsim.core.types import Outcome, Usage
@@ -25,7 +23,7 @@ from glowsim.scenario import Scenario
 from glowsim.scenario.servers import StepsService
 from glowsim.scenario.workload import Sized
 from glowsim.sim.environment import Environment
-from glowsim.sim.laws import Law, one_by_one
+from glowsim.sim.laws import at, one_by_one
 from glowsim.sim.service import Truth
 from glowsim.sim.serving.engine import Engine, Job
 from glowsim.sim.serving.fcfs import FcfsEngine
@@ -103,7 +101,7 @@ class Drawn:
                 f"{agent} cannot be emulated: it works in steps, which only a simulation takes; give it an --upstream"
             )
         number = list(scenario.agents()).index(agent)
-        self._weight: Law = agent_worlds(scenario)[number].service.law
+        self._weight_at = at(agent_worlds(scenario)[number].service.law)
         columns = ("weight", "tokens out", "invalid", "error")
         self._keys = [streams.key("emulated", column) for column in columns]
         senders = [each for each in scenario.workload if agent in scenario.shares(each)]
@@ -113,12 +111,12 @@ class Drawn:
                 f"{agent} cannot be emulated: no workload says how long its answers are (a trace's or a "
                 "preset's lengths are in its file); give it an --upstream, or a workload with tokens_out"
             )
-        self._tokens_out: Law = law(sized[0].tokens_out)
+        self._tokens_out_at = at(law(sized[0].tokens_out))
 
     def __call__(self, call: Call) -> Truth:
         """Return the truth of a call's request."""
         weight, tokens, invalid, error = (uniform_at(key, call.request.request_id) for key in self._keys)
-        return Truth(_value(self._weight, weight), round(_value(self._tokens_out, tokens)), invalid, error)
+        return Truth(self._weight_at(weight), round(self._tokens_out_at(tokens)), invalid, error)
 
 
 class EmulatedAgent:
@@ -252,10 +250,6 @@ class _Work:
 def _set(moment: asyncio.Future[None]) -> None:
     if not moment.done():
         moment.set_result(None)
-
-
-def _value(law: Law, uniform: float) -> float:
-    return float(law.ppf(np.array([uniform]))[0])
 
 
 def _text(tokens: int) -> str:

@@ -132,6 +132,12 @@ def render(summary: dict[str, Any], folder: Path, wall_s: float) -> str:
         lines.append(
             figure("degraded", "degraded_rate", "fraction", f"   ({stale} stale, {other} by another model)")
         )
+    lines += [
+        f"  {f'{name} ':.<22} {did['load']}: {shown(did['offered_per_s'], 'rate')} of calls, "
+        f"{shown(did['sustainable_per_s'], 'rate')} sustainable"
+        for name, did in summary["servers"].items()
+        if did.get("load", "keeps up") != "keeps up"
+    ]
     lines += [f"  outside its preset ... {each}" for each in summary["warnings"]]
     lines.append("")
     if summary["slos"]:

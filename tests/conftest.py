@@ -1,8 +1,11 @@
-"""What all tests share: Hypothesis' patience, and where recorded data lie."""
+"""What all tests share: Hypothesis' patience, where recorded data lie, and logs whose truth is known."""
 
+import importlib.util
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from hypothesis import settings
@@ -28,3 +31,16 @@ def data_file() -> Callable[[str], Path]:
         return path
 
     return find
+
+
+@pytest.fixture(scope="session")
+def logs() -> ModuleType:
+    """Return the module that writes logs whose truth is known, for the tests of import and of backtest."""
+    path = Path(__file__).parent / "importing" / "synthetic_logs.py"
+    spec = importlib.util.spec_from_file_location("synthetic_logs", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["synthetic_logs"] = module
+    spec.loader.exec_module(module)
+    return module

@@ -36,6 +36,7 @@ ALLOWED = {
     "glowsim.experiment": (
         "glowsim.experiment", "glowsim.build", "glowsim.core", "glowsim.results", "glowsim.scenario", "glowsim.stats",
         "glowsim.report", "glowsim.registry", "glowsim.ledger", "glowsim.recordings", "glowsim.presets",
+        "glowsim.sim.serving.saturation",
     ),
     "glowsim.fuzz": (
         "glowsim.fuzz", "glowsim.build", "glowsim.core", "glowsim.ledger", "glowsim.recordings", "glowsim.registry",

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from glowsim.experiment.run import run
+from glowsim.report.servers import model_servers
 from glowsim.resources import resource
 from glowsim.scenario import load
+from glowsim.summary import render
 
 AT_ONCE = ("fleet.audit.concurrency=200", "fleet.audit.slots=200")
 NO_BATCH = ("workload.1.steps.1.rate=0/s",)
@@ -14,6 +18,14 @@ OWN_SERVERS = (
     "servers.other={engine: batch, preset: llama-3.1-8b-h100-tp1, replicas: 2}",
     "models.other={input: $0/1M, output: $0/1M, server: other}",
     "fleet.audit.model=other",
+)
+
+FLOOD = (
+    *AT_ONCE,
+    "duration=4m",
+    "drain=5m",
+    "workload.1.steps.1={at: 1s, rate: 4/s}",
+    "workload.1.steps.2.at=239s",
 )
 
 
@@ -53,3 +65,22 @@ def test_the_servers_did_what_the_agents_were_billed_for(ran):
     assert parts["servers"] == pytest.approx(metrics["cost_usd"]["value"], rel=1e-9)
     hours = metrics["cost_usd"]["value"] / (2 * 4.02)
     assert 25 / 60 <= hours <= 30 / 60, "two replicas, from the start to the last answer"
+
+
+def test_a_formula_says_whether_the_replicas_keep_up_with_what_they_are_offered(ran):
+    calm = ran()["servers"]["llama"]
+    assert calm["load"] == "keeps up"
+    assert calm["offered_per_s"] == pytest.approx(calm["calls"] / 1500.0)
+    flood = ran(*FLOOD)["servers"]["llama"]
+    assert flood["load"] == "saturated"
+    assert flood["offered_per_s"] > 1.07 * flood["sustainable_per_s"]
+
+
+def test_the_run_and_its_report_say_when_servers_are_saturated(ran):
+    summary = ran(*FLOOD)
+    (line,) = (line for line in render(summary, Path("run"), 1.0).splitlines() if "sustainable" in line)
+    assert line.split()[0] == "llama"
+    assert "saturated" in line
+    assert "sustainable" not in render(ran(), Path("run"), 1.0)
+    (shown,) = model_servers(load(resource("scenarios", "shared_servers.yaml"), FLOOD), summary)
+    assert "'saturated'" in repr(shown)

@@ -10,6 +10,7 @@ from glowsim.experiment.replicate import Replicated
 from glowsim.presets.serving import outside, serving
 from glowsim.scenario import METRICS, Scenario
 from glowsim.scenario.model import Slo
+from glowsim.sim.serving.saturation import verdict_on
 from glowsim.stats.intervals import t_interval
 from glowsim.stats.verdict import Verdict, judge, judge_proportion
 
@@ -114,13 +115,7 @@ def summarise(
             for part in replications[0].cost_parts_usd
         },
         "warnings": _warnings(scenario, replications),
-        "servers": {
-            name: {
-                figure: math.fsum(each.servers[name][figure] for each in replications) / len(replications)
-                for figure in replications[0].servers[name]
-            }
-            for name in scenario.servers
-        },
+        "servers": {name: _server(name, scenario, replications) for name in scenario.servers},
         "agents": {
             agent: {metric: _finite(replications[0].by_group[agent][metric]) for metric in _AGENT_FIGURES}
             | {"domain": entry.domain, "model": entry.model}
@@ -142,6 +137,18 @@ def summarise(
         ],
         "little": {"mean_open": mean_open, "rate_times_time": rate_times_time},
     }
+
+
+def _server(name: str, scenario: Scenario, replications: Sequence[Replicated]) -> dict[str, Any]:
+    """Return what a model server did, on the average over replications, and whether it can keep up."""
+    did: dict[str, Any] = {
+        figure: math.fsum(each.servers[name][figure] for each in replications) / len(replications)
+        for figure in replications[0].servers[name]
+    }
+    if did.get("sustainable_per_s"):
+        did["offered_per_s"] = did["calls"] / scenario.duration_s
+        did["load"] = str(verdict_on(did["offered_per_s"], did["sustainable_per_s"]))
+    return did
 
 
 def _warnings(scenario: Scenario, replications: Sequence[Replicated]) -> list[str]:

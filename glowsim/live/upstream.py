@@ -2,7 +2,7 @@
 
 A URL that ends in ``/chat/completions`` is spoken to as OpenAI's API is; any other gets
 ``{"input", "max_tokens_out", "stream"}``. Either form of answer is understood: ``{"output", "usage"}`` or
-``choices`` and ``usage``; streams are server-sent events that say when they are complete.
+``choices`` and ``usage``, and a ``score`` beside them; streams are server-sent events that say when they are complete.
 """
 
 from __future__ import annotations
@@ -146,10 +146,20 @@ def _json(text: bytes | str) -> Any:
 def _reply(said: Any, call: Call) -> Reply:
     match said:
         case {"output": output}:
-            return Reply(output, _usage(said, call))
+            return Reply(output, _scored(said, _usage(said, call)))
         case {"choices": [{"message": {"content": content}}, *_]}:
-            return Reply(content, _usage(said, call))
+            return Reply(content, _scored(said, _usage(said, call)))
     raise InstanceError("the answer has neither 'output' nor 'choices' with a message")
+
+
+def _scored(said: dict[str, Any], usage: Usage) -> Usage:
+    """Return the usage with the score that an agent gives its own answer, if it gives one."""
+    score = said.get("score")
+    if score is None:
+        return usage
+    if isinstance(score, bool) or not isinstance(score, int | float) or not 0.0 <= score <= 1.0:
+        raise InstanceError(f"the answer's score {score!r} is no number from 0 to 1")
+    return usage._replace(score=float(score))
 
 
 def _usage(said: dict[str, Any], call: Call) -> Usage:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
-from glowsim.presets import PresetError, read
+from glowsim.presets import read
 from glowsim.presets.place import Place
 
 __all__ = ["HostedPreset", "Incidents", "hosted", "incidents", "parse"]
@@ -83,23 +82,10 @@ def parse(name: str, found: Mapping[str, Any]) -> HostedPreset:
         A key is missing, or the quantiles do not rise from 0 to 1 with values that do not fall.
     """
     place = Place(f"hosted preset {name!r}", found)
-    quantiles = place.numbers("quantiles")
-    if (
-        len(quantiles) < 2
-        or quantiles[0] != 0.0
-        or quantiles[-1] != 1.0
-        or not _rises(quantiles, strictly=True)
-    ):
-        raise PresetError(f"hosted preset {name!r}: quantiles must rise from 0 to 1, got {list(quantiles)}")
-    for key in ("first_token_s", "per_token_s"):
-        values = place.numbers(key)
-        if len(values) != len(quantiles) or values[0] < 0.0 or not _rises(values, strictly=False):
-            raise PresetError(
-                f"hosted preset {name!r}: {key} needs {len(quantiles)} values from 0 up that never fall"
-            )
-    valid = place.inside("valid")
+    quantiles, valid = place.probabilities("quantiles"), place.part("valid")
     return HostedPreset(
-        name, quantiles, place.numbers("first_token_s"), place.numbers("per_token_s"), place.share("error"),
+        name, quantiles, place.quantiles("first_token_s", quantiles), place.quantiles("per_token_s", quantiles),
+        place.number("error", 0, 1),
         valid.whole("tokens_in"), valid.whole("concurrency"), place.origin(), place.text("source"),
         place.texts("remarks"),
     )  # fmt: skip
@@ -118,12 +104,8 @@ def incidents(name: str) -> Incidents:
     (0.64, 85.7)
     """
     place = Place(f"incidents {name!r}", read("hosted/incidents", name))
-    between, repair, share = place.inside("between_starts"), place.inside("repair"), place.inside("share")
+    between, repair, share = place.part("between_starts"), place.part("repair"), place.part("share")
     return Incidents(
         name, between.number("mean_s"), between.number("weibull_shape"), repair.number("median_s"),
-        repair.number("sigma"), share.share("value"), share.attribution(), place.origin(), place.text("source"),
+        repair.number("sigma"), share.number("value", 0, 1), share.attribution(), place.origin(), place.text("source"),
     )  # fmt: skip
-
-
-def _rises(values: tuple[float, ...], *, strictly: bool) -> bool:
-    return all(a < b if strictly else a <= b for a, b in pairwise(values))

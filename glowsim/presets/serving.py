@@ -185,7 +185,7 @@ def parse(name: str, found: Mapping[str, Any]) -> ServingPreset:
     place = Place(f"serving preset {name!r}", found)
     model, accelerator = _model(place.text("model")), _accelerator(place.text("accelerator"))
     tensor_parallel = place.whole("tensor_parallel")
-    coefficients, valid = place.inside("coefficients_us"), place.inside("valid")
+    coefficients, valid = place.part("coefficients_us"), place.part("valid")
     preset = ServingPreset(
         name, model, accelerator, tensor_parallel,
         Coefficients(
@@ -329,7 +329,7 @@ def _model(name: str) -> Model:
 
 def _accelerator(name: str) -> Accelerator:
     place = Place(f"accelerator {name!r}", read("serving/accelerators", name))
-    mfu, hour, limits = place.inside("mfu"), place.inside("hour_usd"), place.inside("limits")
+    mfu, hour, limits = place.part("mfu"), place.part("hour_usd"), place.part("limits")
     return Accelerator(
         name, place.number("peak_flops"), place.number("bandwidth_bytes_per_s"), place.whole("memory_bytes"),
         mfu.number("value"), hour.number("value"),

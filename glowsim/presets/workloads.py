@@ -15,10 +15,10 @@ A preset is a mapping, from a file in ``workloads/`` or fitted to a user's log:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from math import fsum, isfinite
+from math import fsum
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -26,7 +26,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from glowsim.presets import PresetError, names, read
-from glowsim.presets.place import ORIGINS
+from glowsim.presets.place import Place
 
 __all__ = ["Client", "Lengths", "WorkloadPreset", "load", "load_file", "parse", "preset_names"]
 
@@ -147,7 +147,7 @@ def parse(said: Any, where: str) -> WorkloadPreset:
     PresetError
         A part is missing, unknown, or cannot be: names the place.
     """
-    root = _Place(said, where)
+    root = Place(where, said)
     arrivals, lengths = root.part("arrivals"), _lengths(root.part("lengths"))
     kind = arrivals.one_of("kind", ("stochastic", "recorded"))
     p = arrivals.probabilities("p") if kind == "stochastic" else None
@@ -158,11 +158,11 @@ def parse(said: Any, where: str) -> WorkloadPreset:
     )
     if fsum(share for share, _ in memory) > 1 + 1e-9:
         arrivals.fail("memory", "its shares add up to more than 1")
-    if "clients" in root.said and lengths.client_p is None:
+    if "clients" in root.found and lengths.client_p is None:
         root.part("lengths").fail("client_p", "is missing, and there are clients")
     own_p = lengths.client_p or ()
     clients = (
-        tuple(_client(each, p, own_p) for each in root.parts("clients")) if "clients" in root.said else ()
+        tuple(_client(each, p, own_p) for each in root.parts("clients")) if "clients" in root.found else ()
     )
     if clients and abs(fsum(client.share for client in clients) - 1) > _EXACT:
         root.fail("clients", "their shares must add up to 1")
@@ -171,12 +171,11 @@ def parse(said: Any, where: str) -> WorkloadPreset:
     if any(alone) and not all(alone):
         root.fail("clients", "either all have 'cv' and 'level', or none")
     cv, level = (arrivals.number("cv", 1e-3), _level(arrivals, p)) if pooled else (None, None)
-    if not pooled and ("cv" in arrivals.said or "level" in arrivals.said):
+    if not pooled and ("cv" in arrivals.found or "level" in arrivals.found):
         arrivals.fail("cv", "and 'level' belong to the clients, who have their own")
     origins = root.part("origins")
-    for part in {**{part: None for part in _PARTS if part in root.said}, **origins.said}:
-        origins.part(part).one_of("origin", ORIGINS)
-        origins.part(part).text("source")
+    for part in {**{part: None for part in _PARTS if part in root.found}, **origins.found}:
+        origins.part(part).attribution()
     return WorkloadPreset(
         name=root.text("name"),
         rate_per_s=root.number("rate_per_s", 1e-12),
@@ -188,25 +187,25 @@ def parse(said: Any, where: str) -> WorkloadPreset:
         level=level,
         lengths=lengths,
         clients=clients,
-        sessions=root.part("sessions").said if "sessions" in root.said else None,
-        statistics=root.part("statistics").said if "statistics" in root.said else {},
-        origins=origins.said,
+        sessions=root.part("sessions").found if "sessions" in root.found else None,
+        statistics=root.part("statistics").found if "statistics" in root.found else {},
+        origins=origins.found,
     )
 
 
-def _lengths(place: _Place) -> Lengths:
+def _lengths(place: Place) -> Lengths:
     p = place.probabilities("p")
     return Lengths(
         p=p,
         tokens_in=place.quantiles("tokens_in", p),
         tokens_out=place.quantiles("tokens_out", p),
         spearman=place.number("spearman", -1, 1),
-        client_p=place.probabilities("client_p") if "client_p" in place.said else None,
+        client_p=place.probabilities("client_p") if "client_p" in place.found else None,
     )
 
 
-def _client(place: _Place, p: tuple[float, ...] | None, own_p: tuple[float, ...]) -> Client:
-    alone = "cv" in place.said or "level" in place.said
+def _client(place: Place, p: tuple[float, ...] | None, own_p: tuple[float, ...]) -> Client:
+    alone = "cv" in place.found or "level" in place.found
     if alone and p is None:
         place.fail("level", "clients of their own need 'kind: stochastic'")
     return Client(
@@ -218,7 +217,7 @@ def _client(place: _Place, p: tuple[float, ...] | None, own_p: tuple[float, ...]
     )
 
 
-def _level(place: _Place, p: tuple[float, ...] | None) -> tuple[float, ...]:
+def _level(place: Place, p: tuple[float, ...] | None) -> tuple[float, ...]:
     if p is None:
         level = place.numbers("level", 0)
         mean = fsum(level) / max(len(level), 1)
@@ -232,69 +231,3 @@ def _level(place: _Place, p: tuple[float, ...] | None) -> tuple[float, ...]:
             "level", f"must have the mean 1, and has {mean:.3f}: levels are multiples of the mean rate"
         )
     return level
-
-
-class _Place:
-    """A mapping within a preset, with its place for errors."""
-
-    def __init__(self, said: Any, where: str) -> None:
-        if not isinstance(said, Mapping):
-            raise PresetError(f"{where}: must be a mapping, and is {type(said).__name__}")
-        self.said, self.where = said, where
-
-    def fail(self, key: str, why: str) -> None:
-        raise PresetError(f"{self.where}: {key}: {why}")
-
-    def get(self, key: str) -> Any:
-        if key not in self.said:
-            self.fail(key, "is missing")
-        return self.said[key]
-
-    def part(self, key: str) -> _Place:
-        return _Place(self.get(key), f"{self.where}: {key}")
-
-    def parts(self, key: str) -> list[_Place]:
-        found = self.get(key)
-        if not isinstance(found, Sequence) or isinstance(found, str):
-            self.fail(key, "must be a list")
-        return [_Place(each, f"{self.where}: {key}[{i}]") for i, each in enumerate(found)]
-
-    def text(self, key: str) -> str:
-        found = self.get(key)
-        if not isinstance(found, str) or not found:
-            self.fail(key, "must be a text")
-        return str(found)
-
-    def one_of(self, key: str, allowed: tuple[str, ...]) -> str:
-        found = self.text(key)
-        if found not in allowed:
-            self.fail(key, f"must be one of {', '.join(allowed)}, and is {found!r}")
-        return found
-
-    def number(self, key: str, low: float, high: float = float("inf")) -> float:
-        return self._number(key, self.get(key), low, high)
-
-    def _number(self, key: str, found: Any, low: float, high: float) -> float:
-        if isinstance(found, bool) or not isinstance(found, int | float) or not isfinite(found):
-            self.fail(key, f"must be a number, and is {found!r}")
-        if not low <= found <= high:
-            self.fail(key, f"must lie in {low:g} .. {high:g}, and is {found:g}")
-        return float(found)
-
-    def numbers(self, key: str, low: float = float("-inf")) -> tuple[float, ...]:
-        found = self.get(key)
-        if not isinstance(found, Sequence) or isinstance(found, str) or not found:
-            self.fail(key, "must be a list of numbers")
-        return tuple(self._number(f"{key}[{i}]", each, low, float("inf")) for i, each in enumerate(found))
-
-    def probabilities(self, key: str) -> tuple[float, ...]:
-        found = self.numbers(key)
-        if found[0] != 0 or found[-1] != 1 or any(a >= b for a, b in pairwise(found)):
-            self.fail(key, "must increase from 0 to 1")
-        return found
-
-    def quantiles(self, key: str, p: tuple[float, ...], low: float = 0.0) -> tuple[float, ...]:
-        found = self.numbers(key, low)
-        if len(found) != len(p) or any(a > b for a, b in pairwise(found)):
-            self.fail(key, f"must be {len(p)} numbers that never decrease, one for each probability")
-        return found

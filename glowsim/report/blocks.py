@@ -14,7 +14,7 @@ Block = dict[str, Any]
 
 MARKS: Final = {
     "met": "good", "held": "good", "not met": "bad", "not held": "bad", "undecided": "open",
-    "no value": "open",
+    "no value": "open", "keeps up": "good", "saturated": "bad", "too close to call": "open",
 }  # fmt: skip
 """Word in a column of verdicts -> how it is drawn; the word itself is always there."""
 

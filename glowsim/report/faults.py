@@ -73,37 +73,35 @@ def _what(fault: Fault) -> str:
             return f"{_some(fault.replicas, 'replica')} of {fault.server} {verb}"
         case RegionLoss():
             return f"every instance and model server in {fault.region} is gone"
-    whose = fault.agent
-    match fault:
         case Crash():
-            return f"{_some(fault.instances)} of {whose} {_verb(fault.instances, 'dies', 'die')}"
+            return f"{_some(fault.instances)} of {fault.agent} {_verb(fault.instances, 'dies', 'die')}"
         case Slow():
-            return f"{_some(fault.instances)} of {whose} {fault.factor:g} times slower"
+            return f"{_some(fault.instances)} of {fault.agent} {fault.factor:g} times slower"
         case BrownOut():
-            return f"all of {whose} {fault.factor:g} times slower"
+            return f"all of {fault.agent} {fault.factor:g} times slower"
         case Errors():
-            return f"{exact(fault.error, 'fraction')} of the attempts on {whose} fail"
+            return f"{exact(fault.error, 'fraction')} of the attempts on {fault.agent} fail"
         case Refuse():
             verb = _verb(fault.instances, "refuses", "refuse")
-            return f"{_some(fault.instances)} of {whose} {verb} connections"
+            return f"{_some(fault.instances)} of {fault.agent} {verb} connections"
         case Hang():
             verb = _verb(fault.instances, "never answers", "never answer")
-            return f"{_some(fault.instances)} of {whose} {verb}"
+            return f"{_some(fault.instances)} of {fault.agent} {verb}"
         case Throttle():
-            return f"{exact(fault.share, 'fraction')} of the attempts on {whose} put off (429)"
+            return f"{exact(fault.share, 'fraction')} of the attempts on {fault.agent} put off (429)"
         case Garbage():
             verb = _verb(fault.instances, "answers", "answer")
-            return f"{_some(fault.instances)} of {whose} {verb} quickly and wrongly"
+            return f"{_some(fault.instances)} of {fault.agent} {verb} quickly and wrongly"
         case SlowStart():
-            return f"starts of {whose} take {fault.factor:g} times as long"
+            return f"starts of {fault.agent} take {fault.factor:g} times as long"
         case Tools():
             fails = f"{exact(fault.fails, 'fraction')} more uses fail" if fault.fails else ""
             slow = f"take {fault.factor:g} times as long" if fault.factor != 1.0 else ""
-            return f"tools of {whose}: {', '.join(filter(None, (fails, slow))) or 'as usual'}"
+            return f"tools of {fault.agent}: {', '.join(filter(None, (fails, slow))) or 'as usual'}"
         case Late():
-            return f"results of probes of {whose} come {exact(fault.by_s, 'duration')} late"
+            return f"results of probes of {fault.agent} come {exact(fault.by_s, 'duration')} late"
         case Silence():
-            return f"probes of {whose} go unheard"
+            return f"probes of {fault.agent} go unheard"
 
 
 def _some(count: int, what: str = "instance") -> str:

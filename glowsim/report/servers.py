@@ -41,7 +41,20 @@ def model_servers(scenario: Scenario, summary: Mapping[str, Any]) -> Iterator[Bl
         "calls inside one replica, waiting ones included; busy is the share of the duration."
     )
     warnings = [text(f"Outside what a preset holds for: {each}.") for each in summary["warnings"]]
-    yield section("servers", "Model servers", lead, [table(columns, rows), *warnings])
+    room = [
+        [name, plain(did["offered_per_s"], "rate"), plain(did["sustainable_per_s"], "rate"), did["load"]]
+        for name, did in summary["servers"].items()
+        if "load" in did
+    ]
+    saturation = table(
+        "server|>calls offered, mean|>calls it could sustain|?verdict",
+        room,
+        title="Room to spare, by a formula",
+        more="For calls like the latest ones of the run; within 7 % of the offered rate it is too close to call. A "
+        "burst may saturate what the mean does not.",
+    )
+    blocks = [table(columns, rows), *([saturation] if room else []), *warnings]
+    yield section("servers", "Model servers", lead, blocks)
 
 
 def preset_origins(scenario: Scenario) -> Iterator[tuple[str, str, Any, str]]:

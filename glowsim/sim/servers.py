@@ -5,6 +5,7 @@ A hosted API is one server for everybody; a self-hosted model has replicas, and 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -16,8 +17,12 @@ from glowsim.core.types import Outcome
 from glowsim.sim.environment import Environment
 from glowsim.sim.serving.batching import BatchEngine
 from glowsim.sim.serving.call import Call, Server, Told
+from glowsim.sim.serving.saturation import saturation
+from glowsim.sim.serving.steps import BatchSpec
 
 __all__ = ["ROUTERS", "Callee", "Distant", "ModelServer", "Router", "Served", "hear_end", "hear_first_token"]
+
+_SAMPLE: Final = 4096
 
 
 class Router(Protocol):
@@ -51,15 +56,26 @@ class ModelServer:
         One or more.
     router
         Chooses among those that are up.
+    spec
+        What bounds a replica, where they are one's own; None: nobody knows.
     """
 
     __slots__ = (
         "_down", "_environment", "_inside", "_router", "_speeds", "_up", "calls", "failed", "longest", "most_at_once",
-        "replicas", "tokens_cached", "tokens_in", "tokens_out",
+        "replicas", "sample", "spec", "tokens_cached", "tokens_in", "tokens_out",
     )  # fmt: skip
 
-    def __init__(self, environment: Environment, replicas: Sequence[Server], router: Router) -> None:
+    def __init__(
+        self,
+        environment: Environment,
+        replicas: Sequence[Server],
+        router: Router,
+        spec: BatchSpec | None = None,
+    ) -> None:
         self.replicas = replicas
+        self.spec = spec
+        self.sample: deque[Call] = deque(maxlen=_SAMPLE)
+        """The latest calls that were answered, where there is a spec to hold them against."""
         self._environment = environment
         self._router = router
         self._up = list(replicas)
@@ -103,6 +119,8 @@ class ModelServer:
         del self._inside[call.number]
         if call.outcome is not Outcome.OK:
             self.failed += 1
+        elif self.spec is not None:
+            self.sample.append(call)
         self._count(call)
 
     # --- faults -------------------------------------------------------------------------------------
@@ -156,7 +174,16 @@ class ModelServer:
         if looks:
             found["preemptions"] = float(sum(look.preemptions for look in looks))
             found["busy_s"] = fsum(look.busy_s for look in looks)
+        if self.spec is not None:
+            found["sustainable_per_s"] = self._sustainable_per_s(self.spec)
         return found
+
+    def _sustainable_per_s(self, spec: BatchSpec) -> float:
+        """Return how many calls a second like the latest ones all replicas together could take; 0: none was seen."""
+        if not self.sample:
+            return 0.0
+        tokens = [(call.tokens_in, call.written, call.tokens_cached) for call in self.sample]
+        return saturation(spec, *zip(*tokens, strict=True)).rate_per_s * len(self.replicas)
 
 
 class Distant:
@@ -215,11 +242,13 @@ class Served:
     """Makes a replica, from its place, what to call with a call that ended, and with one that streams."""
     region: int | None = None
     """Where it stands; None: beside whoever calls it."""
+    spec: BatchSpec | None = None
+    """What bounds a replica, where they are one's own."""
 
     def build(self, environment: Environment, done: Told, first_token: Told) -> ModelServer:
         """Return all replicas behind one router."""
         replicas = [self.make(environment, i, done, first_token) for i in range(self.replicas)]
-        return ModelServer(environment, replicas, ROUTERS[self.router]())
+        return ModelServer(environment, replicas, ROUTERS[self.router](), self.spec)
 
 
 def hear_end(call: Call) -> None:

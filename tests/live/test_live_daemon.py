@@ -389,14 +389,14 @@ def test_over_the_limit_says_when_to_come_back(path):
 # --- instances behind URLs --------------------------------------------------------------------------
 
 
-def answers(output="fine", status=200, seen=None, headers=None):
+def answers(output="fine", status=200, seen=None, headers=None, **more):
     async def handler(request):
         from aiohttp import web
 
         if seen is not None:
             seen.append(await request.json())
         usage = {"tokens_in": 11, "tokens_cached": 3, "tokens_out": 2}
-        return web.json_response({"output": output, "usage": usage}, status=status, headers=headers)
+        return web.json_response({"output": output, "usage": usage, **more}, status=status, headers=headers)
 
     return handler
 
@@ -420,6 +420,23 @@ def test_an_instance_behind_a_url_is_asked_and_is_not_emulated(path):
 
     serve_upstreams(test, path, answers(seen=seen))
     assert seen == [{"input": "What is due in May?", "max_tokens_out": 9, "stream": False}]
+
+
+def test_the_score_that_an_agent_gives_its_answer_reaches_the_controllers(path):
+    async def test(client):
+        assert (await client.ask())[0] == 200
+
+    recording = serve_upstreams(test, path, answers(score=0.25))
+    assert [each.usage.score for each in told(recording, Finished)] == [0.25]
+
+
+@pytest.mark.parametrize("score", [1.1, -0.1, "0.9", True, [1]])
+def test_a_score_that_is_no_share_is_an_error_of_the_instance(path, score):
+    async def test(client):
+        assert (await client.ask())[0] == 502
+
+    recording = serve_upstreams(test, path, answers(score=score))
+    assert {each.outcome for each in told(recording, Finished)} == {Outcome.ERROR}
 
 
 def test_an_instance_that_fails_is_left_for_the_other_one(path):

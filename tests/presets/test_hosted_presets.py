@@ -76,14 +76,14 @@ def test_every_preset_says_where_it_comes_from(name: str) -> None:
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"quantiles": [0.0, 0.5]}, "quantiles must rise from 0 to 1"),
-        ({"quantiles": [0.0, 0.5, 0.5, 1.0]}, "quantiles must rise from 0 to 1"),
-        ({"first_token_s": [0.1, 0.2]}, "first_token_s needs 11 values"),
-        ({"per_token_s": [0.2] * 10 + [0.1]}, "per_token_s needs 11 values from 0 up that never fall"),
-        ({"per_token_s": [-0.1] + [0.1] * 10}, "per_token_s needs 11 values from 0 up"),
-        ({"first_token_s": "quick"}, "first_token_s must be a list of numbers"),
-        ({"error": 1.5}, "error must lie between 0 and 1"),
-        ({"source": None, "origin": "rumour"}, "origin must be one of"),
+        ({"quantiles": [0.0, 0.5]}, "quantiles: must increase from 0 to 1"),
+        ({"quantiles": [0.0, 0.5, 0.5, 1.0]}, "quantiles: must increase from 0 to 1"),
+        ({"first_token_s": [0.1, 0.2]}, "first_token_s: must be 11 numbers"),
+        ({"per_token_s": [0.2] * 10 + [0.1]}, "per_token_s: must be 11 numbers that never decrease"),
+        ({"per_token_s": [-0.1] + [0.1] * 10}, r"per_token_s\[0\]: must lie in 0 .. inf, got -0.1"),
+        ({"first_token_s": "quick"}, "first_token_s: must be a list of numbers"),
+        ({"error": 1.5}, "error: must lie in 0 .. 1"),
+        ({"source": None, "origin": "rumour"}, "origin: must be one of"),
     ],
 )
 def test_a_file_that_cannot_be_read_says_where(keys: dict[str, Any], message: str) -> None:

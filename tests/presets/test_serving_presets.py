@@ -171,13 +171,13 @@ def test_a_run_outside_is_told_how_far_and_what_the_preset_holds() -> None:
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"origin": "heard"}, "origin must be one of measured, published, fitted, assumed"),
+        ({"origin": "heard"}, "origin: must be one of measured, published, fitted, assumed"),
         ({"model": "llama-9"}, "there is no serving/models preset 'llama-9': choose from .*llama-3.1-8b"),
-        ({"tensor_parallel": 0}, "tensor_parallel must be a whole number, at least 1, got 0"),
-        ({"coefficients_us": {"b0": 1.0}}, "coefficients_us: b1 is missing"),
-        ({"coefficients_us": 7}, "coefficients_us: must be keys with values"),
-        ({"valid": {"batch": 1, "context": 1, "source": "x"}}, "valid: origin is missing"),
-        ({"spread_b0_us": {"x": "long"}}, "spread_b0_us: x must be a number, got 'long'"),
+        ({"tensor_parallel": 0}, "tensor_parallel: must be a whole number, at least 1, got 0"),
+        ({"coefficients_us": {"b0": 1.0}}, "coefficients_us: b1: is missing"),
+        ({"coefficients_us": 7}, "coefficients_us: must be a mapping, got int"),
+        ({"valid": {"batch": 1, "context": 1, "source": "x"}}, "valid: origin: is missing"),
+        ({"spread_b0_us": {"x": "long"}}, "spread_b0_us: x: must be a number, got 'long'"),
     ],
 )
 def test_a_file_that_cannot_be_read_says_where(keys: dict[str, Any], message: str) -> None:

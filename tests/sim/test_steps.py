@@ -11,7 +11,7 @@ from glowsim import build
 from glowsim.core.errors import WorldError
 from glowsim.core.journal import Journal
 from glowsim.core.streams import Streams
-from glowsim.core.types import Arrived, Dispatch, Finished, Outcome
+from glowsim.core.types import Arrived, Dispatch, Finished, FirstToken, Outcome
 from glowsim.results import fold
 from glowsim.scenario import Scenario
 from glowsim.sim import world as worlds
@@ -55,6 +55,7 @@ class Fixed:
     def cancel(self, call):
         del self.inside[call.number]
         call.written = 1
+        call.tokens_cached = 900
 
     def set_speed(self, speed):
         pass
@@ -162,6 +163,22 @@ def test_branches_run_side_by_side_and_are_joined():
     assert tokens_in == 1500 + 10 + 20 + 5
 
 
+def test_branches_are_texts_of_their_own_that_begin_with_the_instructions():
+    call = {"step": "call", "tokens_out": 20}
+    ran = Ran(scenario([call, {"step": "together", "branches": [[call, call], [call]]}, ANSWER]))
+    assert {(call.shared_key, call.shared_tokens) for _, call in ran.server.calls} == {
+        (ran.server.calls[0][1].shared_key, 1000)
+    }
+    texts = Counter(call.own_key for _, call in ran.server.calls)
+    assert sorted(texts.values()) == [1, 2, 2]
+    assert ran.server.calls[0][1].own_key == ran.server.calls[-1][1].own_key
+
+
+def test_an_answer_is_no_longer_than_was_asked_for():
+    ran = Ran(scenario([{"step": "call", "tokens_out": 9}, ANSWER], workload={"max_tokens_out": 20}))
+    assert [out for _, _, out in ran.calls] == [9, 20]
+
+
 def test_a_loop_goes_round_by_its_probability_and_no_more_than_it_may():
     loop = {"step": "loop", "again": "75%", "most": 6, "steps": [{"step": "call", "tokens_out": 10}]}
     ran = Ran(scenario([loop, ANSWER], workload={"tasks": 3000, "rate": "1/s"}, concurrency=1000))
@@ -183,6 +200,12 @@ def test_a_tool_that_fails_is_tried_again_then_told_of_or_fatal():
     assert set(told.tables.attempts["outcome"].tolist()) == {int(Outcome.OK)}
 
 
+def test_what_a_tool_says_when_it_is_given_up_joins_the_context():
+    ran = Ran(scenario([{"step": "tool", "time": "1s", "tokens": 7, "fails": "100%", "tries": 2}, ANSWER]))
+    assert [tokens_in for _, tokens_in, _ in ran.calls] == [1507]
+    assert ran.tables.requests["latency_s"].tolist() == pytest.approx([2.0 + CALL_S])
+
+
 def test_the_client_calls_again_and_waits_as_long_as_it_is_asked():
     fail = {1: (Outcome.THROTTLED, 7.0), 2: (Outcome.ERROR, 0.0)}
     ran = Ran(scenario([ANSWER]), fail=fail)
@@ -194,6 +217,12 @@ def test_the_client_calls_again_and_waits_as_long_as_it_is_asked():
     assert given_up.tables.attempts["outcome"].tolist() == [int(Outcome.THROTTLED)]
 
 
+def test_a_call_that_no_retry_mends_is_not_made_again():
+    ran = Ran(scenario([ANSWER]), fail={1: (Outcome.INVALID, 0.0)})
+    assert len(ran.calls) == 1
+    assert ran.tables.attempts["outcome"].tolist() == [int(Outcome.INVALID)]
+
+
 def test_what_is_cancelled_frees_its_place_and_counts_what_it_used():
     slow = [{"step": "tool", "time": "1s"}, {"step": "call", "tokens_out": 10}, ANSWER]
     ran = Ran(scenario(slow, timeout="1500ms"))
@@ -201,13 +230,36 @@ def test_what_is_cancelled_frees_its_place_and_counts_what_it_used():
     assert attempts["outcome"].tolist() == [int(Outcome.CANCELLED)]
     assert attempts["tokens_in"].tolist() == [1500 + 200]
     assert attempts["tokens_out"].tolist() == [1]
+    assert attempts["tokens_cached"].tolist() == [900]
     assert len(ran.server) == 0
+
+
+def test_a_tool_of_a_cancelled_task_is_followed_by_nothing():
+    ran = Ran(scenario([{"step": "tool", "time": "10s"}, ANSWER], timeout="2s"))
+    assert ran.tables.attempts["outcome"].tolist() == [int(Outcome.CANCELLED)]
+    assert ran.calls == []
+
+
+def test_what_waits_at_an_instance_is_begun_in_order_of_arrival():
+    ran = Ran(scenario([ANSWER], workload={"tasks": 9, "rate": "1000/s"}, concurrency=1, slots=9))
+    assert ran.recording.table(Finished)["attempt"].tolist() == list(range(1, 10))
+    assert np.diff([t_s for t_s, _, _ in ran.calls]).tolist() == pytest.approx([CALL_S] * 8)
+
+
+def test_what_is_cancelled_while_it_waits_is_never_begun():
+    data = scenario([{"step": "tool", "time": "90s"}, ANSWER], concurrency=1, slots=9).dump()
+    first = data["workload"][0] | {"rate": "1000/s"}
+    data["workload"] = [first, first | {"rate": "1/s", "tasks": 5, "deadline": "2s"}]
+    ran = Ran(Scenario.model_validate(data))
+    assert Counter(ran.tables.attempts["outcome"].tolist()) == {int(Outcome.OK): 1, int(Outcome.CANCELLED): 5}
+    assert len(ran.calls) == 1
 
 
 def test_a_streamed_answer_begins_with_the_last_call():
     ran = Ran(scenario([{"step": "call", "tokens_out": 10}, ANSWER], workload={"stream": True}))
     requests = ran.tables.requests
     assert (requests["t_first_token_s"] - requests["t_arrive_s"]).tolist() == pytest.approx([1.5])
+    assert len(ran.recording.table(FirstToken)) == 1, "what it writes before is nobody's to read"
 
 
 def test_the_same_task_takes_the_same_steps_whatever_else_happens():
@@ -283,6 +335,14 @@ def test_a_session_is_handed_over_at_once_with_its_context():
         assert mine["agent"].tolist() == [0, 1]
         assert np.diff(mine["t_s"]).tolist() == pytest.approx([CALL_S])
         assert mine["tokens_in"].tolist() == [400, 550]
+
+
+def test_no_turn_begins_after_the_end():
+    ran = Ran(sessions(turns=1000, most_turns=40, tasks=1))
+    assert len(ran.recording.table(Arrived)) == 40
+    slow = Ran(sessions(turns=1000, most_turns=1000, tasks=1))
+    assert 3580.0 < slow.recording.table(Arrived)["t_s"].max() <= 3600.0
+    assert slow.world.stopped
 
 
 def test_the_same_sessions_under_another_policy():
@@ -366,6 +426,13 @@ def test_what_is_on_a_replica_when_it_goes_is_lost_and_tried_again():
     assert len(ran.calls) == 1
     assert ran.tables.attempts["outcome"].tolist() == [int(Outcome.UNREACHABLE)]
     assert ran.tables.attempts["tokens_in"].tolist() == [0], "a call that fails is not billed"
+
+
+def test_a_slow_instance_has_slow_tools_and_the_models_usual_calls():
+    data = scenario([{"step": "tool", "time": "1s"}, ANSWER]).dump()
+    data["faults"] = [{"kind": "brown_out", "agent": "tax", "at": "0s", "lasts": "1h", "factor": 3}]
+    ran = Ran(Scenario.model_validate(data))
+    assert ran.tables.requests["latency_s"].tolist() == pytest.approx([3.0 + CALL_S])
 
 
 def test_failing_tools_fail_more_and_take_longer_while_it_lasts():

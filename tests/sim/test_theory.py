@@ -17,35 +17,14 @@ from glowsim import build, results
 from glowsim.bench import mmc_world
 from glowsim.scenario import Scenario
 from glowsim.stats.intervals import t_interval
+from glowsim.validation import worlds
 
 Settings = dict[str, Any]
 
 
 def station(rate: float, tasks: int, **changes: Any) -> Scenario:
-    """Return one agent with Poisson arrivals, exponential service of mean 1 s, and nobody giving up."""
-    agent = {
-        "agent": "station",
-        "model": "m",
-        "instances": 1,
-        "concurrency": 1,
-        "timeout": "3000d",
-        "service": {"law": "time", "time": {"law": "exponential", "mean": "1s"}},
-    } | changes.pop("agent", {})
-    return Scenario.model_validate(
-        {
-            "title": "station",
-            "question": "Does it agree with theory?",
-            "seed": 7,
-            "duration": "3000d",
-            "drain": "1d",
-            "models": {"m": {"input": "$1/1M", "output": "$1/1M"}},
-            "fleet": [agent],
-            "workload": [
-                {"kind": "poisson", "rate": f"{rate}/s", "tokens_in": 1, "tokens_out": 1, "tasks": tasks}
-            ],
-            **changes,
-        }
-    )
+    """Return the station that the validation measures, under a seed of these tests' own."""
+    return worlds.station(rate, tasks, **{"seed": 7} | changes)
 
 
 def measured(scenario: Scenario, replications: int, metric: str) -> list[float]:

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 from glowsim.core.errors import WorldError
 from glowsim.sim.serving.steps import BatchSpec
 
-__all__ = ["CLOSE", "Saturation", "Verdict", "saturation"]
+__all__ = ["CLOSE", "Saturation", "Verdict", "saturation", "verdict_on"]
 
 CLOSE: Final = 0.07
 """How far the formula may be from the exact engine, as a share. Measured: 2 % where calls are rarely preempted; up
@@ -46,9 +46,14 @@ class Saturation(NamedTuple):
         >>> str(limit.verdict(9.0)), str(limit.verdict(9.5)), str(limit.verdict(11.0))
         ('keeps up', 'too close to call', 'saturated')
         """
-        if rate_per_s < self.rate_per_s * (1.0 - CLOSE):
-            return Verdict.KEEPS_UP
-        return Verdict.SATURATED if rate_per_s > self.rate_per_s * (1.0 + CLOSE) else Verdict.TOO_CLOSE
+        return verdict_on(rate_per_s, self.rate_per_s)
+
+
+def verdict_on(offered_per_s: float, sustainable_per_s: float) -> Verdict:
+    """Return whether servers that can sustain so many calls a second keep up with those offered."""
+    if offered_per_s < sustainable_per_s * (1.0 - CLOSE):
+        return Verdict.KEEPS_UP
+    return Verdict.SATURATED if offered_per_s > sustainable_per_s * (1.0 + CLOSE) else Verdict.TOO_CLOSE
 
 
 def saturation(

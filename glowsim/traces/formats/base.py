@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import ClassVar, NamedTuple
 
@@ -32,10 +33,15 @@ class Request(NamedTuple):
     """What was done to it, each a remark that the log counts."""
 
 
-class Format:
+class Format(ABC):
     """A format of recorded workloads; one object reads one file.
 
     A subclass says what its rows are called, and how a row becomes a `Request`.
+
+    >>> Format()  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+        ...
+    TypeError: Can't instantiate abstract class Format ...
     """
 
     name: ClassVar[str]
@@ -53,6 +59,7 @@ class Format:
         """Yield the rows within what stands on a line, or in a document; usually it is the row."""
         yield found
 
+    @abstractmethod
     def request(self, row: Row) -> Request:
         """Return the request that a row tells of.
 
@@ -63,7 +70,6 @@ class Format:
         LeftOut
             It is no model call.
         """
-        raise NotImplementedError
 
     def settled(self, at_ns: Ints, seed: int) -> tuple[Ints, tuple[str, ...]]:
         """Return the times of arrival when all are known, and what was done to them."""
