@@ -6,15 +6,21 @@ to and from chat completions for an upstream that speaks only those.
 
 from __future__ import annotations
 
-from glowsim.live.protocols.chat import CHAT, chat_answer, chat_chunk, chat_chunks, usage_chunk
-from glowsim.live.protocols.shared import Asked, BadBody, Frame, Protocol, StreamReader, StreamWriter
+from glowsim.live.protocols.chat import CHAT
+from glowsim.live.protocols.chat_answers import chat_answer, chat_chunk, chat_chunks, usage_chunk
+from glowsim.live.protocols.embeddings import EMBEDDINGS
+from glowsim.live.protocols.messages import MESSAGES
+from glowsim.live.protocols.responses import RESPONSES
+from glowsim.live.protocols.shape import Asked, BadBody, Frame, Protocol, StreamReader, StreamWriter
 
 __all__ = [
-    "Asked", "BY_NAME", "BadBody", "CHAT", "Frame", "PATHS", "Protocol", "StreamReader", "StreamWriter", "chat_answer",
-    "chat_chunk", "chat_chunks", "stream_of", "usage_chunk",
+    "Asked", "BY_NAME", "BadBody", "CHAT", "EMBEDDINGS", "Frame", "MESSAGES", "PATHS", "Protocol", "RESPONSES",
+    "StreamReader", "StreamWriter", "chat_answer", "chat_chunk", "chat_chunks", "stream_of", "usage_chunk",
 ]  # fmt: skip
 
-BY_NAME: dict[str, Protocol] = {protocol.name: protocol for protocol in (CHAT,)}
+BY_NAME: dict[str, Protocol] = {
+    protocol.name: protocol for protocol in (CHAT, RESPONSES, MESSAGES, EMBEDDINGS)
+}
 PATHS: dict[str, Protocol] = {protocol.path: protocol for protocol in BY_NAME.values()}
 
 
