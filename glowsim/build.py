@@ -12,7 +12,7 @@ import numpy as np
 import glowsim
 from glowsim import registry, traffic
 from glowsim.build_quality import Judging, judging
-from glowsim.build_regions import front_door, round_trips
+from glowsim.build_regions import front_door, nearest_agents, round_trips
 from glowsim.build_servers import served
 from glowsim.core.control_plane import ControlPlane, Notes
 from glowsim.core.errors import GlowsimError, WorldError
@@ -45,7 +45,8 @@ from glowsim.traces import published, reading
 from glowsim.traces.log import LogError
 
 __all__ = [
-    "BuildError", "Replication", "agent_world", "control_plane", "header", "law", "recorded", "replication",
+    "BuildError", "Replication", "agent_world", "control_plane", "header", "law", "nearest_agents", "recorded",
+    "replication",
 ]  # fmt: skip
 
 _DEFAULT_QUEUE = Controller(use="fifo")

@@ -6,7 +6,7 @@ from glowsim.scenario import Scenario
 from glowsim.scenario.regions import RegionalService, places, round_trip_s
 from glowsim.sim.front_door import FrontDoor, Regional
 
-__all__ = ["front_door", "round_trips"]
+__all__ = ["front_door", "nearest_agents", "round_trips"]
 
 
 def round_trips(scenario: Scenario) -> list[list[float]]:
@@ -20,6 +20,11 @@ def front_door(scenario: Scenario) -> FrontDoor | None:
         return None
     regions = [scenario.regions.index(agent.region) for agent in scenario.agents().values()]
     return FrontDoor([_regional(scenario, service) for service in scenario.services.values()], regions)
+
+
+def nearest_agents(scenario: Scenario) -> dict[str, dict[int, tuple[int, ...]]]:
+    """Return service -> users' region -> the agents that may serve them, nearest first, by number."""
+    return {name: dict(_regional(scenario, each).order) for name, each in scenario.services.items()}
 
 
 def _regional(scenario: Scenario, service: RegionalService) -> Regional:

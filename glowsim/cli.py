@@ -403,8 +403,14 @@ def bench(
     as_json: JsonOption = False,
     requests: Annotated[int, typer.Option(min=1000, help="Requests in each timed run.")] = 100_000,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds; the figures are medians over them.")] = 5,
+    gateway: Annotated[
+        bool, typer.Option("--gateway", help="The live gateway against a bare proxy, instead.")
+    ] = False,
 ) -> None:
     """Time the simulator against a bare heap loop of the same queue in the same process."""
+    if gateway:
+        _bench_gateway(rounds, as_json=as_json)
+        return
     from glowsim.bench import bench as run_bench
 
     figures = run_bench(requests, rounds)
@@ -419,6 +425,27 @@ def bench(
         typer.echo(
             f"  {name:14}{figures[name]:>12,}" + ("" if ratio is None else f"   {ratio:.3f} of the bare loop")
         )
+
+
+def _bench_gateway(rounds: int, *, as_json: bool) -> None:
+    from glowsim.bench_gateway import bench_gateway
+
+    figures = bench_gateway(rounds=rounds)
+    if as_json:
+        typer.echo(json.dumps(figures))
+        return
+    typer.echo(f"chat completions of an agent that answers at once, medians of {rounds} rounds:")
+    for name in ("direct", "bare_proxy", "gateway"):
+        row = figures[name]
+        typer.echo(
+            f"  {name:12}{row['requests_per_s']:>9,.0f}/s   {row['cpu_us']:>5.0f} us of CPU a request   "
+            f"p50 {row['p50_ms']:.1f} ms, p99 {row['p99_ms']:.1f} ms at 200/s   {row['rss_mb']:.0f} MB"
+        )
+    ratios = figures["ratios"]
+    typer.echo(
+        f"the gateway reaches {ratios['requests_per_s']:.2f} of the bare proxy's rate ({ratios['cpu']:.2f} by CPU) and "
+        f"adds {ratios['added_p99_ms']:.1f} ms to the p99"
+    )
 
 
 @app.command()
@@ -449,11 +476,11 @@ def serve(
     try:
         from glowsim.live.daemon import run_daemon
     except ModuleNotFoundError as error:
-        if error.name not in ("aiohttp", "starlette", "uvicorn"):
+        if error.name not in ("aiohttp", "httptools", "jwt", "starlette", "uvicorn"):
             raise
         _stop(f"live mode needs {error.name}: pip install 'glowsim[live]'")
 
-    _, loaded = _load(scenario, overrides, allow_plugins=allow_plugins)
+    file, loaded = _load(scenario, overrides, allow_plugins=allow_plugins)
     upstreams: dict[str, list[str]] = {}
     for each in upstream:
         agent, equals, url = each.partition("=")
@@ -471,6 +498,7 @@ def serve(
             journal_path=journal or Path("serve.glow"),
             grace_s=grace,
             allow_plugins=allow_plugins,
+            folder=file.parent,
         )
     )
 

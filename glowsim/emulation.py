@@ -19,6 +19,7 @@ from glowsim.build import BuildError, agent_world, law
 from glowsim.core.streams import Streams, uniform_at
 from glowsim.core.types import Outcome, Usage
 from glowsim.live.calls import Call, Checked, InstanceError, InvalidTask, Reply, Serve
+from glowsim.live.content import speaking
 from glowsim.scenario import Scenario
 from glowsim.scenario.servers import StepsService
 from glowsim.scenario.workload import Sized
@@ -157,7 +158,7 @@ class EmulatedAgent:
             engine = SharedEngine(environment, spec.concurrency, spec.slowdown, self._done, self._first_token)
         else:
             engine = FcfsEngine(environment, spec.concurrency, self._done)
-        return Checked(partial(self._serve, engine), _well)
+        return speaking(Checked(partial(self._serve, engine), _well))
 
     async def start(self, instance: int) -> Serve:
         """Return an instance after the time that the agent's n-th start takes."""

@@ -16,6 +16,8 @@ EVERYONE = {
     "glowsim.build_servers",
     "glowsim.registry",
     "glowsim.bench",
+    "glowsim.bench_gateway",
+    "glowsim.build_regions",
     "glowsim.cli",
     "glowsim.commands",
     "glowsim.emulation",

@@ -161,11 +161,15 @@ class Failed(GlowsimError):
     'request 1 ended with ERROR: failed after 3 attempts'
     """
 
-    def __init__(self, request_id: int, outcome: Outcome, reason: Reason) -> None:
+    def __init__(
+        self, request_id: int, outcome: Outcome, reason: Reason, cause: BaseException | None = None
+    ) -> None:
         super().__init__(f"request {request_id} ended with {outcome.name}: {sentence(reason)}")
         self.request_id = request_id
         self.outcome = outcome
         self.reason = reason
+        self.cause = cause
+        """What its last attempt raised, where that ended it."""
 
 
 class Closed(GlowsimError):

@@ -4,31 +4,45 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import secrets
 import signal
 import socket
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from types import ModuleType
+from typing import Any, NamedTuple
 
 import aiohttp
-import uvicorn
-from starlette.applications import Starlette
 
 from glowsim import build
 from glowsim.core.errors import JournalError
 from glowsim.core.journal import Journal, Recording, read
 from glowsim.core.streams import Streams
+from glowsim.core.types import Usage
 from glowsim.emulation import Drawn, EmulatedAgent, RealTime, agent_worlds
+from glowsim.live.adapters import Reach, of_urls
+from glowsim.live.admin import Admin
+from glowsim.live.content import Content, in_words
 from glowsim.live.driver import Driver
-from glowsim.live.gateway import Gateway
+from glowsim.live.gateway import Fleet, Gateway
+from glowsim.live.identity import Identity, TokenReader
+from glowsim.live.protocols import BadBody
+from glowsim.live.server import Server
 from glowsim.live.settings import Settings, SettingsError, settings
 from glowsim.live.telemetry import Telemetry
-from glowsim.live.upstream import http_json
 from glowsim.scenario import Scenario
+from glowsim.scenario.live import CallableAgent, LiveAgent
+
+uvloop: ModuleType | None
+try:
+    import uvloop
+except ModuleNotFoundError:  # Windows
+    uvloop = None
 
 __all__ = ["Daemon", "run_daemon", "serving"]
 
@@ -50,7 +64,7 @@ class Daemon(NamedTuple):
 def run_daemon(
     scenario: Scenario, *, host: str = "127.0.0.1", port: int = 8080, admin_port: int = 8081,
     upstreams: Mapping[str, Sequence[str]] | None = None, health_path: str | None = None, journal_path: Path,
-    grace_s: float = 30.0, allow_plugins: bool = False,
+    grace_s: float = 30.0, allow_plugins: bool = False, folder: Path | None = None,
 ) -> int:  # fmt: skip
     """Serve a scenario's fleet until SIGTERM or SIGINT; return the exit code.
 
@@ -65,15 +79,18 @@ def run_daemon(
     port, admin_port
         Of the data plane and of the admin's side; 0: chosen by the system.
     upstreams
-        Agent -> URLs of its instances; agents without any are emulated.
+        Agent -> URLs of its instances, in place of what the scenario's ``live`` says; agents without either are
+        emulated.
     health_path
-        Where those instances say how they are; without one, an instance that takes connections is well.
+        Where the instances of ``upstreams`` say how they are; without one, an instance that takes connections is well.
     journal_path
         Where the journal goes.
     grace_s
         From the signal until the process has ended, for open requests to finish.
     allow_plugins
-        Whether controllers may be code beside the scenario.
+        Whether controllers and agents may be code beside the scenario.
+    folder
+        The scenario's, from which relative paths start; default: the current one.
 
     Returns
     -------
@@ -87,6 +104,7 @@ def run_daemon(
         The journal there is of another scenario, or none.
     """
     chosen = settings(
+        tokens=scenario.live.tokens is not None,
         host=host, port=port, admin_port=admin_port, upstreams=upstreams or {}, health_path=health_path,
         journal_path=journal_path, grace_s=grace_s,
     )  # fmt: skip
@@ -95,7 +113,7 @@ def run_daemon(
         loop, stop = asyncio.get_running_loop(), asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        async with serving(scenario, chosen, allow_plugins=allow_plugins) as daemon:
+        async with serving(scenario, chosen, allow_plugins=allow_plugins, folder=folder) as daemon:
             print(f"glowsim serves {daemon.address} (admin {daemon.admin_address})", flush=True)
             ends = [asyncio.ensure_future(each.wait()) for each in (stop, daemon.driver.broken)]
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
@@ -106,12 +124,14 @@ def run_daemon(
             return 1
         return 0
 
-    return asyncio.run(main())
+    loop_factory = uvloop.new_event_loop if uvloop is not None else None
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        return runner.run(main())
 
 
 @asynccontextmanager
 async def serving(
-    scenario: Scenario, chosen: Settings, *, allow_plugins: bool = False
+    scenario: Scenario, chosen: Settings, *, allow_plugins: bool = False, folder: Path | None = None
 ) -> AsyncIterator[Daemon]:
     """Serve while the block lasts; then stop admitting, let open requests finish, and close the journal.
 
@@ -119,12 +139,23 @@ async def serving(
     """
     names = {name: number for number, name in enumerate(scenario.agents())}
     _known(chosen.upstreams, names)
-    emulated = frozenset(names) - frozenset(chosen.upstreams)
+    reached = _reached(scenario, chosen)
+    emulated = frozenset(names) - frozenset(reached)
+    if any(isinstance(spec, CallableAgent) for spec in reached.values()) and not allow_plugins:
+        raise SettingsError("an agent of live.agents is a function, which is code: give --allow-plugins")
+    tokens = scenario.live.tokens
+    identity = Identity(
+        chosen, None if tokens is None else TokenReader(tokens, os.environ, folder or Path.cwd())
+    )
     streams = Streams(scenario.seed)
     plane = build.control_plane(scenario, streams, allow_plugins=allow_plugins, fall_back=True)
-    urls = chosen.upstreams
-    fleet = list(scenario.agents().items())
-    counts = [len(urls[name]) if name in urls else agent.instances for name, agent in fleet]
+    fleet, models = list(scenario.agents().items()), list(scenario.models)
+    reaches = {
+        name: Reach(reached[name], os.environ, timeout_s=agent.timeout_s, models=models)
+        for name, agent in fleet
+        if name in reached
+    }
+    counts = [(len(reaches[name].urls) if name in reaches else 0) or agent.instances for name, agent in fleet]
     telemetry = Telemetry(scenario, plane, counts)
     truths = {name: Drawn(scenario, name, streams) for name in emulated}
     with _listening(chosen.host, chosen.port) as data, _listening(chosen.host, chosen.admin_port) as admin:
@@ -134,7 +165,7 @@ async def serving(
             journal,
             memory=_MEMORY,
             contents=_CONTENTS,
-            apology=chosen.apology,
+            apologise=partial(_apology, chosen.apology),
             clock=time.perf_counter,
             watch=telemetry.saw,
             idle_timeouts={
@@ -145,39 +176,35 @@ async def serving(
             driver.recover(earlier)
             driver.flush()
             _growing(chosen.journal_path).replace(chosen.journal_path)
-        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
-            models = list(scenario.models)
+        async with aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0), auto_decompress=True, cookie_jar=aiohttp.DummyCookieJar()
+        ) as session:
             real_time = RealTime(driver.now_s, driver.loop_time)
             for (name, agent), world in zip(fleet, agent_worlds(scenario), strict=True):
                 number = names[name]
-                if name in emulated:
+                if name in reaches:
+                    instances = reaches[name].instances(session, agent.instances)
+                else:
                     emulation = EmulatedAgent(number, world, truths[name], streams, real_time)
                     driver.scalers[number] = emulation
                     instances = [emulation.instance() for _ in range(agent.instances)]
-                else:
-                    instances = [
-                        http_json(
-                            session,
-                            url,
-                            timeout_s=agent.timeout_s,
-                            model_name=models.__getitem__,
-                            health_path=chosen.health_path,
-                        )
-                        for url in urls[name]
-                    ]
                 for instance in instances:
                     driver.add(number, instance, region=world.region)
-            gateway = Gateway(
-                driver=driver,
-                telemetry=telemetry,
-                settings=chosen,
+            known = Fleet(
                 agents=names,
                 models={name: agent.model for name, agent in fleet},
-                regions={name: scenario.regions.index(agent.region) for name, agent in fleet},
                 emulated=emulated,
-                hash_key=secrets.token_bytes(32),
+                regions={name: number for number, name in enumerate(scenario.regions)},
+                region_of=[scenario.regions.index(agent.region) for _, agent in fleet],
+                services=build.nearest_agents(scenario),
+                ready=lambda number: plane.pools[number].sizing.load(driver.now_s()).ready > 0,
             )
-            servers = [_Server(app, chosen) for app in (gateway.data_app(), gateway.admin_app())]
+            gateway = Gateway(driver, chosen, known, identity, secrets.token_bytes(32))
+            pages = Admin(driver, telemetry, chosen, emulated).app()
+            servers = [
+                Server(app, max_header_bytes=chosen.max_header_bytes, connections=chosen.connections)
+                for app in (gateway, pages)
+            ]
             serve = [
                 asyncio.create_task(server.serve([where]))
                 for server, where in zip(servers, (data, admin), strict=True)
@@ -194,6 +221,21 @@ async def serving(
                     server.should_exit = True
                 await asyncio.gather(*serve)
                 await asyncio.wait((flushing,))
+
+
+def _apology(text: str, task: Any) -> str | None:
+    if not isinstance(task, Content):
+        return text
+    try:
+        return in_words(text, Usage(), task)
+    except BadBody:
+        return None
+
+
+def _reached(scenario: Scenario, chosen: Settings) -> dict[str, LiveAgent]:
+    """Return agent -> how it is reached: by what stands in the scenario, or by the URLs that were given."""
+    found = {name: spec for said, spec in scenario.live.agents.items() for name in scenario.members(said)}
+    return found | {name: of_urls(urls, chosen.health_path) for name, urls in chosen.upstreams.items()}
 
 
 def _known(upstreams: Iterable[str], agents: Iterable[str]) -> None:
@@ -242,32 +284,3 @@ def _listening(host: str, port: int) -> socket.socket:
 def _address(host: str, where: socket.socket) -> str:
     shown = f"[{host}]" if ":" in host else host
     return f"http://{shown}:{where.getsockname()[1]}"
-
-
-class _Server(uvicorn.Server):
-    """A server without a hand on signals and logs; h11, because it bounds the headers while they come in."""
-
-    def __init__(self, app: Starlette, chosen: Settings) -> None:
-        super().__init__(
-            uvicorn.Config(
-                app,
-                http="h11",
-                h11_max_incomplete_event_size=chosen.max_header_bytes,
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                timeout_graceful_shutdown=1,
-            )
-        )
-        self.ready = asyncio.Event()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start and say so."""
-        await super().startup(sockets)
-        self.ready.set()
-
-    def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]
-        """Leave the signals to the daemon."""
-        return nullcontext()

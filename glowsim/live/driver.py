@@ -79,17 +79,21 @@ _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
 _DONE, _REFUSED, _LATER = Effect.DONE, Effect.REFUSED, None
 _THERE = (State.STARTING, State.READY)
+_AHEAD = 64
+"""Pieces of a stream that may wait for a client that is slow to read."""
 
 
 class _Ticket:
     """An open request, as its client sees it."""
 
-    __slots__ = ("request", "said", "streamed", "task", "tries")
+    __slots__ = ("request", "room", "said", "streamed", "task", "tries")
 
     def __init__(self, request: Request, task: Any) -> None:
         self.request = request
         self.task = task
         self.said: asyncio.Queue[str | Answered | Exception] = asyncio.Queue()
+        self.room: asyncio.Event | None = None
+        """Set when its client has taken in what was said; None while that is not waited for."""
         self.tries = 0
         self.streamed = -1
         """The attempt whose pieces it was given."""
@@ -144,8 +148,9 @@ class Driver:
         Agent -> who starts and stops its instances; an agent without one keeps the instances it has.
     watch
         Is called with every event and the commands that answered it.
-    apology
-        The content of an answer that a fallback ladder gives for want of any other.
+    apologise
+        Returns the content of an answer to a task that a fallback ladder gives for want of any other, or None
+        where there is none: then the request fails.
     idle_timeouts
         Agent -> seconds of silence, above 0, after which an attempt of its ends as `Outcome.TIMEOUT`: from its
         dispatch to the answer or to the first piece of a stream, and from one piece to the next. Before the
@@ -184,7 +189,8 @@ class Driver:
         self, plane: ControlPlane, journal: Journal, *, memory: int, contents: int,
         clock: Callable[[], float] | None = None, asker: Asker | None = None,
         scalers: Mapping[int, Scaler] | None = None,
-        watch: Callable[[Event, Sequence[Command]], None] | None = None, apology: Any = "",
+        watch: Callable[[Event, Sequence[Command]], None] | None = None,
+        apologise: Callable[[Any], Any] = lambda task: None,
         idle_timeouts: Mapping[int, float] | None = None, probe_timeout_s: float = 5.0,
     ) -> None:  # fmt: skip
         self._loop = asyncio.get_running_loop()
@@ -198,7 +204,7 @@ class Driver:
         self.scalers: dict[int, Scaler] = dict(scalers or {})
         """Agent -> who starts and stops its instances."""
         self._watch = watch
-        self._apology = Reply(apology, Usage())
+        self._apologise = apologise
         self._idle_timeouts = dict(idle_timeouts or {})
         self._probe_timeout_s = probe_timeout_s
         self._tickets: dict[int, _Ticket] = {}
@@ -213,6 +219,8 @@ class Driver:
         self._over = False
         self._fresh: tuple[int, Reply | None] = (0, None)
         """The attempt that is being told as finished, and its reply."""
+        self._cause: BaseException | None = None
+        """What that attempt raised."""
         self._kept: OrderedDict[int, Reply] = OrderedDict()
         self._served: OrderedDict[int, tuple[int, int, int]] = OrderedDict()
         """Request -> (agent, variant, unit)."""
@@ -300,6 +308,8 @@ class Driver:
         try:
             while True:
                 said = await ticket.said.get()
+                if ticket.room is not None and ticket.said.qsize() <= _AHEAD // 2:
+                    ticket.room.set()
                 if isinstance(said, Exception):
                     raise said
                 yield said
@@ -443,26 +453,35 @@ class Driver:
                         if idle_s is not None:
                             patience.reschedule(self._loop.time() + idle_s)
                         pieces.append(piece)
-                        self._pass_on(call, piece)
+                        ticket = self._pass_on(call, piece)
+                        if ticket is not None and ticket.said.qsize() > _AHEAD:
+                            patience.reschedule(None)  # the client is slow, not the instance
+                            ticket.room = asyncio.Event()
+                            await ticket.room.wait()
+                            ticket.room = None
+                            if idle_s is not None:
+                                patience.reschedule(self._loop.time() + idle_s)
                 return Reply("".join(pieces), call.usage)
             reply = await made
         if not isinstance(reply, Reply):
             raise InstanceError(f"instance {call.instance} gave back {type(reply).__name__}, not a Reply")
         return reply
 
-    def _pass_on(self, call: Call, piece: str) -> None:
-        """Give a piece of a stream to its client; the first one with text commits the request to this attempt."""
+    def _pass_on(self, call: Call, piece: str) -> _Ticket | None:
+        """Give a piece of a stream to its client, if it has one; the first commits the request to this attempt."""
         running = self._running.get(call.attempt)
         if not piece or running is None or running.cancelling or not call.request.stream:
-            return
+            return None
         if isnan(running.first_token_s):
             now_s = self.now_s()
             running.first_token_s = now_s
             self.tell(FirstToken(now_s, call.attempt))
         ticket = self._tickets.get(call.request.request_id)
-        if ticket is not None and not running.cancelling:
-            ticket.streamed = call.attempt
-            ticket.said.put_nowait(piece)
+        if ticket is None or running.cancelling:
+            return None
+        ticket.streamed = call.attempt
+        ticket.said.put_nowait(piece)
+        return ticket
 
     def _ended(self, attempt: int, task: asyncio.Task[Reply]) -> None:
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
@@ -481,9 +500,9 @@ class Driver:
         instance.in_flight -= 1
         if instance.state == State.DRAINING and not instance.in_flight:
             self._stop(instance)
-        self._fresh = (attempt, reply)
+        self._fresh, self._cause = (attempt, reply), error
         self.tell(Finished(self.now_s(), attempt, outcome, usage, retry_after_s))
-        self._fresh = (0, None)
+        self._fresh, self._cause = (0, None), None
 
     def _cancel(self, command: Cancel, number: int) -> Effect:
         running = self._running.get(command.attempt)
@@ -502,7 +521,11 @@ class Driver:
             return _REFUSED  # its client is of a time before the restart
         reply = self._fresh[1] if self._fresh[0] == source else self._kept.get(source)
         if source == 0:
-            reply = self._apology
+            content = self._apologise(ticket.task)
+            if content is None:
+                ticket.said.put_nowait(Failed(request_id, Outcome.ERROR, reason, self._cause))
+                return _REFUSED
+            reply = Reply(content, Usage())
         if reply is None:  # lost in a restart, or too many were kept: made again, past the cache
             ticket.request = self._numbered(ticket.request._replace(cache_key=0, idempotency_key=0))
             self._tickets[ticket.request.request_id] = ticket
@@ -521,7 +544,7 @@ class Driver:
 
     def _fail(self, command: Fail, number: int) -> Effect:
         request_id, outcome, reason = command
-        return self._turn_down(request_id, Failed(request_id, outcome, reason))
+        return self._turn_down(request_id, Failed(request_id, outcome, reason, self._cause))
 
     def _turn_down(self, request_id: int, error: GlowsimError) -> Effect:
         ticket = self._tickets.pop(request_id, None)
@@ -591,6 +614,12 @@ class Driver:
         instance.serve = serve
         self.tell(InstanceChanged(self.now_s(), agent, instance.number, State.READY, region))
         return instance.number
+
+    def launch(self, agent: int, *, region: int = 0) -> int:
+        """Have an agent's scaler start an instance that nobody has asked for yet; return its number."""
+        number = self._start(agent, region).number
+        self.tell(self._todo.popleft())
+        return number
 
     def _make(self, agent: int, region: int, state: State) -> _Instance:
         number = self._next_instance

@@ -1,42 +1,40 @@
-"""The HTTP faces of the daemon: the data plane, where clients ask, and the admin's side, where people look.
+"""The data plane: where clients ask, in the protocols they know, over raw ASGI.
 
-Who calls is known by a key, which binds user and tenant; a caller may name a session, never somebody else.
-Contents pass through and are not written down: the control plane sees counts and keyed hashes.
+Who calls is known by a key or a signed token, which binds user and tenant; headers may narrow that (a session, a
+priority, a deadline, a region), never assert somebody else. Contents pass through and are not written down: the control
+plane sees counts and keyed hashes.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Mapping
+import logging
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from hashlib import blake2b
-from math import ceil, isfinite
-from typing import Annotated, Any, TypeVar
+from math import ceil, inf, isfinite
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
-from starlette.requests import ClientDisconnect
-from starlette.requests import Request as HttpRequest
-from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
-from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from glowsim.core.reasons import Code
 from glowsim.core.types import Outcome, Request
-from glowsim.live.calls import Answered, Closed, Failed, Rejected
+from glowsim.live.calls import Answered, Closed, Failed, InvalidTask, Rejected
+from glowsim.live.content import Content
 from glowsim.live.driver import Driver
+from glowsim.live.identity import Identity
+from glowsim.live.protocols import PATHS, BadBody, Protocol
 from glowsim.live.settings import Caller, Settings
-from glowsim.live.telemetry import Telemetry
+from glowsim.live.web import ClientGone, Exchange, Refusal
 
-__all__ = ["Gateway", "Task", "tokens_of"]
+__all__ = ["Fleet", "Gateway", "Task", "tokens_of"]
 
-_T = TypeVar("_T")
+_log = logging.getLogger(__name__)
 _BYTES_PER_TOKEN = 4
-_CLIENT_GONE = 499
 _REJECTED = {
     Code.LIMITED: 429,
     Code.TOO_LARGE: 413,
@@ -45,6 +43,10 @@ _REJECTED = {
 }
 _FAILED = {Outcome.INVALID: 422, Outcome.TIMEOUT: 504, Outcome.THROTTLED: 503}
 _COME_BACK = frozenset({429, 503})
+_LONGEST_HEADER = 200
+_CALLERS = 10_000
+_TASKS = "/v1/agents/"
+_LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 
 class Task(BaseModel):
@@ -60,9 +62,10 @@ class Task(BaseModel):
     """A text, or a list of messages."""
     max_tokens_out: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
     stream: bool = False
-    session: Annotated[str, Field(max_length=200)] | None = None
-    priority: Annotated[int, Field(ge=0, le=9)] = 1
-    idempotency_key: Annotated[str, Field(max_length=200)] | None = None
+    session: Annotated[str, Field(max_length=_LONGEST_HEADER)] | None = None
+    priority: Annotated[int, Field(ge=0, le=9)] | None = None
+    """0 to 9, 0 first; default: 1."""
+    idempotency_key: Annotated[str, Field(max_length=_LONGEST_HEADER)] | None = None
     cache: bool = False
     """Whether an answer to the same input of the same tenant may be given again."""
 
@@ -78,76 +81,207 @@ def tokens_of(task: str | list[Any]) -> int:
 
 
 @dataclass(frozen=True)
-class Gateway:
-    """What both faces share."""
+class Fleet:
+    """What a gateway knows of the agents."""
 
-    driver: Driver
-    telemetry: Telemetry
-    settings: Settings
     agents: Mapping[str, int]
     """Name -> number."""
     models: Mapping[str, str]
     """Agent -> its model."""
-    regions: Mapping[str, int]
-    """Agent -> number of its region."""
     emulated: frozenset[str]
-    hash_key: bytes
-    """Of the keyed hashes; they cannot be linked to names without it."""
+    regions: Mapping[str, int]
+    """Region -> number."""
+    region_of: Sequence[int]
+    """Of each agent, by number."""
+    services: Mapping[str, Mapping[int, tuple[int, ...]]]
+    """Service -> users' region -> the agents that may serve them, the nearest first."""
+    ready: Callable[[int], bool]
+    """Whether an agent has an instance that is ready."""
 
-    def data_app(self) -> Starlette:
-        """Return the data plane."""
-        return self._app(
-            Route("/v1/agents/{agent}/tasks", self._task, methods=["POST"]),
-            Route("/v1/agents", self._agents),
-            Route("/healthz", self._healthy),
-            Route("/readyz", self._ready),
-        )
+    def agent(self, name: str, region: int) -> int | None:
+        """Return the number of the agent that a name means to users of a region; None if it means none.
 
-    def admin_app(self) -> Starlette:
-        """Return the admin's side."""
-        return self._app(
-            Route("/metrics", self._metrics),
-            Route("/state", self._state),
-            Route("/journal", self._journal),
-            Route("/healthz", self._healthy),
-        )
+        Of a service it is the nearest agent that may serve them and has a ready instance; where none has, the nearest.
 
-    def _app(self, *routes: Route) -> Starlette:
-        bounded = Middleware(_BoundedHeaders, most=self.settings.max_header_bytes)
-        handlers: Any = {HTTPException: _as_json, Exception: _as_json, ClientDisconnect: _gone}
-        return Starlette(routes=routes, middleware=[bounded], exception_handlers=handlers)
+        Raises
+        ------
+        Refusal
+            451: no agent of the service may serve users of that region.
+        """
+        if name in self.agents:
+            return self.agents[name]
+        if name not in self.services:
+            return None
+        nearest = self.services[name].get(region)
+        if nearest is None:
+            raise Refusal(451, f"no agent of {name} may serve users of this region")
+        return next(filter(self.ready, nearest), nearest[0])
 
-    # --- the data plane -------------------------------------------------------------------------------
 
-    async def _task(self, http: HttpRequest) -> Response:
-        caller = self._caller(http)
-        agent = http.path_params["agent"]
-        if agent not in self.agents:
-            raise HTTPException(404, f"there is no agent {agent!r}; GET /v1/agents lists them")
-        task = await self._body(http)
-        asked = self._asked(http, caller, agent, task)
-        begun_s = self.driver.now_s()
+class Gateway:
+    """The data plane, as an ASGI application.
+
+    ``POST /v1/chat/completions``, ``/v1/responses``, ``/v1/messages``, ``/v1/embeddings``: the ``model`` of the body is
+    an agent or a service. ``POST /v1/agents/{agent}/tasks``: for agents that speak none of these. ``GET /v1/models``,
+    ``/v1/agents``, ``/healthz``, ``/readyz``.
+
+    Parameters
+    ----------
+    driver
+        What asks the control plane.
+    settings
+        The limits.
+    fleet
+        The agents.
+    identity
+        Says who calls.
+    hash_key
+        Of the keyed hashes; they cannot be linked to names without it.
+    """
+
+    def __init__(
+        self, driver: Driver, settings: Settings, fleet: Fleet, identity: Identity, hash_key: bytes
+    ) -> None:
+        self._driver = driver
+        self._settings = settings
+        self._fleet = fleet
+        self._identity = identity
+        self._hash_key = hash_key
+        self._names = {number: name for name, number in fleet.agents.items()}
+        self._hashes: dict[Caller, tuple[int, int]] = {}
+        """Caller -> hashes of user and tenant."""
+        self._id_prefix = secrets.token_hex(6)
+        self._asked = 0
+        self._pages = {
+            "/v1/models": self._models,
+            "/v1/agents": self._agents,
+            "/healthz": self._healthy,
+            "/readyz": self._ready,
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one exchange."""
+        http = Exchange(scope, receive, send)
+        protocol = PATHS.get(http.path)
         try:
-            if task.stream:
-                said = self.driver.stream(asked, task.input)
-                first = await _while_there(http, anext(said))
-                events = self._events(first, said, agent, begun_s)
-                return StreamingResponse(events, media_type="text/event-stream")
-            answered = await _while_there(http, self.driver.request(asked, task.input))
-        except (Rejected, Failed, Closed) as error:
-            return _refusal(error)
-        except ClientDisconnect:
-            return Response(status_code=_CLIENT_GONE)
-        return JSONResponse({**self._summary(answered, agent, begun_s), "output": answered.content})
+            try:
+                if protocol is not None:
+                    await self._ask(http, protocol)
+                elif http.path.startswith(_TASKS) and http.path.endswith("/tasks"):
+                    await self._task(http, http.path[len(_TASKS) : -len("/tasks")])
+                else:
+                    await self._page(http)
+            except ClientGone:
+                pass
+            except Refusal as error:
+                await _refuse(http, protocol, error.status, error.message, None, error.param, error.headers)
+            except (Rejected, Failed, Closed) as error:
+                status, code, message, headers = _turned_down(error, protocol is not None)
+                await _refuse(http, protocol, status, message, code, None, headers)
+        except Exception:
+            _log.exception("the gateway failed")
+            if http.begun:
+                raise
+            await _refuse(http, protocol, 500, "the gateway failed; its log says why", None, None, {})
 
-    def _summary(self, answered: Answered, agent: str, begun_s: float) -> dict[str, Any]:
-        usage = answered.usage
+    # --- the protocols of models ----------------------------------------------------------------------
+
+    async def _ask(self, http: Exchange, protocol: Protocol) -> None:
+        caller = self._caller(http, "POST")
+        raw = await self._body(http)
+        try:
+            asked = protocol.read(raw)
+        except BadBody as error:
+            raise Refusal(400, error.message, param=error.param) from None
+        region = self._region(http)
+        agent = self._fleet.agent(asked.model, region or 0)
+        if agent is None:
+            message = f"there is no agent {asked.model!r} to be the 'model'; GET /v1/models lists them"
+            raise Refusal(404, message, param="model")
+        request = self._request(
+            http, caller, agent, region, raw, asked.tokens_in, asked.max_tokens_out, protocol.name
+        )
+        self._asked += 1
+        answer_id = f"{self._id_prefix}{self._asked:x}"
+        content = Content(protocol, asked, _trace(http), answer_id, int(time.time()))
+        if asked.stream:
+            await self._stream(http, request, content)
+            return
+        answered = await http.while_there(self._driver.request(request, content))
+        await http.answer(200, answered.content.encode(), _about(answered))
+
+    async def _stream(self, http: Exchange, request: Request, content: Content) -> None:
+        async def pass_on() -> None:
+            async with aclosing(self._driver.stream(request, content)) as said:  # type: ignore[type-var]
+                try:
+                    async for each in said:
+                        if isinstance(each, Answered):
+                            if not http.begun:
+                                await http.begin_events(_about(each))
+                            break
+                        if not http.begun:
+                            await http.begin_events({})
+                        await http.piece(each)
+                except (Failed, Closed) as error:
+                    if not http.begun:
+                        raise
+                    status, code, message, _ = _turned_down(error, True)
+                    await http.piece(content.protocol.error_frame(status, message, code=code))
+            await http.end()
+
+        await http.while_there(pass_on())
+
+    # --- tasks ----------------------------------------------------------------------------------------
+
+    async def _task(self, http: Exchange, name: str) -> None:
+        caller = self._caller(http, "POST")
+        region = self._region(http)
+        agent = self._fleet.agent(name, region or 0)
+        if agent is None:
+            raise Refusal(404, f"there is no agent {name!r}; GET /v1/agents lists them")
+        raw = await self._body(http)
+        try:
+            task = Task.model_validate_json(raw)
+        except ValidationError as error:
+            found = error.errors(include_input=False, include_url=False)
+            where = "; ".join(f"{'.'.join(map(str, each['loc'])) or 'body'}: {each['msg']}" for each in found)
+            raise Refusal(400, where) from None
+        payload = json.dumps([task.input, task.max_tokens_out], ensure_ascii=False).encode()
+        request = self._request(
+            http, caller, agent, region, payload, tokens_of(task.input), task.max_tokens_out, "task", task
+        )
+        begun_s = self._driver.now_s()
+        if task.stream:
+            await http.while_there(self._task_stream(http, request, task, begun_s))
+            return
+        answered = await http.while_there(self._driver.request(request, task.input))
+        said = {**self._summary(answered, agent, begun_s), "output": answered.content}
+        await http.answer(200, json.dumps(said, ensure_ascii=False).encode())
+
+    async def _task_stream(self, http: Exchange, request: Request, task: Task, begun_s: float) -> None:
+        async with aclosing(self._driver.stream(request, task.input)) as said:  # type: ignore[type-var]
+            try:
+                async for each in said:
+                    if not http.begun:
+                        await http.begin_events({})
+                    if isinstance(each, Answered):
+                        await http.piece(_sse({"done": True, **self._summary(each, request.agent, begun_s)}))
+                        break
+                    await http.piece(_sse({"delta": each}))
+            except (Failed, Closed) as error:
+                if not http.begun:
+                    raise
+                await http.piece(_sse({"error": _description(error)}))
+        await http.end()
+
+    def _summary(self, answered: Answered, agent: int, begun_s: float) -> dict[str, Any]:
+        usage, name = answered.usage, self._names[agent]
         return {
             "id": answered.request_id,
-            "agent": agent,
-            "emulated": agent in self.emulated,
+            "agent": name,
+            "emulated": name in self._fleet.emulated,
             "answered": answered.how.name.lower(),
-            "latency_s": self.driver.now_s() - begun_s,
+            "latency_s": self._driver.now_s() - begun_s,
             "usage": {
                 "tokens_in": usage.tokens_in,
                 "tokens_cached": usage.tokens_cached,
@@ -155,168 +289,171 @@ class Gateway:
             },
         }
 
-    async def _events(
-        self, first: str | Answered, said: AsyncIterator[str | Answered], agent: str, begun_s: float
-    ) -> AsyncIterator[str]:
-        """Yield server-sent events: pieces as they come, then the summary; or what broke the stream."""
-        async with aclosing(said):  # type: ignore[type-var]  # the driver's generator
-            try:
-                yield self._event(first, agent, begun_s)
-                async for each in said:
-                    yield self._event(each, agent, begun_s)
-            except (Failed, Closed) as error:
-                yield _sse({"error": _description(error)})
+    # --- what the control plane may know --------------------------------------------------------------
 
-    def _event(self, said: str | Answered, agent: str, begun_s: float) -> str:
-        if isinstance(said, Answered):
-            return _sse({"done": True, **self._summary(said, agent, begun_s)})
-        return _sse({"delta": said})
+    def _caller(self, http: Exchange, method: str) -> Caller:
+        if http.method != method:
+            raise Refusal(405, f"use {method} here", headers={"Allow": method})
+        if self._identity.open and self._settings.loopback:
+            _from_here(http)
+        return self._identity.caller(http.headers)
 
-    def _caller(self, http: HttpRequest) -> Caller:
-        if not self.settings.keys:
-            return Caller("local", "local")
-        scheme, _, secret = http.headers.get("authorization", "").partition(" ")
-        caller = self.settings.caller(secret.strip()) if scheme.lower() == "bearer" else None
-        if caller is None:
-            raise HTTPException(
-                401, "send a valid key as 'Authorization: Bearer KEY'", {"WWW-Authenticate": "Bearer"}
+    async def _body(self, http: Exchange) -> bytes:
+        kind = http.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+        if kind != b"application/json":
+            raise Refusal(
+                415, "send the body as 'Content-Type: application/json'", headers={"Connection": "close"}
             )
-        return caller
+        return await http.body(self._settings.max_body_bytes, self._settings.body_timeout_s)
 
-    async def _body(self, http: HttpRequest) -> Task:
-        if http.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
-            raise HTTPException(415, "send the task as 'Content-Type: application/json'")
-        most = self.settings.max_body_bytes
-        too_large = HTTPException(413, f"the body is larger than {most} bytes", {"Connection": "close"})
-        stated = http.headers.get("content-length", "0")
-        if stated.isdecimal() and int(stated) > most:
-            raise too_large
-        body = bytearray()
-        try:
-            async with asyncio.timeout(self.settings.body_timeout_s):
-                async for chunk in http.stream():
-                    body += chunk
-                    if len(body) > most:
-                        raise too_large
-        except TimeoutError:
-            slow = f"the body did not come within {self.settings.body_timeout_s:g} s"
-            raise HTTPException(408, slow, {"Connection": "close"}) from None
-        try:
-            return Task.model_validate_json(bytes(body))
-        except ValidationError as error:
-            found = error.errors(include_input=False, include_url=False)
-            where = "; ".join(f"{'.'.join(map(str, each['loc'])) or 'body'}: {each['msg']}" for each in found)
-            raise HTTPException(400, where) from None
+    def _region(self, http: Exchange) -> int | None:
+        name = http.header(b"x-glowsim-region")
+        if name is None:
+            return None
+        number = self._fleet.regions.get(name)
+        if number is None:
+            raise Refusal(
+                400, f"X-Glowsim-Region: there is no such region; there are {', '.join(self._fleet.regions)}"
+            )
+        return number
 
-    def _asked(self, http: HttpRequest, caller: Caller, agent: str, task: Task) -> Request:
-        """Return what the control plane may know of a task: counts and keyed hashes, bound to the caller."""
-        max_tokens_out = task.max_tokens_out or self.settings.max_tokens_out
-        repeat = task.idempotency_key or http.headers.get("idempotency-key")
-        payload = self._hash("payload", task.input, max_tokens_out)
-        tenant = self._hash("tenant", caller.tenant)
+    def _request(
+        self, http: Exchange, caller: Caller, agent: int, region: int | None, payload: bytes, tokens_in: int,
+        max_tokens_out: int | None, kind: str, task: Task | None = None,
+    ) -> Request:  # fmt: skip
+        """Return what the control plane may know: counts and keyed hashes, bound to the caller."""
+        hashes = self._hashes.get(caller)
+        if hashes is None:
+            if len(self._hashes) >= _CALLERS:
+                self._hashes.clear()
+            hashes = self._hash(b"user", *caller), self._hash(b"tenant", caller.tenant)
+            self._hashes[caller] = hashes
+        user, tenant = hashes
+        session, repeat = http.header(b"x-glowsim-session"), http.header(b"idempotency-key")
+        priority, deadline_s = _priority(http), self._deadline(http)
+        cache = http.headers.get(b"x-glowsim-cache") == b"true"
+        if task is not None:
+            session, repeat = task.session or session, task.idempotency_key or repeat
+            priority, cache = priority if task.priority is None else task.priority, task.cache or cache
+        hashed = self._digest(payload, kind)
         return Request(
             request_id=0,
-            agent=self.agents[agent],
-            tokens_in=tokens_of(task.input),
-            max_tokens_out=max_tokens_out,
-            priority=task.priority,
-            region=self.regions[agent],
-            session=self._hash("session", *caller, task.session) if task.session else 0,
-            user=self._hash("user", *caller),
+            agent=agent,
+            tokens_in=tokens_in,
+            max_tokens_out=max_tokens_out or self._settings.max_tokens_out,
+            priority=priority,
+            region=self._fleet.region_of[agent] if region is None else region,
+            deadline_s=deadline_s,
+            session=self._hash(b"session", *caller, _short("X-Glowsim-Session", session)) if session else 0,
+            user=user,
             tenant=tenant,
-            cache_key=self._hash("cache", tenant, agent, payload) if task.cache else 0,
-            idempotency_key=self._hash("idempotency", *caller, agent, repeat) if repeat else 0,
-            payload=payload,
+            cache_key=self._hash(b"cache", str(tenant), str(agent), str(hashed)) if cache else 0,
+            idempotency_key=self._hash(b"repeat", *caller, str(agent), _short("Idempotency-Key", repeat))
+            if repeat
+            else 0,
+            payload=hashed,
         )
 
-    def _hash(self, *parts: Any) -> int:
+    def _deadline(self, http: Exchange) -> float:
+        stated = http.header(b"x-glowsim-deadline")
+        if stated is None:
+            return inf
+        try:
+            left_s = float(stated)
+        except ValueError:
+            left_s = 0.0
+        if not 0.0 < left_s < inf:
+            raise Refusal(400, "X-Glowsim-Deadline: give the seconds in which an answer is of use, above 0")
+        return self._driver.now_s() + left_s
+
+    def _hash(self, kind: bytes, *parts: str) -> int:
+        return self._digest(json.dumps(parts).encode(), kind.decode())
+
+    def _digest(self, data: bytes, kind: str) -> int:
         """Return a keyed 64-bit hash, never 0."""
-        text = json.dumps(parts, ensure_ascii=False).encode()
-        return int.from_bytes(blake2b(text, digest_size=8, key=self.hash_key).digest(), "little") or 1
+        hashed = blake2b(data, digest_size=8, key=self._hash_key, person=kind.encode()).digest()
+        return int.from_bytes(hashed, "little") or 1
 
-    async def _agents(self, http: HttpRequest) -> Response:
-        self._caller(http)
-        return JSONResponse(
-            {
-                "agents": [
-                    {"name": name, "model": self.models[name], "emulated": name in self.emulated}
-                    for name in self.agents
-                ]
-            }
-        )
+    # --- pages ----------------------------------------------------------------------------------------
 
-    async def _healthy(self, http: HttpRequest) -> Response:
-        return JSONResponse({"healthy": True})
-
-    async def _ready(self, http: HttpRequest) -> Response:
-        ready = self.driver.admitting
-        return JSONResponse({"ready": ready}, 200 if ready else 503)
-
-    # --- the admin's side -----------------------------------------------------------------------------
-
-    def _admin(self, http: HttpRequest) -> None:
-        scheme, _, token = http.headers.get("authorization", "").partition(" ")
-        if not self.settings.is_admin(token.strip() if scheme.lower() == "bearer" else ""):
-            raise HTTPException(
-                401, "send the admin token as 'Authorization: Bearer TOKEN'", {"WWW-Authenticate": "Bearer"}
-            )
-
-    async def _metrics(self, http: HttpRequest) -> Response:
-        self._admin(http)
-        text = self.telemetry.metrics(self.driver.now_s())
-        return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
-
-    async def _state(self, http: HttpRequest) -> Response:
-        self._admin(http)
-        state = self.telemetry.state(self.driver.now_s())
-        for name, agent in state["agents"].items():
-            agent["emulated"] = name in self.emulated
-        return JSONResponse({"admitting": self.driver.admitting, **state})
-
-    async def _journal(self, http: HttpRequest) -> Response:
-        """Say where the journal is; what happened before the question is in it."""
-        self._admin(http)
-        self.driver.flush()
-        path = self.settings.journal_path
-        return JSONResponse({"path": str(path), "bytes": path.stat().st_size})
-
-
-class _BoundedHeaders:
-    """Turns away requests whose headers are too large together."""
-
-    def __init__(self, app: ASGIApp, most: int) -> None:
-        self._app = app
-        self._most = most
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        size = sum(len(name) + len(value) for name, value in scope.get("headers", ()))
-        if size > self._most:
-            message = f"the headers are larger than {self._most} bytes"
-            await _error(431, message, {"Connection": "close"})(scope, receive, send)
+    async def _page(self, http: Exchange) -> None:
+        page = self._pages.get(http.path)
+        if page is None and http.path.startswith("/v1/models/"):
+            self._caller(http, "GET")
+            name = http.path.removeprefix("/v1/models/")
+            if name not in self._fleet.agents and name not in self._fleet.services:
+                raise Refusal(404, f"there is no agent {name!r}; GET /v1/models lists them")
+            await _json(http, _model(name))
+        elif page is None:
+            raise Refusal(404, f"there is nothing at {http.path[:200]}")
         else:
-            await self._app(scope, receive, send)
+            await page(http)
+
+    async def _models(self, http: Exchange) -> None:
+        self._caller(http, "GET")
+        models = [_model(name) for name in (*self._fleet.agents, *self._fleet.services)]
+        await _json(
+            http,
+            {
+                "object": "list", "data": models, "has_more": False,
+                "first_id": models[0]["id"], "last_id": models[-1]["id"],
+            },
+        )  # fmt: skip
+
+    async def _agents(self, http: Exchange) -> None:
+        self._caller(http, "GET")
+        agents = [
+            {"name": name, "model": self._fleet.models[name], "emulated": name in self._fleet.emulated}
+            for name in self._fleet.agents
+        ]
+        await _json(http, {"agents": agents})
+
+    async def _healthy(self, http: Exchange) -> None:
+        await _json(http, {"healthy": True})
+
+    async def _ready(self, http: Exchange) -> None:
+        ready = self._driver.admitting
+        await _json(http, {"ready": ready}, 200 if ready else 503)
 
 
-async def _while_there(http: HttpRequest, work: Awaitable[_T]) -> _T:
-    """Return what is worked out, or cancel it when the client disconnects.
+def _model(name: str) -> dict[str, Any]:
+    return {
+        "id": name, "object": "model", "created": 0, "owned_by": "glowsim",
+        "type": "model", "display_name": name, "created_at": "1970-01-01T00:00:00Z",
+    }  # fmt: skip
 
-    Raises `ClientDisconnect` in the latter case.
-    """
 
-    async def left() -> None:
-        while (await http.receive())["type"] != "http.disconnect":
-            pass
+async def _json(http: Exchange, said: dict[str, Any], status: int = 200) -> None:
+    await http.answer(status, json.dumps(said, ensure_ascii=False).encode())
 
-    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(left())
-    try:
-        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientDisconnect
-        return working.result()
-    finally:
-        working.cancel()
-        leaving.cancel()
-        await asyncio.gather(working, leaving, return_exceptions=True)
+
+async def _refuse(
+    http: Exchange, protocol: Protocol | None, status: int, message: str, code: str | None, param: str | None,
+    headers: Mapping[str, str],
+) -> None:  # fmt: skip
+    if protocol is None:
+        said: dict[str, Any] = {"error": {"code": code or status, "message": message}}
+    else:
+        said = protocol.error(status, message, code=code, param=param)
+    await http.answer(status, json.dumps(said, ensure_ascii=False).encode(), headers)
+
+
+def _turned_down(error: Rejected | Failed | Closed, of_model: bool) -> tuple[int, str, str, dict[str, str]]:
+    """Return status, code, message and headers for a request that the control plane turned down or that failed."""
+    wait_s, message = 1.0, str(error)
+    if isinstance(error, Rejected):
+        status = _REJECTED.get(error.reason.code, 503)
+        wait_s = error.retry_after_s
+    elif isinstance(error, Failed):
+        status = _FAILED.get(error.outcome, 502)
+        if error.outcome == Outcome.INVALID:
+            status = 400 if of_model else status
+            message = str(error.cause) if isinstance(error.cause, InvalidTask) else message
+    else:
+        status = 503
+    come_back = status in _COME_BACK and isfinite(wait_s)  # never: what exceeds its limit by itself
+    headers = {"Retry-After": str(max(ceil(wait_s), 1))} if come_back else {}
+    return status, _description(error)["code"], message, headers
 
 
 def _description(error: Rejected | Failed | Closed) -> dict[str, Any]:
@@ -325,30 +462,43 @@ def _description(error: Rejected | Failed | Closed) -> dict[str, Any]:
     return {"code": error.reason.code.name.lower(), "message": str(error), "id": error.request_id}
 
 
-def _refusal(error: Rejected | Failed | Closed) -> Response:
-    wait_s = 1.0
-    if isinstance(error, Rejected):
-        status = _REJECTED.get(error.reason.code, 503)
-        wait_s = error.retry_after_s
-    else:
-        status = _FAILED.get(error.outcome, 502) if isinstance(error, Failed) else 503
-    come_back = status in _COME_BACK and isfinite(wait_s)  # never: what exceeds its limit by itself
-    headers = {"Retry-After": str(max(ceil(wait_s), 1))} if come_back else None
-    return JSONResponse({"error": _description(error)}, status, headers)
+def _about(answered: Answered) -> dict[str, str]:
+    return {"X-Request-Id": str(answered.request_id), "X-Glowsim-Answered": answered.how.name.lower()}
 
 
-def _error(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
-    return JSONResponse({"error": {"code": status, "message": message}}, status, headers)
+def _trace(http: Exchange) -> dict[str, str]:
+    """Return the trace context (W3C), which goes with the request to the instance."""
+    found = {}
+    for name in (b"traceparent", b"tracestate", b"baggage"):
+        value = http.headers.get(name)
+        if value is not None:
+            found[name.decode()] = value.decode("latin-1")
+    return found
 
 
-async def _as_json(http: HttpRequest, error: Exception) -> Response:
-    if isinstance(error, HTTPException):
-        return _error(error.status_code, error.detail, error.headers)
-    return _error(500, "the gateway failed; its log says why")
+def _from_here(http: Exchange) -> None:
+    """Refuse what a page of the web sent here by a name of its own: without keys, the address is the only lock."""
+    host = http.headers.get(b"host", b"").decode("latin-1")
+    name = host if host.endswith("]") else host.rpartition(":")[0] or host
+    if name.lower() not in _LOCAL_HOSTS:
+        raise Refusal(
+            403, "without keys the gateway answers to localhost only: set GLOWSIM_KEYS, or ask 127.0.0.1"
+        )
 
 
-async def _gone(http: HttpRequest, error: Exception) -> Response:
-    return Response(status_code=_CLIENT_GONE)
+def _priority(http: Exchange) -> int:
+    stated = http.headers.get(b"x-glowsim-priority")
+    if stated is None:
+        return 1
+    if len(stated) != 1 or not stated.isdigit():
+        raise Refusal(400, "X-Glowsim-Priority: give one digit, 0 (first) to 9")
+    return int(stated)
+
+
+def _short(name: str, value: str) -> str:
+    if len(value) > _LONGEST_HEADER:
+        raise Refusal(400, f"{name}: at most {_LONGEST_HEADER} characters")
+    return value
 
 
 def _sse(data: dict[str, Any]) -> str:

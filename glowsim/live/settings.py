@@ -84,9 +84,13 @@ class Settings(BaseModel):
     grace_s: Annotated[float, Field(gt=0.0, le=3600.0)] = 30.0
     """From the order to stop until the process has ended."""
     keys: dict[Caller, Secret] = {}
+    tokens: bool = False
+    """Whether signed tokens say who calls, beside keys."""
     admin_token: Secret | None = None
-    max_body_bytes: Annotated[int, Field(ge=1)] = 1024 * 1024
+    max_body_bytes: Annotated[int, Field(ge=1)] = 8 * 1024 * 1024
     max_header_bytes: Annotated[int, Field(ge=1024)] = 16 * 1024
+    connections: Annotated[int, Field(ge=1)] = 10_000
+    """Most clients' connections at once."""
     apology: Annotated[str, Field(min_length=1, max_length=4096)] = (
         "I am sorry: I cannot answer this at the moment. Please try again later."
     )
@@ -108,10 +112,10 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _safe(self) -> Self:
-        if not self.loopback and not (self.keys and self.admin_token):
+        if not self.loopback and not ((self.keys or self.tokens) and self.admin_token):
             raise ValueError(
-                f"others can reach {self.host}: set GLOWSIM_KEYS and GLOWSIM_ADMIN_TOKEN, or listen on "
-                "127.0.0.1"
+                f"others can reach {self.host}: set GLOWSIM_KEYS (or live.tokens) and GLOWSIM_ADMIN_TOKEN, or "
+                "listen on 127.0.0.1"
             )
         return self
 
@@ -125,21 +129,11 @@ class Settings(BaseModel):
         except ValueError:
             return False
 
-    def caller(self, secret: str) -> Caller | None:
-        """Return who a key belongs to, or None; how long that takes says nothing about the keys."""
-        found = None
-        for caller, key in self.keys.items():
-            if _equal(key, secret):
-                found = caller
-        return found
-
     def is_admin(self, token: str) -> bool:
-        """Return whether a token is the admin's; without one, everybody is (on loopback)."""
-        return self.admin_token is None or _equal(self.admin_token, token)
-
-
-def _equal(secret: SecretStr, given: str) -> bool:
-    return hmac.compare_digest(secret.get_secret_value().encode(), given.encode())
+        """Return whether a token is the admin's, in constant time; without one, everybody is (on loopback)."""
+        if self.admin_token is None:
+            return True
+        return hmac.compare_digest(self.admin_token.get_secret_value().encode(), token.encode())
 
 
 def settings(*, environment: Mapping[str, str] = os.environ, **given: Any) -> Settings:
@@ -154,8 +148,8 @@ def settings(*, environment: Mapping[str, str] = os.environ, **given: Any) -> Se
         What is wrong and how to mend it; secrets are not repeated.
 
     >>> some = settings(journal_path="j", environment={"GLOWSIM_KEYS": "ann@acme:0123456789abcdef"})
-    >>> some.caller("0123456789abcdef"), some.caller("guess")
-    (Caller(user='ann', tenant='acme'), None)
+    >>> list(some.keys)
+    [Caller(user='ann', tenant='acme')]
     """
     secrets: dict[str, Any] = {"keys": _keys(environment.get("GLOWSIM_KEYS", ""))}
     if environment.get("GLOWSIM_ADMIN_TOKEN"):

@@ -28,6 +28,7 @@ def cross_checks(data: dict[str, Any]) -> list[Finding]:
         *_served(data),
         *_judged(data),
         *_workload_agents(data),
+        *_live_agents(data),
         *region_checks(data),
         *_times(data),
         *_origins(data),
@@ -164,6 +165,14 @@ def _workload_agents(data: dict[str, Any]) -> Iterator[Finding]:
                 if isinstance(each, str) and (each not in known or known[each] != (each,)):
                     single = [agent for agent in known if known[agent] == (agent,)]
                     yield _unknown(("workload", i, "hand_over", name), "agent", each, single)
+
+
+def _live_agents(data: dict[str, Any]) -> Iterator[Finding]:
+    known, live = _agent_names(data), data.get("live")
+    agents = live.get("agents") if isinstance(live, dict) else None
+    for name in agents if known and isinstance(agents, dict) else ():
+        if name not in known:
+            yield _unknown(("live", "agents", name), "agent", name, list(known))
 
 
 def _seconds(data: dict[str, Any], key: str, default: float | None = None) -> float | None:

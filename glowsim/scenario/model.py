@@ -21,6 +21,7 @@ from glowsim.scenario.base import AgentName, Items, Model, Name, OneOf, Title, f
 from glowsim.scenario.checks import cross_checks
 from glowsim.scenario.controllers import Controller, Controllers
 from glowsim.scenario.fleet import HOME, Agent, Fault, Prices
+from glowsim.scenario.live import Live
 from glowsim.scenario.metrics import METRICS, quantity_of
 from glowsim.scenario.problems import Finding
 from glowsim.scenario.quality import Quality
@@ -145,6 +146,9 @@ class Scenario(Model):
     quality: Quality | None = Field(
         default=None, description="How good answers are, and what users say; default: nobody asks."
     )
+    live: Live = Field(
+        default_factory=Live, description="Where agents are when they are real; a simulation passes over it."
+    )
     slos: Items[Slo] = Field(default=(), description="The service levels that the verdict is about.")
     expectations: Items[Expectation] = Field(default=(), description="What the tests check.")
     origins: dict[str, Origin] = Field(
@@ -208,6 +212,10 @@ class Scenario(Model):
 
 
 def digest(scenario: Scenario) -> str:
-    """Return 32 hexadecimal digits that are equal for equal scenarios, on every machine and version."""
-    text = json.dumps(scenario.dump(), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    """Return 32 hexadecimal digits that are equal for equal scenarios, on every machine and version.
+
+    The live side is left out: who serves and where changes no decision.
+    """
+    decides = {key: value for key, value in scenario.dump().items() if key != "live"}
+    text = json.dumps(decides, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return blake2b(text.encode(), digest_size=16).hexdigest()

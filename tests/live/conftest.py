@@ -140,7 +140,7 @@ class Stage:
             asker=asker,
             scalers=scalers,
             watch=watch,
-            apology="sorry",
+            apologise=lambda task: "sorry",
             idle_timeouts=idle_timeouts,
             probe_timeout_s=probe_timeout_s,
         )

@@ -157,7 +157,7 @@ def test_an_event_without_text_is_an_empty_piece_and_a_comment_is_none(live):
     from aiohttp import ClientSession, web
     from aiohttp.test_utils import TestServer
 
-    from glowsim.live.upstream import http_json
+    from glowsim.live.adapters import Reach, of_urls
 
     said = [
         b'data: {"choices": [{"delta": {"role": "assistant"}}]}',
@@ -173,7 +173,8 @@ def test_an_event_without_text_is_an_empty_piece_and_a_comment_is_none(live):
         app = web.Application()
         app.router.add_post("/run", handle)
         async with TestServer(app, host="127.0.0.1") as server, ClientSession() as session:
-            serve = http_json(session, str(server.make_url("/run")), timeout_s=5.0, model_name=str)
+            url = str(server.make_url("/run"))
+            serve = Reach(of_urls([url], None), {}, timeout_s=5.0, models=["m"]).at(url, session)
             call = Call(1, 0, live.asked(stream=True), Plan(0, 0, 9, 100), "hello")
             assert [piece async for piece in serve(call)] == ["", "a", ""]
 

@@ -209,10 +209,11 @@ async def upstream(**answers):
         gone.set()
 
 
-def instance(session, url, **given):
-    from glowsim.live.upstream import http_json
+def instance(session, url, health_path=None):
+    from glowsim.live.adapters import Reach, of_urls
 
-    return http_json(session, str(url), timeout_s=5.0, model_name=str, **given)
+    reach = Reach(of_urls([str(url)], health_path), {}, timeout_s=5.0, models=["m"])
+    return reach.at(reach.urls[0], session)
 
 
 @pytest.mark.usefixtures("_serving")

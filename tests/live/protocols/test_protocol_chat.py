@@ -131,7 +131,7 @@ def test_usage_is_checked() -> None:
         {"prompt_tokens": -1}, {"prompt_tokens": True}, {"prompt_tokens": 2**31}, {"prompt_tokens": 1.5},
         {"prompt_tokens": 1, "prompt_tokens_details": {"cached_tokens": 2}}, {"completion_tokens": "2"},
     ):  # fmt: skip
-        with pytest.raises(InstanceError, match="count of tokens|cached"):
+        with pytest.raises(InstanceError, match=r"count of tokens|cached"):
             CHAT.usage_of({"usage": wrong}, 5)
     with pytest.raises(InstanceError, match="not an object"):
         CHAT.usage_of({"usage": [1]}, 5)

@@ -1,0 +1,75 @@
+"""The admin's side, where people and monitoring look, on a port and with a token of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request as HttpRequest
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from glowsim.live.driver import Driver
+from glowsim.live.settings import Settings
+from glowsim.live.telemetry import Telemetry
+
+__all__ = ["Admin"]
+
+
+@dataclass(frozen=True)
+class Admin:
+    """The pages of the admin's side."""
+
+    driver: Driver
+    telemetry: Telemetry
+    settings: Settings
+    emulated: frozenset[str]
+
+    def app(self) -> Starlette:
+        """Return them as an ASGI application."""
+        routes = [
+            Route("/metrics", self._metrics),
+            Route("/state", self._state),
+            Route("/journal", self._journal),
+            Route("/healthz", self._healthy),
+        ]
+        handlers: Any = {HTTPException: _as_json, Exception: _as_json}
+        return Starlette(routes=routes, exception_handlers=handlers)
+
+    def _admin(self, http: HttpRequest) -> None:
+        scheme, _, token = http.headers.get("authorization", "").partition(" ")
+        if not self.settings.is_admin(token.strip() if scheme.lower() == "bearer" else ""):
+            raise HTTPException(
+                401, "send the admin token as 'Authorization: Bearer TOKEN'", {"WWW-Authenticate": "Bearer"}
+            )
+
+    async def _metrics(self, http: HttpRequest) -> Response:
+        self._admin(http)
+        text = self.telemetry.metrics(self.driver.now_s())
+        return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
+
+    async def _state(self, http: HttpRequest) -> Response:
+        self._admin(http)
+        state = self.telemetry.state(self.driver.now_s())
+        for name, agent in state["agents"].items():
+            agent["emulated"] = name in self.emulated
+        return JSONResponse({"admitting": self.driver.admitting, **state})
+
+    async def _journal(self, http: HttpRequest) -> Response:
+        """Say where the journal is; what happened before the question is in it."""
+        self._admin(http)
+        self.driver.flush()
+        path = self.settings.journal_path
+        return JSONResponse({"path": str(path), "bytes": path.stat().st_size})
+
+    async def _healthy(self, http: HttpRequest) -> Response:
+        return JSONResponse({"healthy": True})
+
+
+async def _as_json(http: HttpRequest, error: Exception) -> Response:
+    status, message, headers = 500, "the daemon failed; its log says why", None
+    if isinstance(error, HTTPException):
+        status, message, headers = error.status_code, error.detail, error.headers
+    return JSONResponse({"error": {"code": status, "message": message}}, status, headers)

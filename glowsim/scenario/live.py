@@ -1,0 +1,184 @@
+"""What only live mode needs: where agents are, how they are spoken to, whose tokens are believed.
+
+A simulation passes over it, and it is no part of a scenario's digest: the same file is run and served.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from glowsim.scenario.base import AgentName, ChosenBy, Items, Model, Name, findings_error
+from glowsim.scenario.problems import Finding
+from glowsim.scenario.quantities import PositiveDuration
+
+__all__ = ["CallableAgent", "Deployed", "HttpJson", "Live", "LiveAgent", "OpenAIHttp", "Tokens", "Workers"]
+
+
+def _url(url: str) -> str:
+    if not url.startswith(("http://", "https://")):
+        message = f"{url!r} is not a URL that begins with http:// or https://"
+        raise PydanticCustomError("url", "{message}", {"message": message})
+    return url.rstrip("/")
+
+
+Url = Annotated[str, AfterValidator(_url)]
+Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=200)]
+"""The name of an environment variable: secrets stand nowhere else."""
+UrlPath = Annotated[str, Field(pattern=r"^/[!-~]*$", max_length=1000)]
+FieldPath = Annotated[str, Field(pattern=r"^[^.]+(\.[^.]+)*$", max_length=1000)]
+"""Where a value stands in a JSON answer: ``choices.0.text``."""
+
+
+class Workers(Model):
+    """Processes on this machine, started and stopped as the scaler decides."""
+
+    command: Items[Annotated[str, Field(min_length=1, max_length=10_000)]] = Field(
+        min_length=1,
+        max_length=1000,
+        description="Program and arguments; {port} and {instance} are replaced.",
+    )
+    environment: dict[Variable, str] = Field(default={}, description="Variables beside the daemon's own.")
+    directory: str | None = Field(default=None, description="Where it runs; default: where the daemon does.")
+    ready_within_s: PositiveDuration = Field(
+        default=60.0, alias="ready_within", description="Longest time to start."
+    )
+    stop_within_s: PositiveDuration = Field(
+        default=10.0, alias="stop_within", description="From SIGTERM to SIGKILL."
+    )
+    limit: Annotated[int, Field(ge=1, le=1000)] = Field(default=32, description="Most processes at once.")
+
+
+class Deployed(Model):
+    """A Kubernetes deployment, scaled as the scaler decides."""
+
+    namespace: Name = Field(default="default", description="Its namespace.")
+    deployment: Name = Field(description="Its name.")
+    port: Annotated[int, Field(ge=1, le=65535)] = Field(description="Where its pods listen.")
+    ready_within_s: PositiveDuration = Field(
+        default=300.0, alias="ready_within", description="Longest time for a pod to start."
+    )
+
+
+class _Reached(Model):
+    """An agent behind HTTP: at fixed URLs, as processes, or as pods."""
+
+    urls: Items[Url] = Field(
+        default=(), max_length=1000, description="The base URL of each instance; their number is fixed."
+    )
+    process: Workers | None = Field(default=None, description="Instances are processes on this machine.")
+    kubernetes: Deployed | None = Field(default=None, description="Instances are pods of a deployment.")
+    health: UrlPath | None = Field(
+        default=None,
+        description="Path to GET on an instance: it is well if that succeeds; default: a TCP connect.",
+    )
+    metrics: UrlPath | None = Field(
+        default=None,
+        description="Path of vLLM's metrics on an instance: its load is read there; default: not read.",
+    )
+    report_every_s: PositiveDuration = Field(
+        default=5.0, alias="report_every", description="How often the load is read."
+    )
+    key_env: Variable | None = Field(
+        default=None, description="Environment variable with the key that instances want."
+    )
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if sum((bool(self.urls), self.process is not None, self.kubernetes is not None)) != 1:
+            raise findings_error(Finding((), "must have one of 'urls', 'process' and 'kubernetes'"))
+        return self
+
+
+class OpenAIHttp(_Reached):
+    """Instances that speak OpenAI's API: vLLM, llama.cpp, Ollama, hosted ones."""
+
+    adapter: Literal["openai_http"] = Field(description="Spoken to by OpenAI's API.")
+    speaks: Items[Literal["chat", "responses", "messages", "embeddings"]] = Field(
+        default=("chat", "embeddings"),
+        min_length=1,
+        description="What they take as it is; anything else is translated to chat.",
+    )
+    path: UrlPath | Literal[""] = Field(
+        default="/v1", description="What comes before /chat/completions and the like."
+    )
+    model: Annotated[str, Field(min_length=1, max_length=1000)] | None = Field(
+        default=None, description="What they call their model; default: the model that the plan names."
+    )
+
+
+class HttpJson(_Reached):
+    """Instances with JSON of their own."""
+
+    adapter: Literal["http_json"] = Field(description="Spoken to by JSON of its own.")
+    path: UrlPath | Literal[""] = Field(default="", description="Where to POST on an instance.")
+    request: dict[str, Any] | None = Field(
+        default=None,
+        description="What to send; {input}, {messages}, {model} and {max_tokens_out} are replaced. Default: "
+        "input, max_tokens_out and stream.",
+    )
+    output: FieldPath = Field(default="output", description="Where the answer stands in what comes back.")
+    tokens_in: FieldPath = Field(
+        default="usage.tokens_in", description="Where the tokens of the input stand."
+    )
+    tokens_cached: FieldPath = Field(
+        default="usage.tokens_cached", description="Where the cached ones stand."
+    )
+    tokens_out: FieldPath = Field(default="usage.tokens_out", description="Where those of the output stand.")
+    score: FieldPath = Field(default="score", description="Where the agent rates its own answer, 0 to 1.")
+
+
+class CallableAgent(Model):
+    """A coroutine function in the daemon's process; code, so ``--allow-plugins`` must be given."""
+
+    adapter: Literal["callable"] = Field(description="A function in this process.")
+    use: Annotated[str, Field(pattern=r"^[\w.]+:\w+$", max_length=1000)] = Field(
+        description="module:function"
+    )
+
+
+LiveAgent = Annotated[OpenAIHttp | HttpJson | CallableAgent, ChosenBy("adapter")]
+
+
+class Tokens(Model):
+    """Signed tokens (JWT) that say who calls."""
+
+    issuer: Annotated[str, Field(min_length=1, max_length=1000)] = Field(
+        description="Who must have issued them."
+    )
+    audience: Annotated[str, Field(min_length=1, max_length=1000)] = Field(
+        description="For whom they must be."
+    )
+    algorithm: Literal["RS256", "ES256", "EdDSA", "HS256"] = Field(
+        description="The only one that is accepted."
+    )
+    keys_file: Annotated[str, Field(min_length=1, max_length=1000)] | None = Field(
+        default=None, description="Public keys, beside the scenario: PEM, or a JSON key set (JWKS)."
+    )
+    secret_env: Variable | None = Field(
+        default=None, description="Environment variable with the shared secret of HS256."
+    )
+    user_claim: Name = Field(default="sub", description="The claim that names the user.")
+    tenant_claim: Name = Field(default="tenant", description="The claim that names the tenant.")
+
+    @model_validator(mode="after")
+    def _a_key(self) -> Self:
+        if (self.algorithm == "HS256") != (self.secret_env is not None) or (
+            (self.keys_file is None) == (self.secret_env is None)
+        ):
+            message = "must have 'secret_env' for HS256, and 'keys_file' for any other algorithm"
+            raise findings_error(Finding((), message))
+        return self
+
+
+class Live(Model):
+    """The live side of a scenario."""
+
+    agents: dict[AgentName, LiveAgent] = Field(
+        default={}, description="Agent -> how it is reached; the others are emulated."
+    )
+    tokens: Tokens | None = Field(
+        default=None, description="Signed tokens that say who calls; default: keys only."
+    )
