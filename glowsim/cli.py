@@ -427,7 +427,17 @@ def bench(
         )
 
 
+def _live_extra() -> None:
+    """Stop with the remedy where the packages of live mode are missing."""
+    from importlib.util import find_spec
+
+    for name in ("aiohttp", "httptools", "jwt", "starlette", "uvicorn", "uvloop"):
+        if find_spec(name) is None:
+            _stop(f"live mode needs {name}: pip install 'glowsim[live]'")
+
+
 def _bench_gateway(rounds: int, *, as_json: bool) -> None:
+    _live_extra()
     from glowsim.bench_gateway import bench_gateway
 
     figures = bench_gateway(rounds=rounds)
@@ -473,12 +483,8 @@ def serve(
     allow_plugins: PluginsOption = False,
 ) -> None:
     """Run a scenario's controllers live, in front of real agents; those without an upstream are emulated."""
-    try:
-        from glowsim.live.daemon import run_daemon
-    except ModuleNotFoundError as error:
-        if error.name not in ("aiohttp", "httptools", "jwt", "starlette", "uvicorn"):
-            raise
-        _stop(f"live mode needs {error.name}: pip install 'glowsim[live]'")
+    _live_extra()
+    from glowsim.live.daemon import run_daemon
 
     file, loaded = _load(scenario, overrides, allow_plugins=allow_plugins)
     upstreams: dict[str, list[str]] = {}
@@ -501,6 +507,24 @@ def serve(
             folder=file.parent,
         )
     )
+
+
+@app.command()
+def emulate(
+    scenario: ScenarioArgument,
+    overrides: SetOption = [],  # noqa: B006
+    host: Annotated[str, typer.Option(help="Address.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0: any.")] = 9100,
+    agent: Annotated[
+        str | None, typer.Option(help="Only this agent, as one instance at the root: a worker process.")
+    ] = None,
+) -> None:
+    """Serve a simulated fleet over real sockets, in real time: live mode without an agent or a key."""
+    _live_extra()
+    from glowsim.live.emulator import run_emulator
+
+    _, loaded = _load(scenario, overrides, allow_plugins=False)
+    run_emulator(loaded, host=host, port=port, agent=agent)
 
 
 if __name__ == "__main__":

@@ -7,17 +7,16 @@ import logging
 import os
 import secrets
 import signal
-import socket
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import aiohttp
+import uvloop
 
 from glowsim import build
 from glowsim.core.errors import JournalError
@@ -34,15 +33,10 @@ from glowsim.live.identity import Identity, TokenReader
 from glowsim.live.protocols import BadBody
 from glowsim.live.server import Server
 from glowsim.live.settings import Settings, SettingsError, settings
+from glowsim.live.sockets import address_of, listening
 from glowsim.live.telemetry import Telemetry
 from glowsim.scenario import Scenario
 from glowsim.scenario.live import CallableAgent, LiveAgent
-
-uvloop: ModuleType | None
-try:
-    import uvloop
-except ModuleNotFoundError:  # Windows
-    uvloop = None
 
 __all__ = ["Daemon", "run_daemon", "serving"]
 
@@ -124,9 +118,7 @@ def run_daemon(
             return 1
         return 0
 
-    loop_factory = uvloop.new_event_loop if uvloop is not None else None
-    with asyncio.Runner(loop_factory=loop_factory) as runner:
-        return runner.run(main())
+    return uvloop.run(main())
 
 
 @asynccontextmanager
@@ -158,7 +150,7 @@ async def serving(
     counts = [(len(reaches[name].urls) if name in reaches else 0) or agent.instances for name, agent in fleet]
     telemetry = Telemetry(scenario, plane, counts)
     truths = {name: Drawn(scenario, name, streams) for name in emulated}
-    with _listening(chosen.host, chosen.port) as data, _listening(chosen.host, chosen.admin_port) as admin:
+    with listening(chosen.host, chosen.port) as data, listening(chosen.host, chosen.admin_port) as admin:
         journal, earlier = _journal(scenario, chosen.journal_path)
         driver = Driver(
             plane,
@@ -213,7 +205,7 @@ async def serving(
             try:
                 for server in servers:
                     await server.ready.wait()
-                yield Daemon(driver, _address(chosen.host, data), _address(chosen.host, admin))
+                yield Daemon(driver, address_of(chosen.host, data), address_of(chosen.host, admin))
             finally:
                 flushing.cancel()
                 await driver.close(max(chosen.grace_s - _LAST_WORDS_S, chosen.grace_s / 2.0))
@@ -269,18 +261,3 @@ async def _flush_often(driver: Driver, every_s: float) -> None:
     while True:
         await asyncio.sleep(every_s)
         driver.flush()
-
-
-def _listening(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family)
-    except OSError as error:
-        raise SettingsError(
-            f"cannot listen on {host} port {port}: {error.strerror}; give another port, or 0 for any"
-        ) from error
-
-
-def _address(host: str, where: socket.socket) -> str:
-    shown = f"[{host}]" if ":" in host else host
-    return f"http://{shown}:{where.getsockname()[1]}"

@@ -28,6 +28,8 @@ Url = Annotated[str, AfterValidator(_url)]
 Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=200)]
 """The name of an environment variable: secrets stand nowhere else."""
 UrlPath = Annotated[str, Field(pattern=r"^/[!-~]*$", max_length=1000)]
+Beneath = Annotated[str, Field(pattern=r"^[!-~]+$", max_length=1000)]
+"""A page of an instance: ``/health`` on its host, ``health`` beneath its URL."""
 FieldPath = Annotated[str, Field(pattern=r"^[^.]+(\.[^.]+)*$", max_length=1000)]
 """Where a value stands in a JSON answer: ``choices.0.text``."""
 
@@ -70,13 +72,13 @@ class _Reached(Model):
     )
     process: Workers | None = Field(default=None, description="Instances are processes on this machine.")
     kubernetes: Deployed | None = Field(default=None, description="Instances are pods of a deployment.")
-    health: UrlPath | None = Field(
+    health: Beneath | None = Field(
         default=None,
-        description="Path to GET on an instance: it is well if that succeeds; default: a TCP connect.",
+        description="Page to GET, /health on its host or health beneath its URL: an instance is well if that "
+        "succeeds; default: a TCP connect.",
     )
-    metrics: UrlPath | None = Field(
-        default=None,
-        description="Path of vLLM's metrics on an instance: its load is read there; default: not read.",
+    metrics: Beneath | None = Field(
+        default=None, description="Page with vLLM's metrics, where its load is read; default: not read."
     )
     report_every_s: PositiveDuration = Field(
         default=5.0, alias="report_every", description="How often the load is read."

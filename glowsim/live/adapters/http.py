@@ -35,8 +35,8 @@ class Posts:
     key
         Sent as ``Authorization: Bearer``; None: nothing is sent.
     health_path
-        Where it says how it is: it is well if a GET is answered with a status from 200 to 399. Without one, it is
-        well if it takes a connection.
+        Where it says how it is, ``/health`` on its host or ``health`` beneath its URL: it is well if a GET is answered
+        with a status from 200 to 399. Without one, it is well if it takes a connection.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Posts:
             _, writer = await asyncio.open_connection(where.hostname, port)
             writer.close()
             return True
-        url = urljoin(self.base_url, self._health_path)
+        url = urljoin(self.base_url + "/", self._health_path)
         async with self._session.get(url, allow_redirects=False) as response:
             return 200 <= response.status < 400
 
