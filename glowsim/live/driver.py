@@ -615,12 +615,6 @@ class Driver:
         self.tell(InstanceChanged(self.now_s(), agent, instance.number, State.READY, region))
         return instance.number
 
-    def launch(self, agent: int, *, region: int = 0) -> int:
-        """Have an agent's scaler start an instance that nobody has asked for yet; return its number."""
-        number = self._start(agent, region).number
-        self.tell(self._todo.popleft())
-        return number
-
     def _make(self, agent: int, region: int, state: State) -> _Instance:
         number = self._next_instance
         self._next_instance += 1
