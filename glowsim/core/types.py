@@ -21,7 +21,7 @@ __all__ = [
     "Abandoned", "Advance", "Alert", "Answer", "Arrived", "Ask", "Cancel", "Change", "ChangeKind",
     "Changed", "Code", "Command", "Constraint", "Dispatch", "Effect", "Event", "Fail", "Finished",
     "FirstToken", "Forget", "InstanceChanged", "Keep", "Observed", "Outcome", "Plan", "Probe", "Probed", "Raise",
-    "Reason", "Reject", "Reported", "Request", "Scale", "Severity", "Shadowed", "State", "Status",
+    "Reason", "Reject", "Reported", "Request", "Scale", "Severity", "Shadowed", "Signal", "State", "Status",
     "Told", "Usage", "Woke",
 ]  # fmt: skip
 
@@ -78,6 +78,17 @@ class Severity(IntEnum):
     INFO = 0
     WARNING = 1
     CRITICAL = 2
+
+
+class Signal(IntEnum):
+    """What a `Reported` measures."""
+
+    RUNNING = 0
+    """Requests that the instance works on."""
+    WAITING = 1
+    """Requests that wait inside the instance."""
+    CACHE_USED = 2
+    """The part of its key-value cache that is in use, 0 to 1."""
 
 
 class ChangeKind(IntEnum):
@@ -216,7 +227,11 @@ class InstanceChanged(NamedTuple):
 
 
 class Reported(NamedTuple):
-    """A measurement of an instance, as old as ``sampled_at_s`` says."""
+    """A measurement of an instance, as old as ``sampled_at_s`` says.
+
+    ``signal`` is a `Signal`. A ``value`` of nan says that there is none: the instance did not tell, or not that.
+    ``n`` is how many series it was made from.
+    """
 
     t_s: float
     agent: int

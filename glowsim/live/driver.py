@@ -615,6 +615,31 @@ class Driver:
         self.tell(InstanceChanged(self.now_s(), agent, instance.number, State.READY, region))
         return instance.number
 
+    def start(self, agent: int, *, region: int = 0) -> int:
+        """Have an instance of an agent started by its scaler, as a `Scale` would; return its number.
+
+        Raises
+        ------
+        KeyError
+            The agent has no scaler.
+        """
+        instance = self._start(agent, region)
+        self.tell(self._todo.popleft())
+        return instance.number
+
+    def lost(self, instance: int) -> None:
+        """Take in that an instance has ended by itself: it has failed, or is gone if it was to go anyway.
+
+        Its attempts under way end by themselves, as their connections break. Its scaler is not asked to stop
+        it. One that is not there any more is passed over: it was told of before.
+        """
+        there = self._instances.get(instance)
+        if there is None or self._over:
+            return
+        if there.starting is not None:
+            there.starting.cancel()
+        self._changed(there, State.GONE if there.state == State.DRAINING else State.FAILED)
+
     def _make(self, agent: int, region: int, state: State) -> _Instance:
         number = self._next_instance
         self._next_instance += 1
@@ -671,6 +696,8 @@ class Driver:
         self._chore(self.scalers[instance.agent].stop(instance.number), partial(self._stopped, instance))
 
     def _stopped(self, instance: _Instance, task: asyncio.Task[None]) -> None:
+        if instance.number not in self._instances:
+            return  # it was lost meanwhile
         error = None if task.cancelled() else task.exception()
         if error is not None:
             _log.warning("instance %d of agent %d did not stop: %r", instance.number, instance.agent, error)

@@ -813,6 +813,74 @@ def test_a_draining_instance_finishes_its_work_first(live):
     live.jump(main)
 
 
+def test_an_instance_is_started_on_request_and_replaced_when_it_is_lost(live):
+    async def main():
+        starter = Starter(live.takes(1.0))
+        stage = live.Stage(scaler=PerRequest, scalers={0: starter}, timeout_s=100.0)
+        number = stage.driver.start(0)
+        await asyncio.sleep(5.0)
+        work = stage.start()
+        await asyncio.sleep(0.5)
+        stage.driver.lost(number)
+        stage.driver.lost(number)
+        assert lives(stage, number) == [(0.0, "STARTING"), (3.0, "READY"), (5.5, "FAILED")]
+        assert (await work).content == "HELLO", "its attempt ends by itself"
+        assert (await stage.ask()).content == "HELLO"
+        assert lives(stage, number + 1) == [(5.5, "STARTING"), (8.5, "READY")]
+        assert starter.stopped == []
+        await stage.close()
+
+    live.jump(main)
+
+
+def test_an_instance_that_is_lost_while_it_starts_has_failed_and_never_gets_ready(live):
+    async def main():
+        stage = live.Stage(scalers={0: Starter(live.takes(1.0))})
+        number = stage.driver.start(0)
+        await asyncio.sleep(1.0)
+        stage.driver.lost(number)
+        await asyncio.sleep(5.0)
+        assert lives(stage, number) == [(0.0, "STARTING"), (1.0, "FAILED")]
+        await stage.close()
+
+    live.jump(main)
+
+
+@pytest.mark.parametrize(("lost_at_s", "busy"), [(6.0, True), (5.5, False)])
+def test_a_draining_instance_that_is_lost_is_gone_and_told_of_once(live, lost_at_s, busy):
+    class Shrinks(Stateful):
+        def decide(self, t_s, load):
+            return Wanted(1 if t_s >= 5.0 else 2, Reason(Code.LOAD_LOW), t_s + 5.0)
+
+    async def main():
+        starter = Starter(live.takes(1.0))
+        stage = live.Stage(scaler=Shrinks, scalers={0: starter})
+        stage.driver.add(0, live.takes(20.0))
+        stage.driver.add(0, live.takes(20.0))
+        work = [stage.start() for _ in range(2)] if busy else []
+        await asyncio.sleep(lost_at_s)
+        (victim,) = stage.said(Scale)[-1].victims
+        stage.driver.lost(victim)
+        await asyncio.gather(*work)
+        await asyncio.sleep(5.0)
+        draining = [(5.0, "DRAINING")] if busy else []
+        assert lives(stage, victim) == [(0.0, "READY"), *draining, (lost_at_s, "GONE")]
+        await stage.close()
+        assert {each.status for each in stage.said(Effected)} == {Effect.DONE}
+
+    live.jump(main)
+
+
+def test_after_the_end_nobody_is_lost(live):
+    async def main():
+        stage = live.Stage()
+        number = stage.driver.add(0, live.takes(1.0))
+        await stage.close()
+        stage.driver.lost(number)
+
+    live.jump(main)
+
+
 def test_a_late_label_is_joined_with_what_was_decided(live):
     async def main():
         stage = live.Stage(detectors=[Bad], memory=1)
