@@ -582,7 +582,6 @@ class Driver:
         return _LATER
 
     def _heard(self, ask_id: int, number: int, task: asyncio.Task[Word]) -> None:
-        now_s = self.now_s()
         error = None if task.cancelled() else task.exception()
         if task.cancelled() or error is not None:
             _log.warning("question %d was not answered: %r", ask_id, error)
@@ -591,6 +590,7 @@ class Driver:
         else:
             word = task.result()
             self._effect(number, _DONE)
+        now_s = self.now_s()  # not before the effect's, or time would run back in the journal
         self.tell(Told(now_s, ask_id, word.status, word.value, now_s + word.lasts_s))
 
     def _chore(self, work: Awaitable[_T], then: Callable[[asyncio.Task[_T]], None]) -> asyncio.Task[_T]:
@@ -705,7 +705,7 @@ class Driver:
 
     def _changed(self, instance: _Instance, state: State) -> None:
         """Tell that an instance got somewhere, and what that makes of the commands that sent it there."""
-        now_s, number = self.now_s(), instance.number
+        number = instance.number
         instance.state = state
         if state != State.READY:
             del self._instances[number]
@@ -715,7 +715,7 @@ class Driver:
                 if state == State.FAILED or not unsettled:
                     del self._scaling[command]
                     self._effect(command, _REFUSED if state == State.FAILED else _DONE)
-        self.tell(InstanceChanged(now_s, instance.agent, number, state, instance.region))
+        self.tell(InstanceChanged(self.now_s(), instance.agent, number, state, instance.region))
 
     # --- health ---------------------------------------------------------------------------------------
 

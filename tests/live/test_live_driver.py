@@ -853,11 +853,10 @@ def test_a_draining_instance_that_is_lost_is_gone_and_told_of_once(live, lost_at
             return Wanted(1 if t_s >= 5.0 else 2, Reason(Code.LOAD_LOW), t_s + 5.0)
 
     async def main():
-        starter = Starter(live.takes(1.0))
-        stage = live.Stage(scaler=Shrinks, scalers={0: starter})
-        stage.driver.add(0, live.takes(20.0))
-        stage.driver.add(0, live.takes(20.0))
-        work = [stage.start() for _ in range(2)] if busy else []
+        stage = live.Stage(scaler=Shrinks, scalers={0: Starter(live.takes(1.0))})
+        stage.driver.add(0, live.takes(20.0 if busy else 1.0))
+        stage.driver.add(0, live.takes(20.0 if busy else 1.0))
+        work = [stage.start() for _ in range(2)]
         await asyncio.sleep(lost_at_s)
         (victim,) = stage.said(Scale)[-1].victims
         stage.driver.lost(victim)

@@ -1,0 +1,63 @@
+"""A worker for the tests: ``worker.py PORT HOW LINE INSTANCE``.
+
+It opens the named pipe LINE, writes who it is, and holds it open: whoever reads the pipe to its end knows that
+all workers are gone. HOW is what it does otherwise than well.
+"""
+
+import os
+import signal
+import sys
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+port, how, line, instance = int(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4]
+
+
+def hold(role):
+    held = os.open(line, os.O_WRONLY)
+    os.write(held, f"{role} {instance} {os.getpid()}\n".encode())
+
+
+class Answers(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        self.say(200, "well")
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        if how == "slow":
+            time.sleep(0.3)
+        self.say(200, f'{{"output": "instance {instance} in {Path.cwd()}, {os.environ.get("GREETING")}"}}')
+
+    def say(self, status, text):
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(text.encode())))
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+    def log_message(self, *_):
+        pass
+
+
+if how == "parent" and os.fork() == 0:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    hold("child")
+    while True:
+        signal.pause()
+hold("worker")
+match how:
+    case "dies":
+        print("loading the model", file=sys.stderr)
+        sys.exit("no \x1b[31mmemory\x1b[0m is left")
+    case "stubborn":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    case "chatty":
+        for number in range(40_000):
+            print(f"line {number} " + "x" * 90, file=sys.stderr if number % 2 else sys.stdout)
+    case "never":
+        while True:
+            signal.pause()
+ThreadingHTTPServer(("127.0.0.1", port), Answers).serve_forever()
