@@ -23,6 +23,7 @@ __all__ = ["Workers"]
 
 _log = logging.getLogger(__name__)
 _KEEPER = Path(__file__).with_name("keeper.py")
+_SECRETS = ("GLOWSIM_KEYS", "GLOWSIM_ADMIN_TOKEN")
 _TAIL_BYTES = 4096
 _TAIL_LINES = 10
 _CLASHES = 3
@@ -66,7 +67,7 @@ class Workers:
     grace_s
         Seconds, 0 or more, from SIGTERM to SIGKILL.
     environment
-        Added to this process's environment, with the same replacements.
+        Added to this process's environment, with the same replacements. The daemon's own secrets are taken out.
     directory
         Where they run; None: here.
 
@@ -134,7 +135,7 @@ class Workers:
                 raise
             if last.ready:
                 return serve
-            await last.closed
+            await asyncio.shield(last.closed)
             if not _taken(last.port):
                 break
             _log.info("instance %d: somebody took port %d; it is given another", instance, last.port)
@@ -175,7 +176,8 @@ class Workers:
         worker.closed.add_done_callback(lambda _: self._workers.pop(instance))
         keeper = [sys.executable, "-I", "-S", str(_KEEPER), str(self._grace_s)]
         command = [*keeper, *map(filled, self._command)]
-        environment = os.environ | {name: filled(value) for name, value in self._environment.items()}
+        environment = {name: value for name, value in os.environ.items() if name not in _SECRETS}
+        environment |= {name: filled(value) for name, value in self._environment.items()}
         try:  # a launch is not cut off half-way: only a keeper that has started can end its worker
             await asyncio.shield(worker.launch(command, environment, self._directory))
         except BaseException:

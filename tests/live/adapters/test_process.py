@@ -104,7 +104,8 @@ def keeper_of(some, instance):
 # --- lives ------------------------------------------------------------------------------------------
 
 
-def test_a_worker_serves_where_and_as_it_was_told(line, tmp_path):
+def test_a_worker_serves_where_and_as_it_was_told(line, tmp_path, monkeypatch):
+    monkeypatch.setenv("GLOWSIM_ADMIN_TOKEN", "a-secret-of-the-daemon")
     import aiohttp
 
     from glowsim.live.upstream import http_json
@@ -120,7 +121,7 @@ def test_a_worker_serves_where_and_as_it_was_told(line, tmp_path):
             )
             serve = await some.start(7)
             reply = await serve(Call(1, 7, Request(1, 0, 1, 1), Plan(0, 0, 1, 1), "hi"))
-            assert reply.content == f"instance 7 in {tmp_path}, hello 7 {{on}}"
+            assert reply.content == f"instance 7 in {tmp_path}, hello 7 {{on}}, None"
             assert list(some.addresses()) == [7]
             keeper = keeper_of(some, 7)
             await some.stop(7)

@@ -29,7 +29,8 @@ class Answers(BaseHTTPRequestHandler):
         self.rfile.read(int(self.headers["Content-Length"]))
         if how == "slow":
             time.sleep(0.3)
-        self.say(200, f'{{"output": "instance {instance} in {Path.cwd()}, {os.environ.get("GREETING")}"}}')
+        told = [os.environ.get(name) for name in ("GREETING", "GLOWSIM_ADMIN_TOKEN")]
+        self.say(200, f'{{"output": "instance {instance} in {Path.cwd()}, {told[0]}, {told[1]}"}}')
 
     def say(self, status, text):
         self.send_response(status)
