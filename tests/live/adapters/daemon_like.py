@@ -6,18 +6,17 @@ from pathlib import Path
 
 from glowsim.live.adapters.process import Workers
 
-how, line, grace_s = sys.argv[1], sys.argv[2], float(sys.argv[3])
 
-
-async def main():
+async def main(how, line, grace_s):
     worker = str(Path(__file__).with_name("worker.py"))
     workers = Workers(
         [sys.executable, worker, "{port}", how, line, "{instance}"],
-        connect=lambda url: None, lost=print, max_workers=2, grace_s=grace_s,
+        connect=lambda url: None, lost=print, max_workers=2, grace_s=float(grace_s),
     )  # fmt: skip
     await asyncio.gather(workers.start(0), workers.start(1))
     print("ready", flush=True)
     await asyncio.Event().wait()
 
 
-asyncio.run(main())
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))

@@ -60,8 +60,9 @@ def test_other_texts_hold_nothing():
 @pytest.mark.parametrize(
     "rest",
     [
-        b" ", b" NaN", b" +Inf", b" -1", b" 1_0", b" 0x10", b" 1 2 3", b" 1e400", b' {a="b"} 1', b'{a="b"}1', b"{a=b} 1",
-        b'{a="b} 1', b'{a="b"} 1 # {t="u"} 2', b'{a="b" c="d"} 1', b"{" * 9 + b" 1", b'{a="' + b"x" * 20_000 + b'"} 1',
+        b" ", b" NaN", b" +Inf", b" -1", b" 1_0", b" 0x10", b" 1 2 3", b" 1e400", b' {a="b"} 1', b'{a="b"}1',
+        b"{a=b} 1", b'{a="b} 1', b'{a="b"} 1 # {t="u"} 2', b'{a="b" c="d"} 1', b"{" * 9 + b" 1",
+        b'{a="' + b"x" * 20_000 + b'"} 1',
     ],
 )  # fmt: skip
 def test_a_line_that_is_no_sample_is_refused(rest):
@@ -96,7 +97,7 @@ def test_no_text_raises_anything_else_or_gives_anything_else(parts):
 
 
 class Server:
-    """Answers ``/N/metrics`` with what it was given for N: a text, a status, or never."""
+    """Answers ``/N/metrics`` with what it was given for N: a text, a status, or good metrics after an event."""
 
     def __init__(self):
         self.says = {}
@@ -112,8 +113,9 @@ class Server:
         self.most_inside = max(self.most_inside, self.inside)
         try:
             said = self.says[number]
-            if said is None:
-                await asyncio.Event().wait()
+            if isinstance(said, asyncio.Event):
+                await said.wait()
+                said = VLLM
             if isinstance(said, int):
                 return web.Response(status=said, headers={"Location": "/0/metrics"})
             return web.Response(body=said)
@@ -202,12 +204,12 @@ def test_what_is_missing_is_told_once_until_it_is_back(caplog):
 
 
 @pytest.mark.parametrize(
-    "said", [302, 404, b"vllm:num_requests_waiting oops\n", b"x" * (5 * 1024 * 1024), None]
+    "said", [302, 404, b"vllm:num_requests_waiting oops\n", b"x" * (5 * 1024 * 1024), "never"]
 )
 def test_an_instance_that_gives_no_good_answer_is_missing_and_harms_no_other(said):
     async def main():
         async with reporting(timeout_s=0.2) as (server, reports, told):
-            server.says = {0: said, 1: VLLM}
+            server.says = {0: asyncio.Event() if said == "never" else said, 1: VLLM}
             await reports.poll()
             assert sorted(n for n, _, value, _ in plain(told) if value is None) == [0, 0, 0]
             assert sorted(n for n, _, value, _ in plain(told) if value is not None) == [1, 1, 1]
@@ -222,14 +224,13 @@ def test_an_instance_that_is_gone_is_not_told_of_and_forgotten():
             server.says = {0: 404, 1: VLLM}
             await reports.poll()
             told.clear()
-            del server.says[0]
-            server.says[1] = None
+            held = server.says[1] = asyncio.Event()
             poll = asyncio.ensure_future(reports.poll())
-            while server.asked[-1] != 1 or not server.inside:
+            while not server.inside or server.asked[-1] != 1:
                 await asyncio.sleep(0)
             server.says.clear()
-            poll.cancel()
-            await asyncio.wait((poll,))
+            held.set()
+            await poll
             await reports.poll()
             assert told == []
             server.says = {0: 404}
@@ -242,7 +243,7 @@ def test_an_instance_that_is_gone_is_not_told_of_and_forgotten():
 def test_polls_do_not_pile_up_and_go_on_after_bad_ones():
     async def main():
         async with reporting(report_every_s=0.03, timeout_s=10.0) as (server, reports, told):
-            server.says = {0: None}
+            server.says = {0: asyncio.Event()}
             polling = asyncio.ensure_future(reports.run())
             while reports.errors < 3:
                 await asyncio.sleep(0)
@@ -272,7 +273,7 @@ def test_what_the_driver_is_told_stands_in_its_journal_and_replays(live):
     async def main():
         stage = live.Stage()
         stage.driver.add(0, live.takes(0.0))
-        async with reporting(tell=stage.driver.tell) as (server, reports, told):
+        async with reporting(tell=stage.driver.tell) as (server, reports, _):
             reports._now_s = stage.driver.now_s
             server.says = {0: b"vllm:num_requests_waiting 5\n"}
             await reports.poll()

@@ -11,29 +11,22 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-port, how, line, instance = int(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4]
-
-
-def hold(role):
-    held = os.open(line, os.O_WRONLY)
-    os.write(held, f"{role} {instance} {os.getpid()}\n".encode())
-
 
 class Answers(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self):
-        self.say(200, "well")
+        self.say("well")
 
     def do_POST(self):
         self.rfile.read(int(self.headers["Content-Length"]))
-        if how == "slow":
+        if self.server.how == "slow":
             time.sleep(0.3)
         told = [os.environ.get(name) for name in ("GREETING", "GLOWSIM_ADMIN_TOKEN")]
-        self.say(200, f'{{"output": "instance {instance} in {Path.cwd()}, {told[0]}, {told[1]}"}}')
+        self.say(f'{{"output": "instance {self.server.instance} in {Path.cwd()}, {told[0]}, {told[1]}"}}')
 
-    def say(self, status, text):
-        self.send_response(status)
+    def say(self, text):
+        self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(text.encode())))
         self.end_headers()
@@ -43,22 +36,33 @@ class Answers(BaseHTTPRequestHandler):
         pass
 
 
-if how == "parent" and os.fork() == 0:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    hold("child")
-    while True:
-        signal.pause()
-hold("worker")
-match how:
-    case "dies":
-        print("loading the model", file=sys.stderr)
-        sys.exit("no \x1b[31mmemory\x1b[0m is left")
-    case "stubborn":
+def main(port, how, line, instance):
+    def hold(role):
+        held = os.open(line, os.O_WRONLY)
+        os.write(held, f"{role} {instance} {os.getpid()}\n".encode())
+
+    if how == "parent" and os.fork() == 0:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    case "chatty":
-        for number in range(40_000):
-            print(f"line {number} " + "x" * 90, file=sys.stderr if number % 2 else sys.stdout)
-    case "never":
+        hold("child")
         while True:
             signal.pause()
-ThreadingHTTPServer(("127.0.0.1", port), Answers).serve_forever()
+    hold("worker")
+    match how:
+        case "dies":
+            print("loading the model", file=sys.stderr)
+            sys.exit("no \x1b[31mmemory\x1b[0m is left")
+        case "stubborn":
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        case "chatty":
+            for number in range(40_000):
+                print(f"line {number} " + "x" * 90, file=sys.stderr if number % 2 else sys.stdout)
+        case "never":
+            while True:
+                signal.pause()
+    server = ThreadingHTTPServer(("127.0.0.1", port), Answers)
+    server.how, server.instance = how, instance
+    server.serve_forever()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), *sys.argv[2:])
