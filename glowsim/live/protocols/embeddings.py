@@ -98,4 +98,4 @@ def _tokens_in(given: Any) -> int:
 
 
 def _are_tokens(each: Any) -> bool:
-    return isinstance(each, list) and all(type(token) is int for token in each)
+    return isinstance(each, list) and bool(each) and all(type(token) is int for token in each)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from types import ModuleType
 from typing import Any
 
 import pytest
+from pydantic import TypeAdapter
 
 
 def needed(name: str) -> ModuleType:
@@ -59,6 +60,48 @@ class Server:
         self._http.shutdown()
         self._thread.join()
         self._http.server_close()
+
+
+@pytest.fixture
+def is_chat() -> Callable[[dict[str, Any]], None]:
+    """Return what checks a body of chat completions against OpenAI's own types, and that it has nothing else."""
+    needed("openai")
+    from openai.types.chat.completion_create_params import CompletionCreateParamsBase
+
+    fields = CompletionCreateParamsBase.__annotations__.keys() | {"stream"}
+    adapter = TypeAdapter(CompletionCreateParamsBase)
+
+    def check(body: dict[str, Any]) -> None:
+        assert body.keys() <= fields
+        _walk(adapter.validate_python(body))
+
+    return check
+
+
+def _walk(value: Any) -> None:
+    """Make pydantic check what it would check only when it is looked at."""
+    if isinstance(value, dict):
+        value = value.values()
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        for each in value:
+            _walk(each)
+
+
+def events_in(stream: str) -> list[tuple[str | None, str]]:
+    """Return the events of a stream: names and data."""
+    frames = stream.removesuffix("\n\n").split("\n\n")
+    found: list[tuple[str | None, str]] = []
+    for frame in frames:
+        *names, data = frame.split("\n")
+        assert data.startswith("data: ")
+        found.append((names[0].removeprefix("event: ") if names else None, data.removeprefix("data: ")))
+    return found
+
+
+@pytest.fixture(scope="session")
+def events() -> Callable[[str], list[tuple[str | None, str]]]:
+    """Return what finds the events of a stream."""
+    return events_in
 
 
 @pytest.fixture
