@@ -7,9 +7,10 @@ import logging
 import os
 import secrets
 import signal
+import socket
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
@@ -30,13 +31,14 @@ from glowsim.live.content import Content, in_words
 from glowsim.live.driver import Driver
 from glowsim.live.gateway import Fleet, Gateway
 from glowsim.live.identity import Identity, TokenReader
+from glowsim.live.places import Places
 from glowsim.live.protocols import BadBody
 from glowsim.live.server import Server
 from glowsim.live.settings import Settings, SettingsError, settings
 from glowsim.live.sockets import address_of, listening
 from glowsim.live.telemetry import Telemetry
 from glowsim.scenario import Scenario
-from glowsim.scenario.live import CallableAgent, LiveAgent
+from glowsim.scenario.live import CallableAgent
 
 __all__ = ["Daemon", "run_daemon", "serving"]
 
@@ -129,28 +131,22 @@ async def serving(
 
     Raises as `run_daemon` does.
     """
-    names = {name: number for number, name in enumerate(scenario.agents())}
+    fleet = list(scenario.agents().items())
+    names = {name: number for number, (name, _) in enumerate(fleet)}
     _known(chosen.upstreams, names)
-    reached = _reached(scenario, chosen)
-    emulated = frozenset(names) - frozenset(reached)
-    if any(isinstance(spec, CallableAgent) for spec in reached.values()) and not allow_plugins:
-        raise SettingsError("an agent of live.agents is a function, which is code: give --allow-plugins")
+    folder = folder or Path.cwd()
+    reaches = _reaches(scenario, chosen, allow_plugins=allow_plugins)
+    emulated = frozenset(names) - frozenset(reaches)
     tokens = scenario.live.tokens
-    identity = Identity(
-        chosen, None if tokens is None else TokenReader(tokens, os.environ, folder or Path.cwd())
-    )
+    identity = Identity(chosen, None if tokens is None else TokenReader(tokens, os.environ, folder))
     streams = Streams(scenario.seed)
     plane = build.control_plane(scenario, streams, allow_plugins=allow_plugins, fall_back=True)
-    fleet, models = list(scenario.agents().items()), list(scenario.models)
-    reaches = {
-        name: Reach(reached[name], os.environ, timeout_s=agent.timeout_s, models=models)
-        for name, agent in fleet
-        if name in reached
-    }
     counts = [(len(reaches[name].urls) if name in reaches else 0) or agent.instances for name, agent in fleet]
     telemetry = Telemetry(scenario, plane, counts)
     truths = {name: Drawn(scenario, name, streams) for name in emulated}
-    with listening(chosen.host, chosen.port) as data, listening(chosen.host, chosen.admin_port) as admin:
+    async with AsyncExitStack() as stack:
+        data = stack.enter_context(listening(chosen.host, chosen.port))
+        admin = stack.enter_context(listening(chosen.host, chosen.admin_port))
         journal, earlier = _journal(scenario, chosen.journal_path)
         driver = Driver(
             plane,
@@ -164,55 +160,81 @@ async def serving(
                 names[name]: agent.idle_timeout_s for name, agent in fleet if agent.idle_timeout_s is not None
             },
         )
+        ends = await stack.enter_async_context(AsyncExitStack())
+        session = await ends.enter_async_context(
+            aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                max_line_size=65536,
+            )
+        )
+        places = Places(driver, session, await ends.enter_async_context(AsyncExitStack()), folder)
+        ends.push_async_callback(driver.close, max(chosen.grace_s - _LAST_WORDS_S, chosen.grace_s / 2.0))
         if earlier is not None:
             driver.recover(earlier)
             driver.flush()
             _growing(chosen.journal_path).replace(chosen.journal_path)
-        async with aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0), auto_decompress=True, cookie_jar=aiohttp.DummyCookieJar()
-        ) as session:
-            real_time = RealTime(driver.now_s, driver.loop_time)
-            for (name, agent), world in zip(fleet, agent_worlds(scenario), strict=True):
-                number = names[name]
-                if name in reaches:
-                    instances = reaches[name].instances(session, agent.instances)
-                else:
-                    emulation = EmulatedAgent(number, world, truths[name], streams, real_time)
-                    driver.scalers[number] = emulation
-                    instances = [emulation.instance() for _ in range(agent.instances)]
-                for instance in instances:
-                    driver.add(number, instance, region=world.region)
-            known = Fleet(
-                agents=names,
-                models={name: agent.model for name, agent in fleet},
-                emulated=emulated,
-                regions={name: number for number, name in enumerate(scenario.regions)},
-                region_of=[scenario.regions.index(agent.region) for _, agent in fleet],
-                services=build.nearest_agents(scenario),
-                ready=lambda number: plane.pools[number].sizing.load(driver.now_s()).ready > 0,
-            )
-            gateway = Gateway(driver, chosen, known, identity, secrets.token_bytes(32))
-            pages = Admin(driver, telemetry, chosen, emulated).app()
-            servers = [
-                Server(app, max_header_bytes=chosen.max_header_bytes, connections=chosen.connections)
-                for app in (gateway, pages)
-            ]
-            serve = [
-                asyncio.create_task(server.serve([where]))
-                for server, where in zip(servers, (data, admin), strict=True)
-            ]
-            flushing = asyncio.create_task(_flush_often(driver, chosen.flush_every_s))
+        real_time = RealTime(driver.now_s, driver.loop_time)
+        for (name, agent), world in zip(fleet, agent_worlds(scenario), strict=True):
+            number = names[name]
+            if name in reaches:
+                places.put(number, reaches[name], region=world.region, count=agent.instances)
+                continue
+            emulation = EmulatedAgent(number, world, truths[name], streams, real_time)
+            driver.scalers[number] = emulation
+            for _ in range(agent.instances):
+                driver.add(number, emulation.instance(), region=world.region)
+        known = Fleet(
+            agents=names,
+            models={name: agent.model for name, agent in fleet},
+            emulated=emulated,
+            regions={name: number for number, name in enumerate(scenario.regions)},
+            region_of=[scenario.regions.index(agent.region) for _, agent in fleet],
+            services=build.nearest_agents(scenario),
+            ready=lambda number: plane.pools[number].sizing.load(driver.now_s()).ready > 0,
+        )
+        gateway = Gateway(driver, chosen, known, identity, secrets.token_bytes(32))
+        pages = Admin(driver, telemetry, chosen, emulated).app()
+        async with _serving({gateway: data, pages: admin}, chosen), _flushing(driver, chosen.flush_every_s):
             try:
-                for server in servers:
-                    await server.ready.wait()
                 yield Daemon(driver, address_of(chosen.host, data), address_of(chosen.host, admin))
             finally:
-                flushing.cancel()
-                await driver.close(max(chosen.grace_s - _LAST_WORDS_S, chosen.grace_s / 2.0))
-                for server in servers:
-                    server.should_exit = True
-                await asyncio.gather(*serve)
-                await asyncio.wait((flushing,))
+                await ends.aclose()  # answers that are being written still go out
+
+
+@asynccontextmanager
+async def _serving(apps: Mapping[Any, socket.socket], chosen: Settings) -> AsyncIterator[None]:
+    """Serve applications at sockets while the block lasts."""
+    servers = {
+        Server(app, max_header_bytes=chosen.max_header_bytes, connections=chosen.connections): where
+        for app, where in apps.items()
+    }
+    serve = [asyncio.create_task(server.serve([where])) for server, where in servers.items()]
+    try:
+        for server in servers:
+            await server.ready.wait()
+        yield
+    finally:
+        for server in servers:
+            server.should_exit = True
+        await asyncio.gather(*serve)
+
+
+@asynccontextmanager
+async def _flushing(driver: Driver, every_s: float) -> AsyncIterator[None]:
+    """Flush the journal often while the block lasts."""
+
+    async def flush() -> None:
+        while True:
+            await asyncio.sleep(every_s)
+            driver.flush()
+
+    flushing = asyncio.create_task(flush())
+    try:
+        yield
+    finally:
+        flushing.cancel()
+        await asyncio.wait((flushing,))
 
 
 def _apology(text: str, task: Any) -> str | None:
@@ -224,10 +246,17 @@ def _apology(text: str, task: Any) -> str | None:
         return None
 
 
-def _reached(scenario: Scenario, chosen: Settings) -> dict[str, LiveAgent]:
+def _reaches(scenario: Scenario, chosen: Settings, *, allow_plugins: bool) -> dict[str, Reach]:
     """Return agent -> how it is reached: by what stands in the scenario, or by the URLs that were given."""
-    found = {name: spec for said, spec in scenario.live.agents.items() for name in scenario.members(said)}
-    return found | {name: of_urls(urls, chosen.health_path) for name, urls in chosen.upstreams.items()}
+    specs = {name: spec for said, spec in scenario.live.agents.items() for name in scenario.members(said)}
+    specs |= {name: of_urls(urls, chosen.health_path) for name, urls in chosen.upstreams.items()}
+    if any(isinstance(spec, CallableAgent) for spec in specs.values()) and not allow_plugins:
+        raise SettingsError("an agent of live.agents is a function, which is code: give --allow-plugins")
+    agents, models = scenario.agents(), list(scenario.models)
+    return {
+        name: Reach(spec, os.environ, timeout_s=agents[name].timeout_s, models=models)
+        for name, spec in specs.items()
+    }
 
 
 def _known(upstreams: Iterable[str], agents: Iterable[str]) -> None:
@@ -255,9 +284,3 @@ def _journal(scenario: Scenario, path: Path) -> tuple[Journal, Recording | None]
 
 def _growing(path: Path) -> Path:
     return path.with_name(path.name + ".recovering")
-
-
-async def _flush_often(driver: Driver, every_s: float) -> None:
-    while True:
-        await asyncio.sleep(every_s)
-        driver.flush()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 import time
 from contextlib import asynccontextmanager, suppress
 
@@ -11,7 +12,19 @@ import pytest
 
 from glowsim.core.journal import first_difference, read
 from glowsim.core.streams import Streams
-from glowsim.core.types import Abandoned, Arrived, Cancel, Dispatch, Finished, FirstToken, Outcome
+from glowsim.core.types import (
+    Abandoned,
+    Arrived,
+    Cancel,
+    Dispatch,
+    Finished,
+    FirstToken,
+    InstanceChanged,
+    Outcome,
+    Reported,
+    Signal,
+    State,
+)  # fmt: skip
 from glowsim.scenario import load
 
 pytestmark = pytest.mark.usefixtures("_serving")
@@ -63,7 +76,7 @@ def serve(test, path, *, text=TEXT, environment=None, **given):
     from glowsim.live.daemon import serving
     from glowsim.live.settings import settings
 
-    folder = given.pop("folder", None)
+    folder, allow_plugins = given.pop("folder", None), given.pop("allow_plugins", False)
     scenario = load(text)
 
     async def main():
@@ -73,7 +86,7 @@ def serve(test, path, *, text=TEXT, environment=None, **given):
         )  # fmt: skip
         async with (
             asyncio.timeout(20.0),
-            serving(scenario, chosen, folder=folder) as daemon,
+            serving(scenario, chosen, folder=folder, allow_plugins=allow_plugins) as daemon,
             aiohttp.ClientSession(daemon.address) as session,
         ):
             await test(session)
@@ -553,6 +566,95 @@ def test_a_key_that_an_instance_wants_comes_from_the_environment(path, monkeypat
     serve_upstream(test, path, handler, adapter)
     assert seen == ["Bearer s3cret-s3cret"]
     assert b"s3cret" not in path.read_bytes()
+
+
+AGENTS = """
+async def answer(call):
+    return f"{len(call.task.asked.body['messages'])} messages"
+
+async def talk(call):
+    for word in ("forty", "-", "two"):
+        yield word
+
+def plain(call):
+    return "no"
+"""
+
+
+def test_an_agent_may_be_a_function_where_code_is_trusted(path, tmp_path, monkeypatch):
+    from glowsim.live.settings import SettingsError
+
+    (tmp_path / "our_agents.py").write_text(AGENTS)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def text(tax):
+        said = {"tax": tax, "picky": "our_agents:talk"}
+        agents = {name: {"adapter": "callable", "use": use} for name, use in said.items()}
+        return TEXT + json.dumps({"live": {"agents": agents}})[1:-1]
+
+    async def test(session):
+        async with openai_client(session) as client:
+            ask = client.chat.completions.create
+            assert (await ask(**ASKED)).choices[0].message.content == "1 messages"
+            assert (await ask(**ASKED | {"model": "picky"})).choices[0].message.content == "forty-two"
+            stream = await ask(**ASKED | {"model": "picky", "stream": True})
+            words = [chunk.choices[0].delta.content async for chunk in stream]
+            assert [word for word in words if word] == ["forty", "-", "two"]
+
+    with pytest.raises(SettingsError, match="give --allow-plugins"):
+        serve(test, path, text=text("our_agents:answer"))
+    for use, why in [("our_agents:nobody", "cannot be found"), ("our_agents:plain", "no 'async def'")]:
+        with pytest.raises(SettingsError, match=why):
+            serve(test, path, text=text(use), allow_plugins=True)
+    serve(test, path, text=text("our_agents:answer"), allow_plugins=True)
+
+
+def test_workers_are_started_and_ended(path, tmp_path):
+    file = tmp_path / "fleet.yaml"
+    file.write_text(TEXT)
+    worker = [sys.executable, "-m", "glowsim", "emulate", str(file), "--agent", "tax", "--port", "{port}"]
+    agents = {
+        "tax": {
+            "adapter": "openai_http", "health": "/health", "process": {"command": worker},
+        }
+    }  # fmt: skip
+
+    async def test(session):
+        for _ in range(3000):
+            status, said, _ = await status_of(session)
+            if status == 200:
+                break
+            assert said["error"]["code"] == "no_instance", said
+            await asyncio.sleep(0.01)
+        assert said["choices"][0]["message"]["content"].split() == ["emulated"] * 7
+
+    text = TEXT.replace("agent: tax,", "agent: tax, timeout: 20s,", 1).replace("timeout: 5s, ", "")
+    recording = serve(test, path, text=text + json.dumps({"live": {"agents": agents}})[1:-1])
+    states = [State(each.state).name for each in told(recording, InstanceChanged) if each.agent == 0]
+    assert states[:2] == ["STARTING", "STARTING"]
+    assert "READY" in states
+
+
+def test_instances_are_asked_how_loaded_they_are(path):
+    polls = []
+
+    async def handler(request):
+        from aiohttp import web
+
+        polls.append(request.path)  # of two, the first has been told
+        return web.Response(text="vllm:num_requests_running 3\nvllm:num_requests_waiting 1\n")
+
+    async def test(session):
+        while len(polls) < 2:
+            async with session.get("/healthz"):
+                pass
+
+    adapter = {"adapter": "openai_http", "metrics": "/metrics", "report_every": "20ms"}
+    recording = serve_upstream(test, path, handler, adapter)
+    assert set(polls) == {"/metrics"}
+    reported = {Signal(each.signal).name: (each.agent, each.value) for each in told(recording, Reported)}
+    assert reported["RUNNING"] == (0, 3.0)
+    assert reported["WAITING"] == (0, 1.0)
 
 
 # --- who calls, and what headers may say ------------------------------------------------------------

@@ -58,11 +58,11 @@ class Reach:
         """Where its instances are from the beginning; empty where they are not at fixed places."""
         return () if isinstance(self.spec, CallableAgent) else self.spec.urls
 
-    def instances(self, session: aiohttp.ClientSession, count: int) -> list[Serve]:
-        """Return the instances that are there from the beginning: one a URL, or ``count`` times its function."""
+    def instances(self, session: aiohttp.ClientSession, count: int) -> list[tuple[Serve, str]]:
+        """Return (instance, URL) of those that are there at once: one a URL, or ``count`` times its function."""
         if self._function is not None:
-            return [self._function] * count
-        return [self.at(url, session) for url in self.urls]
+            return [(self._function, "")] * count
+        return [(self.at(url, session), url) for url in self.urls]
 
     def at(self, url: str, session: aiohttp.ClientSession) -> Checked:
         """Return the instance at a URL."""

@@ -108,13 +108,17 @@ def test_a_worker_serves_where_and_as_it_was_told(line, tmp_path, monkeypatch):
     monkeypatch.setenv("GLOWSIM_ADMIN_TOKEN", "a-secret-of-the-daemon")
     import aiohttp
 
-    from glowsim.live.upstream import http_json
+    from glowsim.live.adapters import Reach
+    from glowsim.scenario.live import HttpJson
+
+    spec = HttpJson.model_validate({"adapter": "http_json", "urls": ["http://any"], "health": "/health"})
+    reach = Reach(spec, {}, timeout_s=5.0, models=["m"])
 
     async def main():
         async with aiohttp.ClientSession() as session:
 
             def connect(url):
-                return http_json(session, url, timeout_s=5.0, model_name=str, health_path="/health")
+                return reach.at(url, session)
 
             some = workers(
                 line, connect=connect, environment={"GREETING": "hello {instance} {on}"}, directory=tmp_path
@@ -374,8 +378,11 @@ async def fleet(live, line, how):
     """Yield a stage whose one agent has workers, one at first and three at most, and what waits for their states."""
     import aiohttp
 
-    from glowsim.live.upstream import http_json
+    from glowsim.live.adapters import Reach
+    from glowsim.scenario.live import HttpJson
 
+    spec = HttpJson.model_validate({"adapter": "http_json", "urls": ["http://any"], "health": "/health"})
+    reach = Reach(spec, {}, timeout_s=5.0, models=["m"])
     lives, changed = {}, asyncio.Event()
 
     def saw(event, commands):
@@ -396,7 +403,7 @@ async def fleet(live, line, how):
     async with aiohttp.ClientSession() as session:
 
         def connect(url):
-            return http_json(session, url, timeout_s=5.0, model_name=str, health_path="/health")
+            return reach.at(url, session)
 
         stage = live.Stage(scaler=scaler, retrier=Soon, watch=saw)
         some = workers(line, how, connect=connect, lost=stage.driver.lost)
