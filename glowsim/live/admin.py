@@ -14,6 +14,7 @@ from starlette.routing import Route
 from glowsim.live.driver import Driver
 from glowsim.live.settings import Settings
 from glowsim.live.telemetry import Telemetry
+from glowsim.live.web import Refusal, ours
 
 __all__ = ["Admin"]
 
@@ -39,6 +40,11 @@ class Admin:
         return Starlette(routes=routes, exception_handlers=handlers)
 
     def _admin(self, http: HttpRequest) -> None:
+        if self.settings.admin_token is None:
+            try:
+                ours(http.headers.get("host", "").encode("latin-1"))
+            except Refusal as error:
+                raise HTTPException(error.status, error.message) from None
         scheme, _, token = http.headers.get("authorization", "").partition(" ")
         if not self.settings.is_admin(token.strip() if scheme.lower() == "bearer" else ""):
             raise HTTPException(

@@ -29,7 +29,7 @@ from glowsim.live.driver import Driver
 from glowsim.live.identity import Identity
 from glowsim.live.protocols import PATHS, BadBody, Protocol
 from glowsim.live.settings import Caller, Settings
-from glowsim.live.web import ClientGone, Exchange, Refusal
+from glowsim.live.web import ClientGone, Exchange, Refusal, ours
 
 __all__ = ["Fleet", "Gateway", "Task", "tokens_of"]
 
@@ -46,7 +46,6 @@ _COME_BACK = frozenset({429, 503})
 _LONGEST_HEADER = 200
 _CALLERS = 10_000
 _TASKS = "/v1/agents/"
-_LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 
 class Task(BaseModel):
@@ -295,7 +294,7 @@ class Gateway:
         if http.method != method:
             raise Refusal(405, f"use {method} here", headers={"Allow": method})
         if self._identity.open and self._settings.loopback:
-            _from_here(http)
+            ours(http.headers.get(b"host", b""))
         return self._identity.caller(http.headers)
 
     async def _body(self, http: Exchange) -> bytes:
@@ -474,16 +473,6 @@ def _trace(http: Exchange) -> dict[str, str]:
         if value is not None:
             found[name.decode()] = value.decode("latin-1")
     return found
-
-
-def _from_here(http: Exchange) -> None:
-    """Refuse what a page of the web sent here by a name of its own: without keys, the address is the only lock."""
-    host = http.headers.get(b"host", b"").decode("latin-1")
-    name = host if host.endswith("]") else host.rpartition(":")[0] or host
-    if name.lower() not in _LOCAL_HOSTS:
-        raise Refusal(
-            403, "without keys the gateway answers to localhost only: set GLOWSIM_KEYS, or ask 127.0.0.1"
-        )
 
 
 def _priority(http: Exchange) -> int:

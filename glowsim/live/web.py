@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Mapping
+from functools import lru_cache
+from ipaddress import ip_address
 from typing import TypeVar
 
 from starlette.types import Message, Receive, Scope, Send
 
 from glowsim.core.errors import GlowsimError
 
-__all__ = ["ClientGone", "Exchange", "Refusal"]
+__all__ = ["ClientGone", "Exchange", "Refusal", "ours"]
 
 _T = TypeVar("_T")
 
@@ -30,6 +32,38 @@ class Refusal(GlowsimError):
         self.message = message
         self.param = param
         self.headers = dict(headers or {})
+
+
+@lru_cache(maxsize=128)
+def ours(host: bytes) -> None:
+    """Refuse what a page of the web sent to this machine under a name of its own (DNS rebinding).
+
+    Where nobody needs a key, the address is the only lock, and a browser does not know whose page may turn it.
+
+    Parameters
+    ----------
+    host
+        The ``Host`` header.
+
+    Raises
+    ------
+    Refusal
+        403: it names neither localhost nor a loopback address.
+
+    >>> ours(b"localhost:8080")
+    >>> ours(b"evil.example")
+    Traceback (most recent call last):
+        ...
+    glowsim.live.web.Refusal: without a key, only localhost is answered: set GLOWSIM_KEYS, or ask 127.0.0.1
+    """
+    name = host.decode("latin-1").lower()
+    bare = name[1 : name.find("]")] if name.startswith("[") else name.partition(":")[0]
+    try:
+        local = bare == "localhost" or ip_address(bare).is_loopback
+    except ValueError:
+        local = False
+    if not local:
+        raise Refusal(403, "without a key, only localhost is answered: set GLOWSIM_KEYS, or ask 127.0.0.1")
 
 
 class ClientGone(GlowsimError):

@@ -774,6 +774,9 @@ def test_without_keys_a_page_of_the_web_cannot_ask_under_its_own_name(path):
             ("evil.example:80", 403),
             ("localhost:1", 200),
             ("[::1]:1", 200),
+            ("127.9.9.9", 200),
+            ("127.0.0.1.evil.example", 403),
+            ("", 403),
         ]:
             assert (await status_of(session, {"Host": host}))[0] == expected
 
