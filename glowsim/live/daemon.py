@@ -178,7 +178,7 @@ async def serving(
         for (name, agent), world in zip(fleet, agent_worlds(scenario), strict=True):
             number = names[name]
             if name in reaches:
-                places.put(number, reaches[name], region=world.region, count=agent.instances)
+                await places.put(number, reaches[name], region=world.region, count=agent.instances)
                 continue
             emulation = EmulatedAgent(number, world, truths[name], streams, real_time)
             driver.scalers[number] = emulation

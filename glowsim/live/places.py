@@ -12,17 +12,18 @@ from urllib.parse import urljoin
 import aiohttp
 
 from glowsim.live.adapters import Reach
+from glowsim.live.adapters.kubernetes import Deployment, api_client
 from glowsim.live.adapters.load_reports import LoadReports, Metered
 from glowsim.live.adapters.process import Workers
 from glowsim.live.driver import Driver
 from glowsim.live.settings import SettingsError
-from glowsim.scenario.live import CallableAgent, HttpJson, OpenAIHttp
+from glowsim.scenario.live import CallableAgent, Pods, Processes
 
 __all__ = ["Places"]
 
 
 class Places:
-    """Puts the instances of agents that are reached over HTTP, or are functions, to work with a driver.
+    """Puts the instances of agents to work with a driver: those behind HTTP, and functions.
 
     Parameters
     ----------
@@ -44,7 +45,7 @@ class Places:
         self._stack = stack
         self._folder = folder
 
-    def put(self, agent: int, reach: Reach, *, region: int, count: int) -> None:
+    async def put(self, agent: int, reach: Reach, *, region: int, count: int) -> None:
         """Have an agent's instances take part.
 
         Parameters
@@ -62,40 +63,60 @@ class Places:
         ------
         SettingsError
             Its workers cannot be run so.
+        InstanceError
+            Its deployment is not there, or may not be read.
         """
         spec = reach.spec
-        if isinstance(spec, CallableAgent) or spec.process is None:
+        scaler: Workers | Deployment | None = None
+        if not isinstance(spec, CallableAgent) and spec.process is not None:
+            scaler = self._workers(reach, spec.process)
+        elif not isinstance(spec, CallableAgent) and spec.kubernetes is not None:
+            scaler = await self._deployment(reach, spec.kubernetes)
+            count = await scaler.open() or count
+        if scaler is None:
             at = {
                 self._driver.add(agent, instance, region=region): url
                 for instance, url in reach.instances(self._session, count)
             }
             addresses: Callable[[], Mapping[int, str]] = lambda: at  # noqa: E731
         else:
-            workers = self._workers(reach, spec)
-            self._stack.push_async_callback(workers.close)
-            self._driver.scalers[agent] = workers
+            self._stack.push_async_callback(scaler.close)
+            self._driver.scalers[agent] = scaler
             for _ in range(count):
                 self._driver.start(agent, region=region)
-            addresses = workers.addresses
+            addresses = scaler.addresses
         if not isinstance(spec, CallableAgent) and spec.metrics is not None:
             self._read(agent, spec.metrics, spec.report_every_s, addresses)
 
-    def _workers(self, reach: Reach, spec: OpenAIHttp | HttpJson) -> Workers:
-        process = spec.process
-        assert process is not None
+    def _workers(self, reach: Reach, spec: Processes) -> Workers:
         try:
             return Workers(
-                process.command,
+                spec.command,
                 connect=partial(reach.at, session=self._session),
                 lost=self._driver.lost,
-                max_workers=process.limit,
-                startup_timeout_s=process.ready_within_s,
-                grace_s=process.stop_within_s,
-                environment=process.environment,
-                directory=None if process.directory is None else self._folder / process.directory,
+                max_workers=spec.limit,
+                startup_timeout_s=spec.ready_within_s,
+                grace_s=spec.stop_within_s,
+                environment=spec.environment,
+                directory=None if spec.directory is None else self._folder / spec.directory,
             )
         except ValueError as error:
             raise SettingsError(f"live.agents: process: {error}") from error
+
+    async def _deployment(self, reach: Reach, spec: Pods) -> Deployment:
+        api = await api_client()
+        self._stack.push_async_callback(api.close)
+        return Deployment(
+            api,
+            namespace=spec.namespace,
+            name=spec.deployment,
+            port=spec.port,
+            connect=partial(reach.at, session=self._session),
+            lost=self._driver.lost,
+            max_instances=spec.limit,
+            startup_timeout_s=spec.ready_within_s,
+            stop_timeout_s=spec.stop_within_s,
+        )
 
     def _read(
         self, agent: int, page: str, every_s: float, addresses: Callable[[], Mapping[int, str]]

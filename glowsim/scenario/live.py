@@ -14,7 +14,7 @@ from glowsim.scenario.base import AgentName, ChosenBy, Items, Model, Name, findi
 from glowsim.scenario.problems import Finding
 from glowsim.scenario.quantities import PositiveDuration
 
-__all__ = ["CallableAgent", "Deployed", "HttpJson", "Live", "LiveAgent", "OpenAIHttp", "Tokens", "Workers"]
+__all__ = ["CallableAgent", "HttpJson", "Live", "LiveAgent", "OpenAIHttp", "Pods", "Processes", "Tokens"]
 
 
 def _url(url: str) -> str:
@@ -34,7 +34,7 @@ FieldPath = Annotated[str, Field(pattern=r"^[^.]+(\.[^.]+)*$", max_length=1000)]
 """Where a value stands in a JSON answer: ``choices.0.text``."""
 
 
-class Workers(Model):
+class Processes(Model):
     """Processes on this machine, started and stopped as the scaler decides."""
 
     command: Items[Annotated[str, Field(min_length=1, max_length=10_000)]] = Field(
@@ -53,15 +53,21 @@ class Workers(Model):
     limit: Annotated[int, Field(ge=1, le=1000)] = Field(default=32, description="Most processes at once.")
 
 
-class Deployed(Model):
+class Pods(Model):
     """A Kubernetes deployment, scaled as the scaler decides."""
 
     namespace: Name = Field(default="default", description="Its namespace.")
     deployment: Name = Field(description="Its name.")
     port: Annotated[int, Field(ge=1, le=65535)] = Field(description="Where its pods listen.")
     ready_within_s: PositiveDuration = Field(
-        default=300.0, alias="ready_within", description="Longest time for a pod to start."
+        default=600.0, alias="ready_within", description="Longest time for a pod to start."
     )
+    stop_within_s: PositiveDuration = Field(
+        default=120.0,
+        alias="stop_within",
+        description="Longest time for a pod to go, above its terminationGracePeriodSeconds.",
+    )
+    limit: Annotated[int, Field(ge=1, le=10_000)] = Field(default=100, description="Most pods at once.")
 
 
 class _Reached(Model):
@@ -70,8 +76,8 @@ class _Reached(Model):
     urls: Items[Url] = Field(
         default=(), max_length=1000, description="The base URL of each instance; their number is fixed."
     )
-    process: Workers | None = Field(default=None, description="Instances are processes on this machine.")
-    kubernetes: Deployed | None = Field(default=None, description="Instances are pods of a deployment.")
+    process: Processes | None = Field(default=None, description="Instances are processes on this machine.")
+    kubernetes: Pods | None = Field(default=None, description="Instances are pods of a deployment.")
     health: Beneath | None = Field(
         default=None,
         description="Page to GET, /health on its host or health beneath its URL: an instance is well if that "
