@@ -43,7 +43,7 @@ def read_json(raw: bytes) -> dict[str, Any]:
     """
     try:
         body = _DECODER.decode(raw.decode())
-        if _SURROGATE.search(raw):
+        if b"\\" in raw and _SURROGATE.search(raw):  # the first look costs next to nothing
             json.dumps(body, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         raise BadBody(
@@ -53,8 +53,7 @@ def read_json(raw: bytes) -> dict[str, Any]:
         raise BadBody(f"the body is not JSON: {error}") from None
     if not isinstance(body, dict):
         raise BadBody("the body is not a JSON object: send one with 'model' and what is asked")
-    if raw.count(b"{") + raw.count(b"[") > _DEEPEST:
-        _check_depth(body)
+    _check_depth(body)
     return body
 
 
@@ -178,13 +177,27 @@ def text_bytes(value: Any) -> int:
         case {"type": str(kind)} if kind in _MEDIA:
             return 0
         case {"type": "tool_use", "input": given}:
-            return text_bytes(value.get("name")) + len(json.dumps(given))
+            return text_bytes(value.get("name")) + _json_bytes(given)
     return sum(text_bytes(inner) for key, inner in value.items() if key not in _NO_TEXT)
+
+
+def _json_bytes(value: Any) -> int:
+    """Return about how many bytes of JSON a value is; to write it out would take longer."""
+    if type(value) is str:
+        return len(value) + 2
+    if type(value) is dict:
+        size = 1
+        for key, inner in value.items():
+            size += len(key) + 4 + _json_bytes(inner)
+        return size
+    if type(value) is list:
+        return sum(map(_json_bytes, value)) + len(value) + 1
+    return 4
 
 
 def tokens_of(tools: Any, *contents: Any) -> int:
     """Return about how many tokens an input has: a quarter of the bytes of its tools and texts, at least 1."""
     size = sum(map(text_bytes, contents))
     if tools:
-        size += len(json.dumps(tools))
+        size += _json_bytes(tools)
     return max(ceil(size / _BYTES_PER_TOKEN), 1)

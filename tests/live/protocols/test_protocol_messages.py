@@ -71,7 +71,7 @@ def test_a_body_is_read_and_sent_on() -> None:
     image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "x" * 999}}
     call = {"type": "tool_use", "id": "c" * 99, "name": "due", "input": {"of": 1}}
     content = [document, scan, image, call]
-    assert asked(messages=[{"role": "user", "content": content}]).tokens_in == 13  # 40, "due", {"of": 1}
+    assert asked(messages=[{"role": "user", "content": content}]).tokens_in == 14  # 40, "due", {"of":1}
 
 
 @pytest.mark.parametrize(
