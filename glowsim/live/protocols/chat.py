@@ -124,11 +124,20 @@ class _Reader(StreamReader):
         chunk = event_of(data)
         if chunk.get("error"):
             raise broken(chunk)
+        choices = choices_of(chunk)
         usage = None if chunk.get("usage") is None else chat_usage(chunk, self._tokens_in)
-        deltas = [choice.get("delta") for choice in choices_of(chunk)]
-        content = any(delta.get(name) for delta in deltas if isinstance(delta, dict) for name in CONTENT)
-        dropped = usage is not None and not deltas and not self._wants_usage
+        dropped = usage is not None and not choices and not self._wants_usage
+        content = any(map(_brings_content, choices))
         return Frame("" if dropped else sse(data), content, False, usage, chunk)
+
+
+def _brings_content(choice: dict[str, Any]) -> bool:
+    delta = choice.get("delta")
+    if isinstance(delta, dict):
+        for name in CONTENT:  # a loop, for this is done for every token
+            if delta.get(name):
+                return True
+    return False
 
 
 class _Writer(StreamWriter):
