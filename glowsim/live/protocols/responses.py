@@ -139,9 +139,9 @@ def _ended(finish: str, blocks: list[Block], usage: Usage, answer_id: str) -> di
     """Return what is different in a response once it has ended."""
     short_of = _SHORT_OF.get(finish)
     return {
-        "status": "completed" if short_of is None else "incomplete",
+        "status": _status(finish, True),
         "incomplete_details": None if short_of is None else {"reason": short_of},
-        "output": [_item(block, answer_id, "completed") for block in blocks],
+        "output": [_item(block, answer_id, _status(finish, block is blocks[-1])) for block in blocks],
         "usage": {
             "input_tokens": usage.tokens_in,
             "input_tokens_details": {"cached_tokens": usage.tokens_cached, "cache_write_tokens": 0},
@@ -150,6 +150,11 @@ def _ended(finish: str, blocks: list[Block], usage: Usage, answer_id: str) -> di
             "total_tokens": usage.tokens_in + usage.tokens_out,
         },
     }
+
+
+def _status(finish: str | None, last: bool) -> str:
+    """Return how a response or an item ended: what falls short is the response, and its last item."""
+    return "incomplete" if last and finish in _SHORT_OF else "completed"
 
 
 def _item(block: Block, answer_id: str, status: str) -> dict[str, Any]:
@@ -234,7 +239,7 @@ class _Writer(BlockWriter):
                 events = self._of_part("response.output_text.done", block, text=said, logprobs=[])
         if block.call is None:
             events += self._of_part("response.content_part.done", block, part=_part(block, said))
-        item = _item(block, self._answer_id, "completed")
+        item = _item(block, self._answer_id, _status(self._finish, block is self._blocks[-1]))
         return events + self._event("response.output_item.done", output_index=block.number, item=item)
 
     def _done(self, finish: str) -> str:

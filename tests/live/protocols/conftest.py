@@ -104,21 +104,21 @@ def events() -> Callable[[str], list[tuple[str | None, str]]]:
     return events_in
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
     running = Server()
     yield running
     running.stop()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def openai(server: Server) -> Iterator[Any]:
     """Return OpenAI's client of the server, which tries once."""
     with needed("openai").OpenAI(api_key="k", base_url=f"{server.url}/v1", max_retries=0) as client:
         yield client
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def anthropic(server: Server) -> Iterator[Any]:
     """Return Anthropic's client of the server, which tries once."""
     with needed("anthropic").Anthropic(api_key="k", base_url=server.url, max_retries=0) as client:

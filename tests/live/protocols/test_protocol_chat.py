@@ -10,6 +10,7 @@ import pytest
 from glowsim.core.types import Usage
 from glowsim.live.calls import InstanceError
 from glowsim.live.protocols import CHAT, Asked, BadBody, chat_answer, chat_chunks, stream_of
+from glowsim.live.protocols.chat_answers import said_in_answer
 
 MESSAGES = [{"role": "user", "content": "What is due in May?"}]
 USED = Usage(tokens_in=9, tokens_cached=4, tokens_out=2)
@@ -175,6 +176,28 @@ def test_data_over_several_lines_stays_one_event() -> None:
 def test_an_event_that_cannot_be_read_breaks_the_stream(data: str) -> None:
     with pytest.raises(InstanceError):
         CHAT.reader(asked(stream=True), 5).feed(None, data)
+
+
+def test_an_answer_becomes_chunks_choice_by_choice() -> None:
+    answer = chat_answer("one", USED, model="tax", answer_id="1", created=7)
+    answer["choices"].append({"index": 1, "message": {"content": "two"}, "finish_reason": "length"})
+    said: dict[int, str] = {}
+    for chunk in chat_chunks(answer)[:-1]:
+        choice = chunk["choices"][0]
+        said[choice["index"]] = said.get(choice["index"], "") + (choice["delta"].get("content") or "")
+    assert said == {0: "one", 1: "two"}
+    for wrong in ({}, {"choices": [{}]}):
+        with pytest.raises(InstanceError):
+            chat_chunks(wrong)
+
+
+def test_a_content_in_parts_is_read_as_one_text() -> None:
+    message = {"content": [{"type": "text", "text": "VAT, "}, {"type": "text", "text": "then."}]}
+    answer = {"choices": [{"message": message, "finish_reason": "stop"}]}
+    assert said_in_answer(answer, 5).text == "VAT, then."
+    message["content"].append({"type": "audio"})
+    with pytest.raises(InstanceError, match="'content' is not a text"):
+        said_in_answer(answer, 5)
 
 
 # --- OpenAI's client -----------------------------------------------------------------------------------

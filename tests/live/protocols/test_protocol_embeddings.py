@@ -9,6 +9,7 @@ import pytest
 
 from glowsim.live.calls import InstanceError
 from glowsim.live.protocols import EMBEDDINGS, Asked, BadBody
+from glowsim.live.protocols.events import json_text
 
 
 def asked(**more: Any) -> Asked:
@@ -54,6 +55,10 @@ def test_there_is_no_stream_and_no_chat() -> None:
     ):
         with pytest.raises(BadBody, match="gives no embeddings"):
             refused()
+
+
+def test_an_error_looks_alike_in_a_stream() -> None:
+    assert EMBEDDINGS.error_frame(500, "lost") == f"data: {json_text(EMBEDDINGS.error(500, 'lost'))}\n\n"
 
 
 def test_usage_is_input_only() -> None:

@@ -258,6 +258,7 @@ def test_a_stream_without_a_finish_reason_is_no_answer() -> None:
     "answer",
     [
         {},
+        {"error": {"message": "too hot"}},
         {"choices": []},
         {"choices": [{}]},
         {"choices": 5},
@@ -448,6 +449,15 @@ def test_what_chat_cannot_express_is_refused_by_name(more: dict[str, Any], says:
     with pytest.raises(BadBody, match=says) as caught:
         MESSAGES.to_chat(asked(**more))
     assert caught.value.param == param
+
+
+def test_a_plain_document_is_a_text_and_no_blocks_are_none() -> None:
+    document = {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "VAT"}}
+    history = [{"role": "user", "content": [document]}, {"role": "user", "content": []}]
+    assert MESSAGES.to_chat(asked(messages=history))["messages"] == [
+        {"role": "user", "content": "VAT"},
+        {"role": "user", "content": ""},
+    ]
 
 
 def test_what_only_advises_is_left_out() -> None:

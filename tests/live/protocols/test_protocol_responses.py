@@ -180,6 +180,14 @@ def test_how_answers_end(finish: str, status: str, reason: str | None, events: E
     for response in (whole(answer), in_pieces["response"]):
         assert response["status"] == status
         assert response["incomplete_details"] == (reason and {"reason": reason})
+        assert [item["status"] for item in response["output"]] == [status]
+    cut_off = with_calls("Look.")
+    cut_off["choices"][0]["finish_reason"] = finish
+    items = [
+        json.loads(data) for name, data in events(streamed(cut_off)) if name == "response.output_item.done"
+    ]
+    assert [event["item"] for event in items] == whole(cut_off)["output"]
+    assert [event["item"]["status"] for event in items] == ["completed", "completed", status]
 
 
 def test_items_of_calls_hold_their_arguments() -> None:
@@ -355,6 +363,15 @@ def test_what_chat_cannot_express_is_refused_by_name(more: dict[str, Any], says:
     with pytest.raises(BadBody, match=says) as caught:
         RESPONSES.to_chat(asked(**more))
     assert caught.value.param == param
+
+
+def test_a_refusal_and_empty_messages_are_history_too() -> None:
+    refusal = {"type": "refusal", "refusal": "I cannot."}
+    history = [{"role": "assistant", "content": [refusal]}, {"role": "user", "content": []}]
+    assert RESPONSES.to_chat(asked(input=history))["messages"] == [
+        {"role": "assistant", "content": [refusal]},
+        {"role": "user", "content": ""},
+    ]
 
 
 def test_what_only_advises_is_left_out() -> None:
