@@ -61,9 +61,15 @@ def in_words(text: str, usage: Usage, content: Content) -> str:
         The client asked for something other than words.
     """
     protocol, asked, _, answer_id, created = content
-    protocol.to_chat(asked)  # what chat cannot express, words cannot answer
+    _check(content)
     answer = chat_answer(text, usage, model=asked.model, answer_id=answer_id, created=created)
     return whole(answer, content)
+
+
+def _check(content: Content) -> None:
+    """Refuse what a text cannot answer."""
+    if content.protocol.to_chat(content.asked).get("n") not in (None, 1):
+        raise BadBody("this agent gives one answer: leave 'n' out, or ask again", "n")
 
 
 def speaking(serve: Serve) -> Serve:
@@ -102,7 +108,7 @@ async def _collected(made: AsyncIterator[str], call: Call) -> Reply:
 async def _pieces(made: AsyncIterator[str], call: Call) -> AsyncIterator[str]:
     protocol, asked, _, answer_id, created = call.task
     try:
-        protocol.to_chat(asked)
+        _check(call.task)
     except BadBody as error:
         raise InvalidTask(error.message) from error
     writer = protocol.writer(asked, answer_id=answer_id, created=created)

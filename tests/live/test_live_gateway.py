@@ -185,6 +185,9 @@ def test_openais_client_raises_what_was_wrong(path):
             with pytest.raises(openai.BadRequestError, match="'messages'") as caught:
                 await ask(**ASKED | {"messages": []})
             assert caught.value.param == "messages"
+            for stream in (False, True):
+                with pytest.raises(openai.BadRequestError, match="one answer"):
+                    await ask(**ASKED, n=2, stream=stream)
             with pytest.raises(openai.BadRequestError, match="as the scenario's failures have it"):
                 await ask(**ASKED | {"model": "picky"})
             await ask(**ASKED | {"model": "limited"})
