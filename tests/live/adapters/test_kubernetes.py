@@ -9,6 +9,7 @@ import os
 import re
 from contextlib import asynccontextmanager
 from math import nan
+from pathlib import Path
 
 import pytest
 
@@ -48,7 +49,7 @@ def slept(monkeypatch):
 class Cluster:
     """One Deployment with its ReplicaSet, and the part of the API that has to do with its number and its pods."""
 
-    def __init__(self, replicas=0):
+    def __init__(self, replicas=0, comes_up=True):
         self.replicas = replicas
         self.version = 100
         self.oldest = 0
@@ -61,7 +62,7 @@ class Cluster:
         self.asked = []
         self.refusals = {}
         """(method, path's end) -> answers to give before anything is done."""
-        self.comes_up = True
+        self.comes_up = comes_up
         """Whether a new pod gets ready."""
         self.lingers = False
         """Whether a pod that is deleted stays until `reap`."""
@@ -226,7 +227,7 @@ def failure(status):
 
 
 @asynccontextmanager
-async def deployment(replicas=0, opened=True, **given):
+async def deployment(replicas=0, opened=True, comes_up=True, **given):
     """Yield a cluster, its Deployment behind the adapter, and the instances that were lost."""
     from aiohttp import web
     from aiohttp.test_utils import TestServer
@@ -234,7 +235,7 @@ async def deployment(replicas=0, opened=True, **given):
 
     from glowsim.live.adapters.kubernetes import Deployment
 
-    cluster, lost = Cluster(replicas), []
+    cluster, lost = Cluster(replicas, comes_up), []
     app = web.Application()
     app.router.add_route("*", "/{tail:.*}", cluster.handle)
     server = TestServer(app, host="127.0.0.1")
@@ -332,18 +333,30 @@ def test_where_kubernetes_takes_a_pod_that_starts_the_stopped_one_is_deleted_by_
     run(main)
 
 
-def test_a_stop_returns_when_the_pod_is_gone_and_says_when_it_is_not():
+def test_a_stop_returns_when_the_pod_is_gone():
     async def main():
-        async with deployment(2, stop_timeout_s=0.2) as (cluster, some, lost):
+        async with deployment(2) as (cluster, some, lost):
             await asyncio.gather(*map(some.start, range(2)))
             cluster.lingers = True
             stop = asyncio.ensure_future(some.stop(0))
-            await until(lambda: "deletionTimestamp" in cluster.pods["tax-1"]["metadata"])
+            await until(lambda: some._pods["tax-1"].leaving)
             assert not stop.done()
             cluster.reap("tax-1")
             await stop
-            with pytest.raises(InstanceError, match=re.escape("pod tax-2 is not gone after 0.2 s")):
-                await some.stop(1)
+            assert list(some.addresses()) == [1]
+            assert lost == []
+
+    run(main)
+
+
+def test_a_pod_that_does_not_go_is_an_error():
+    async def main():
+        async with deployment(1, stop_timeout_s=0.05) as (cluster, some, lost):
+            await some.start(0)
+            cluster.lingers = True
+            with pytest.raises(InstanceError, match=re.escape("pod tax-1 is not gone after 0.05 s")):
+                await some.stop(0)
+            assert some.addresses() == {}
             assert lost == []
 
     run(main)
@@ -351,11 +364,10 @@ def test_a_stop_returns_when_the_pod_is_gone_and_says_when_it_is_not():
 
 def test_a_pod_that_never_gets_ready_is_given_up_and_the_error_says_what_it_waits_for():
     async def main():
-        async with deployment(startup_timeout_s=0.3) as (cluster, some, _):
-            cluster.comes_up = False
+        async with deployment(1, comes_up=False, startup_timeout_s=0.05) as (cluster, some, _):
             with pytest.raises(InstanceError) as error:
                 await some.start(0)
-            assert str(error.value) == "no pod of tax got ready within 0.3 s; tax-1: ImagePullBackOff"
+            assert str(error.value) == "no pod of tax got ready within 0.05 s; tax-1: ImagePullBackOff"
             await until(lambda: cluster.replicas == 0 and not cluster.pods)
 
     run(main)
@@ -716,3 +728,54 @@ def test_a_fleet_of_pods_grows_with_its_load_shrinks_and_survives_a_loss(live):
             await stage.close(grace_s=1.0)
 
     run(main)
+
+
+# --- the manifests ----------------------------------------------------------------------------------
+
+
+def manifests():
+    """Return the objects in the documentation."""
+    from ruamel.yaml import YAML
+
+    text = (Path(__file__).parents[3] / "docs" / "kubernetes.md").read_text()
+    blocks = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    return [each for block in blocks for each in YAML(typ="safe").load_all(block) if "kind" in each]
+
+
+def test_the_role_in_the_documentation_allows_what_is_asked_and_no_more():
+    async def main():
+        async with deployment(1) as (cluster, some, _):
+            await some.start(0)
+            await until(lambda: cluster.watches)
+            cluster.comes_up = False
+            start = asyncio.ensure_future(some.start(1))
+            await until(lambda: "tax-2" in cluster.pods)
+            cluster.comes_up = True
+            await some.stop(0)
+            await start
+            for method, end, query, _ in cluster.asked:
+                verb = "list" if end == "pods" else method.lower()
+                asked.add(
+                    ("deployments/scale" if end == "scale" else "pods", "watch" if "watch" in query else verb)
+                )
+
+    asked = set()
+    run(main)
+    (role,) = (each for each in manifests() if each["kind"] == "Role")
+    allowed = {
+        (resource, verb) for rule in role["rules"] for resource in rule["resources"] for verb in rule["verbs"]
+    }
+    assert asked == allowed
+
+
+def test_the_manifests_are_objects_that_the_client_knows():
+    from kubernetes.aio.client import models
+
+    found = [each["kind"] for each in manifests()]
+    assert found == [
+        "Deployment", "ServiceAccount", "Role", "RoleBinding", "Deployment", "PersistentVolumeClaim", "Service",
+    ]  # fmt: skip
+    for each in manifests():
+        assert set(each) <= {"apiVersion", "kind", "metadata", "spec", "rules", "roleRef", "subjects"}
+        known = getattr(models, f"V1{each['kind']}").from_dict(each)
+        assert json.loads(known.to_json()) == each, "no field has a name that Kubernetes does not know"

@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 import urllib.request
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from math import inf
 from pathlib import Path
 
@@ -36,9 +36,18 @@ class Line:
         os.mkfifo(path)
         self.fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
         self._said = b""
+        self._gate = f"{path}.gate"
+        os.mkfifo(self._gate)
+        self._opened = None
+
+    def open_gate(self):
+        """Let workers that are held at their work go on, from now on."""
+        self._opened = os.open(self._gate, os.O_RDWR)
 
     def close(self):
         os.close(self.fd)
+        if self._opened is not None:
+            os.close(self._opened)
 
     async def workers(self, count):
         """Return (role, instance, pid) of so many, once they have said so."""
@@ -55,15 +64,17 @@ class Line:
         loop, end = asyncio.get_running_loop(), asyncio.Event()
 
         def readable():
-            data = os.read(self.fd, 65536)
-            self._said += data
-            if enough() if enough else not data:
+            data = None
+            with suppress(BlockingIOError):  # raised while a worker holds the other end and says nothing
+                data = os.read(self.fd, 65536)
+                self._said += data
+            if enough() if enough else data == b"":
                 end.set()
 
         loop.add_reader(self.fd, readable)
+        readable()
         try:
-            if enough is None or not enough():
-                await end.wait()
+            await end.wait()
         finally:
             loop.remove_reader(self.fd)
 
@@ -364,25 +375,25 @@ def test_what_cannot_be_is_refused(given, message):
 
 
 class Soon(Stateful):
-    """Retrier: in a tenth of a second, five attempts in all."""
+    """Retrier: in a tenth of a second, as often as it takes."""
 
     def after(self, t_s, request, attempts, outcome, retry_after_s):
-        return 0.1 if attempts < 5 else inf
+        return 0.1
 
     def succeeded(self, t_s, request):
         pass
 
 
 @asynccontextmanager
-async def fleet(live, line, how):
-    """Yield a stage whose one agent has workers, one at first and three at most, and what waits for their states."""
+async def fleet(live, line):
+    """Yield a stage whose agent has workers, one at first and three at most; what waits for states; the states."""
     import aiohttp
 
     from glowsim.live.adapters import Reach
     from glowsim.scenario.live import HttpJson
 
     spec = HttpJson.model_validate({"adapter": "http_json", "urls": ["http://any"], "health": "/health"})
-    reach = Reach(spec, {}, timeout_s=5.0, models=["m"])
+    reach = Reach(spec, {}, timeout_s=30.0, models=["m"])
     lives, changed = {}, asyncio.Event()
 
     def saw(event, commands):
@@ -406,7 +417,7 @@ async def fleet(live, line, how):
             return reach.at(url, session)
 
         stage = live.Stage(scaler=scaler, retrier=Soon, watch=saw)
-        some = workers(line, how, connect=connect, lost=stage.driver.lost)
+        some = workers(line, "held", connect=connect, lost=stage.driver.lost)
         stage.driver.scalers[0] = some
         stage.driver.start(0)
         yield stage, until, lives
@@ -417,8 +428,11 @@ async def fleet(live, line, how):
 
 def test_a_fleet_of_workers_grows_with_its_load_and_shrinks_after_their_work_is_done(line, live):
     async def main():
-        async with fleet(live, line, "slow") as (stage, until, lives):
-            answers = await asyncio.gather(*(stage.start() for _ in range(9)))
+        async with fleet(live, line) as (stage, until, lives):
+            work = [stage.start() for _ in range(9)]
+            await until(lambda all_lives: [each[-1] for each in all_lives] == ["READY"] * 3)
+            line.open_gate()
+            answers = await asyncio.gather(*work)
             assert {each.content[:10] for each in answers} == {f"instance {number}" for number in range(3)}
             await until(lambda all_lives: sum(each[-1] == "GONE" for each in all_lives) == 2)
             assert all(each[:2] == ["STARTING", "READY"] for each in lives.values())
@@ -430,12 +444,12 @@ def test_a_fleet_of_workers_grows_with_its_load_and_shrinks_after_their_work_is_
 
 def test_a_worker_that_is_killed_at_work_is_replaced_and_its_request_is_answered_by_another(line, live):
     async def main():
-        async with fleet(live, line, "slow") as (stage, until, lives):
-            await until(lambda all_lives: all_lives[0][-1] == "READY")
+        async with fleet(live, line) as (stage, until, lives):
+            await until(lambda all_lives: all_lives[:1] == [["STARTING", "READY"]])
             work = stage.start()
             ((_, _, pid),) = await line.workers(1)
-            await asyncio.sleep(0)  # it is dispatched
             os.kill(pid, signal.SIGKILL)
+            line.open_gate()
             assert re.match("instance [12] ", (await work).content)
             assert lives[0] == ["STARTING", "READY", "FAILED"]
             assert lives[1][:2] == ["STARTING", "READY"]

@@ -7,7 +7,6 @@ all workers are gone. HOW is what it does otherwise than well.
 import os
 import signal
 import sys
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -20,8 +19,8 @@ class Answers(BaseHTTPRequestHandler):
 
     def do_POST(self):
         self.rfile.read(int(self.headers["Content-Length"]))
-        if self.server.how == "slow":
-            time.sleep(0.3)
+        if self.server.how == "held":
+            os.close(os.open(self.server.gate, os.O_RDONLY))  # until somebody has opened it for writing
         told = [os.environ.get(name) for name in ("GREETING", "GLOWSIM_ADMIN_TOKEN")]
         self.say(f'{{"output": "instance {self.server.instance} in {Path.cwd()}, {told[0]}, {told[1]}"}}')
 
@@ -60,7 +59,7 @@ def main(port, how, line, instance):
             while True:
                 signal.pause()
     server = ThreadingHTTPServer(("127.0.0.1", port), Answers)
-    server.how, server.instance = how, instance
+    server.how, server.instance, server.gate = how, instance, f"{line}.gate"
     server.serve_forever()
 
 
