@@ -427,6 +427,57 @@ def bench(
         )
 
 
+@app.command()
+def certify(
+    scenario: ScenarioArgument,
+    overrides: SetOption = [],  # noqa: B006
+    replications: Annotated[
+        int,
+        typer.Option(
+            min=2,
+            max=10_000,
+            help="Independent runs; live traffic like theirs leaves a bound by chance once in as many.",
+        ),
+    ] = 20,
+    out: Annotated[
+        Path | None, typer.Option(help="The certificate; default: SCENARIO.certificate.json beside the file.")
+    ] = None,
+    run_dir: Annotated[
+        Path | None, typer.Option(help="Folder of the run; default: a new one under runs/.")
+    ] = None,
+    data: DataOption = None,
+    jobs: Annotated[int, typer.Option(min=1, max=256, help="Processes to spread the replications over.")] = 1,
+    allow_plugins: PluginsOption = False,
+) -> None:
+    """Run a scenario over many seeds and certify its controllers for 'serve', if every service level is met."""
+    from glowsim.certification.certificate import path_beside, write
+    from glowsim.certification.command import certified
+    from glowsim.certification.envelope import FIGURES
+    from glowsim.experiment.run import run as run_scenario
+    from glowsim.summary import render
+
+    path, loaded = _load(scenario, overrides, allow_plugins=allow_plugins)
+    where = out or (path_beside(path) if path.parent != _bundled() else Path(path_beside(path).name))
+    with _progress(loaded.duration_s, quiet=False) as progress:
+        finished = run_scenario(
+            loaded, path.stem, run_dir or _fresh(path.stem), replications=replications, jobs=jobs, data=data,
+            allow_plugins=allow_plugins, command=["glowsim", *sys.argv[1:]], progress=progress,
+        )  # fmt: skip
+    typer.echo(render(finished.summary, finished.folder, finished.wall_s))
+    certificate = certified(loaded, finished.folder)
+    write(certificate, where)
+    typer.echo(f"certified: {where}, for blocks of 100 requests with")
+    for name, bounds in certificate.bounds().items():
+        low = "" if bounds.low == 0.0 else f"{bounds.low:.4g} to "
+        typer.echo(f"  {FIGURES[name]:58}{low or 'at most '}{bounds.high:.4g}")
+
+
+def _bundled() -> Path:
+    from glowsim.resources import resource
+
+    return Path(str(resource("scenarios")))
+
+
 def _live_extra() -> None:
     """Stop with the remedy where the packages of live mode are missing."""
     from importlib.util import find_spec
@@ -480,10 +531,18 @@ def serve(
     grace: Annotated[
         float, typer.Option(min=0, help="Seconds in which open requests may finish at the end.")
     ] = 30.0,
+    certificate: Annotated[
+        Path | None,
+        typer.Option(help="What 'certify' wrote; default: SCENARIO.certificate.json beside the file."),
+    ] = None,
+    unvalidated: Annotated[
+        bool, typer.Option("--unvalidated", help="Serve real agents by controllers without a certificate.")
+    ] = False,
     allow_plugins: PluginsOption = False,
 ) -> None:
     """Run a scenario's controllers live, in front of real agents; those without an upstream are emulated."""
     _live_extra()
+    from glowsim.certification.certificate import path_beside
     from glowsim.live.daemon import run_daemon
 
     file, loaded = _load(scenario, overrides, allow_plugins=allow_plugins)
@@ -505,6 +564,7 @@ def serve(
             grace_s=grace,
             allow_plugins=allow_plugins,
             folder=file.parent,
+            certificate=None if unvalidated else certificate or path_beside(file),
         )
     )
 

@@ -30,7 +30,11 @@ ALLOWED = {
     "glowsim.sim": ("glowsim.sim", "glowsim.core"),
     "glowsim.presets": ("glowsim.presets", "glowsim.core"),
     "glowsim.traces": ("glowsim.traces", "glowsim.presets", "glowsim.core", "glowsim.stats"),
-    "glowsim.live": ("glowsim.live", "glowsim.core", "glowsim.scenario", "glowsim.build", "glowsim.emulation"),
+    "glowsim.live": (
+        "glowsim.live", "glowsim.core", "glowsim.scenario", "glowsim.build", "glowsim.emulation",
+        "glowsim.certification",
+    ),
+    "glowsim.certification": ("glowsim.certification", "glowsim.core", "glowsim.results", "glowsim.scenario"),
     "glowsim.scenario": ("glowsim.scenario", "glowsim.core", "glowsim.presets", "glowsim.registry"),
     "glowsim.stats": ("glowsim.stats",),
     "glowsim.results": ("glowsim.core", "glowsim.scenario", "glowsim.serving_cost"),

@@ -14,6 +14,7 @@ from starlette.routing import Route
 from glowsim.live.driver import Driver
 from glowsim.live.settings import Settings
 from glowsim.live.telemetry import Telemetry
+from glowsim.live.validity import Validity
 from glowsim.live.web import Refusal, ours
 
 __all__ = ["Admin"]
@@ -27,6 +28,7 @@ class Admin:
     telemetry: Telemetry
     settings: Settings
     emulated: frozenset[str]
+    validity: Validity
 
     def app(self) -> Starlette:
         """Return them as an ASGI application."""
@@ -61,7 +63,9 @@ class Admin:
         state = self.telemetry.state(self.driver.now_s())
         for name, agent in state["agents"].items():
             agent["emulated"] = name in self.emulated
-        return JSONResponse({"admitting": self.driver.admitting, **state})
+        return JSONResponse(
+            {"admitting": self.driver.admitting, "certificate": self.validity.state(), **state}
+        )
 
     async def _journal(self, http: HttpRequest) -> Response:
         """Say where the journal is; what happened before the question is in it."""

@@ -60,9 +60,10 @@ def in_words(text: str, usage: Usage, content: Content) -> str:
     BadBody
         The client asked for something other than words.
     """
-    protocol, asked, _, answer_id, created = content
     _check(content)
-    answer = chat_answer(text, usage, model=asked.model, answer_id=answer_id, created=created)
+    answer = chat_answer(
+        text, usage, model=content.asked.model, answer_id=content.answer_id, created=content.created
+    )
     return whole(answer, content)
 
 

@@ -9,7 +9,7 @@ import secrets
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from difflib import get_close_matches
 from functools import partial
@@ -23,7 +23,7 @@ from glowsim import build
 from glowsim.core.errors import JournalError
 from glowsim.core.journal import Journal, Recording, read
 from glowsim.core.streams import Streams
-from glowsim.core.types import Usage
+from glowsim.core.types import Command, Event, Usage
 from glowsim.emulation import Drawn, EmulatedAgent, RealTime, agent_worlds
 from glowsim.live.adapters import Reach, of_urls
 from glowsim.live.admin import Admin
@@ -37,6 +37,7 @@ from glowsim.live.server import Server
 from glowsim.live.settings import Settings, SettingsError, settings
 from glowsim.live.sockets import address_of, listening
 from glowsim.live.telemetry import Telemetry
+from glowsim.live.validity import Validity
 from glowsim.scenario import Scenario
 from glowsim.scenario.live import CallableAgent
 
@@ -61,6 +62,7 @@ def run_daemon(
     scenario: Scenario, *, host: str = "127.0.0.1", port: int = 8080, admin_port: int = 8081,
     upstreams: Mapping[str, Sequence[str]] | None = None, health_path: str | None = None, journal_path: Path,
     grace_s: float = 30.0, allow_plugins: bool = False, folder: Path | None = None,
+    certificate: Path | None = None,
 ) -> int:  # fmt: skip
     """Serve a scenario's fleet until SIGTERM or SIGINT; return the exit code.
 
@@ -87,6 +89,8 @@ def run_daemon(
         Whether controllers and agents may be code beside the scenario.
     folder
         The scenario's, from which relative paths start; default: the current one.
+    certificate
+        Where the certificate of its controllers is, without which no real agent is served; None: none is asked for.
 
     Returns
     -------
@@ -98,6 +102,8 @@ def run_daemon(
         It cannot start so: an unknown agent, an address in use, an unsafe address.
     JournalError
         The journal there is of another scenario, or none.
+    CertificateError
+        There is no certificate for the controllers of an agent that is real.
     """
     chosen = settings(
         tokens=scenario.live.tokens is not None,
@@ -109,7 +115,9 @@ def run_daemon(
         loop, stop = asyncio.get_running_loop(), asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        async with serving(scenario, chosen, allow_plugins=allow_plugins, folder=folder) as daemon:
+        async with serving(
+            scenario, chosen, allow_plugins=allow_plugins, folder=folder, certificate=certificate
+        ) as daemon:
             print(f"glowsim serves {daemon.address} (admin {daemon.admin_address})", flush=True)
             ends = [asyncio.ensure_future(each.wait()) for each in (stop, daemon.driver.broken)]
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
@@ -125,8 +133,9 @@ def run_daemon(
 
 @asynccontextmanager
 async def serving(
-    scenario: Scenario, chosen: Settings, *, allow_plugins: bool = False, folder: Path | None = None
-) -> AsyncIterator[Daemon]:
+    scenario: Scenario, chosen: Settings, *, allow_plugins: bool = False, folder: Path | None = None,
+    certificate: Path | None = None,
+) -> AsyncIterator[Daemon]:  # fmt: skip
     """Serve while the block lasts; then stop admitting, let open requests finish, and close the journal.
 
     Raises as `run_daemon` does.
@@ -137,6 +146,7 @@ async def serving(
     folder = folder or Path.cwd()
     reaches = _reaches(scenario, chosen, allow_plugins=allow_plugins)
     emulated = frozenset(names) - frozenset(reaches)
+    validity = Validity(scenario, frozenset(reaches), certificate)
     tokens = scenario.live.tokens
     identity = Identity(chosen, None if tokens is None else TokenReader(tokens, os.environ, folder))
     streams = Streams(scenario.seed)
@@ -155,7 +165,7 @@ async def serving(
             contents=_CONTENTS,
             apologise=partial(_apology, chosen.apology),
             clock=time.perf_counter,
-            watch=telemetry.saw,
+            watch=partial(_both, telemetry.saw, validity.saw),
             idle_timeouts={
                 names[name]: agent.idle_timeout_s for name, agent in fleet if agent.idle_timeout_s is not None
             },
@@ -194,7 +204,7 @@ async def serving(
             ready=lambda number: plane.pools[number].sizing.load(driver.now_s()).ready > 0,
         )
         gateway = Gateway(driver, chosen, known, identity, secrets.token_bytes(32))
-        pages = Admin(driver, telemetry, chosen, emulated).app()
+        pages = Admin(driver, telemetry, chosen, emulated, validity).app()
         async with _serving({gateway: data, pages: admin}, chosen), _flushing(driver, chosen.flush_every_s):
             try:
                 yield Daemon(driver, address_of(chosen.host, data), address_of(chosen.host, admin))
@@ -235,6 +245,14 @@ async def _flushing(driver: Driver, every_s: float) -> AsyncIterator[None]:
     finally:
         flushing.cancel()
         await asyncio.wait((flushing,))
+
+
+def _both(
+    first: Callable[[Event, Sequence[Command]], None], second: Callable[[Event, Sequence[Command]], None],
+    event: Event, commands: Sequence[Command],
+) -> None:  # fmt: skip
+    first(event, commands)
+    second(event, commands)
 
 
 def _apology(text: str, task: Any) -> str | None:
