@@ -46,7 +46,7 @@ from glowsim.traces.log import LogError
 
 __all__ = [
     "BuildError", "Replication", "agent_world", "control_plane", "header", "law", "nearest_agents", "recorded",
-    "replication",
+    "replication", "sources",
 ]  # fmt: skip
 
 _DEFAULT_QUEUE = Controller(use="fifo")
@@ -255,13 +255,8 @@ def replication(
     streams = Streams(scenario.seed, number)
     plane = control_plane(scenario, streams, allow_plugins=allow_plugins)
     agents = [agent_world(scenario, agent) for agent in scenario.agents().values()]
-    traits = _traits(scenario, agents)
     judged = _judging(scenario, streams)
-    kinds = () if judged is None else judged.kinds
-    sources = [
-        _source(scenario, index, workload, traits, streams, data, kinds)
-        for index, workload in enumerate(scenario.workload)
-    ]
+    sources = _sources(scenario, agents, streams, data, judged)
     scripts = [fault for each in scenario.faults for fault in _faults(scenario, each)]
     journal = Journal(header(scenario, number), journal_path)
     answers = None if judged is None else Answers(judged.quality, judged.channels, judged.feedback_key)
@@ -270,6 +265,34 @@ def replication(
         round_trips(scenario), front_door(scenario),
     )  # fmt: skip
     return Replication(world, journal, streams, agents)
+
+
+def sources(scenario: Scenario, number: int, data: Path | None = None) -> list[Source]:
+    """Return who sends the requests of one replication, the same as in `replication`, without a world.
+
+    Parameters
+    ----------
+    scenario
+        Whose workload.
+    number
+        Which replication, from 0.
+    data
+        The folder of recorded traces.
+    """
+    streams = Streams(scenario.seed, number)
+    agents = [agent_world(scenario, agent) for agent in scenario.agents().values()]
+    return _sources(scenario, agents, streams, data, _judging(scenario, streams))
+
+
+def _sources(
+    scenario: Scenario, agents: Sequence[AgentWorld], streams: Streams, data: Path | None, judged: Judging | None
+) -> list[Source]:  # fmt: skip
+    traits = _traits(scenario, agents)
+    kinds = () if judged is None else judged.kinds
+    return [
+        _source(scenario, index, workload, traits, streams, data, kinds)
+        for index, workload in enumerate(scenario.workload)
+    ]
 
 
 def _judging(scenario: Scenario, streams: Streams) -> Judging | None:

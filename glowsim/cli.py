@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 
-from glowsim.commands import importing, report, workload
-from glowsim.commands.options import DataOption, JsonOption
-
-if TYPE_CHECKING:
-    from glowsim.scenario import Scenario
+from glowsim.commands import importing, load, report, workload
+from glowsim.commands.common import BAD_INPUT, fresh_folder, load_scenario, stop, summary_as_json
+from glowsim.commands.options import DataOption, JsonOption, PluginsOption, ScenarioArgument, SetOption
 
 __all__ = ["app", "main"]
 
@@ -30,22 +28,7 @@ app.add_typer(controllers, name="controllers")
 app.add_typer(workload.app, name="workload")
 app.add_typer(report.app, name="report")
 importing.add_to(app)
-
-BAD_INPUT = 2
-
-ScenarioArgument = Annotated[
-    str, typer.Argument(metavar="SCENARIO", help="A YAML file, or a bundled name (see list).")
-]
-SetOption = Annotated[
-    list[str],
-    typer.Option("--set", "-s", metavar="KEY.PATH=VALUE", help="Override a value; may be given often."),
-]
-PluginsOption = Annotated[
-    bool,
-    typer.Option(
-        "--allow-plugins", help="Trust controllers that are code beside the scenario (module:Class)."
-    ),
-]
+load.add_to(app)
 
 
 def main() -> None:
@@ -55,41 +38,10 @@ def main() -> None:
     try:
         app()
     except GlowsimError as error:
-        _stop("\n".join([str(error), *getattr(error, "__notes__", ())]))
+        stop("\n".join([str(error), *getattr(error, "__notes__", ())]))
     except KeyboardInterrupt:
         typer.echo("interrupted: nothing was kept", err=True)
         sys.exit(130)
-
-
-def _stop(message: str) -> NoReturn:
-    typer.echo(message, err=True)
-    sys.exit(BAD_INPUT)
-
-
-def _scenario_file(scenario: str) -> Path:
-    """Return the file of a path or of a bundled name."""
-    path = Path(scenario)
-    if path.suffix in (".yaml", ".yml") or path.exists():
-        if not path.is_file():
-            _stop(f"there is no file {path}")
-        return path
-    from glowsim.resources import resource
-
-    bundled = {each.stem: each for each in sorted(resource("scenarios").glob("*.yaml"))}
-    if scenario not in bundled:
-        from glowsim.scenario.problems import did_you_mean
-
-        meant = did_you_mean(scenario, tuple(bundled))
-        hint = f"; did you mean {meant!r}?" if meant else ""
-        _stop(f"there is no file and no bundled scenario {scenario!r}{hint}\nbundled: {', '.join(bundled)}")
-    return bundled[scenario]
-
-
-def _load(scenario: str, overrides: list[str], *, allow_plugins: bool) -> tuple[Path, Scenario]:
-    from glowsim.scenario import load
-
-    path = _scenario_file(scenario)
-    return path, load(path, overrides, allow_plugins=allow_plugins)
 
 
 @app.command()
@@ -114,29 +66,22 @@ def run(
     from glowsim.experiment.run import run as run_scenario
 
     seeded = overrides if seed is None else [*overrides, f"seed={seed}"]
-    path, loaded = _load(scenario, seeded, allow_plugins=allow_plugins)
+    path, loaded = load_scenario(scenario, seeded, allow_plugins=allow_plugins)
     command = ["glowsim", *sys.argv[1:]]
     with _progress(loaded.duration_s, quiet=as_json) as progress:
         finished = run_scenario(
-            loaded, path.stem, out or _fresh(path.stem), replications=replications, jobs=jobs, data=data,
+            loaded, path.stem, out or fresh_folder(path.stem), replications=replications, jobs=jobs, data=data,
             allow_plugins=allow_plugins, command=command, progress=progress,
         )  # fmt: skip
     if as_json:
-        typer.echo(json.dumps(_as_json(finished.summary, finished.folder, finished.wall_s, finished.cpu_s)))
+        typer.echo(
+            json.dumps(summary_as_json(finished.summary, finished.folder, finished.wall_s, finished.cpu_s))
+        )
     else:
         from glowsim.summary import render
 
         typer.echo(render(finished.summary, finished.folder, finished.wall_s))
     sys.exit(EXIT_CODES[finished.summary["verdict"]])
-
-
-def _fresh(name: str) -> Path:
-    """Return the first folder runs/NAME-N that is free."""
-    for number in range(1, 1_000_000):
-        folder = Path("runs") / f"{name}-{number}"
-        if not folder.exists() and not folder.with_name(folder.name + ".partial").exists():
-            return folder
-    _stop("runs/ is full: name a folder with --out")
 
 
 class _progress:  # noqa: N801
@@ -184,33 +129,6 @@ class _progress:  # noqa: N801
             self._bar.stop()
 
 
-def _as_json(summary: dict[str, Any], folder: Path, wall_s: float, cpu_s: float) -> dict[str, Any]:
-    """Return the summary in the documented shape: means over the replications."""
-    value = {metric: figure["value"] for metric, figure in summary["metrics"].items()}
-    spread = ("min", "mean", "p50", "p95", "p99", "max")
-    return {
-        **{key: summary[key] for key in ("name", "scenario", "question", "seed", "replications", "verdict")},
-        **{
-            key: value[key]
-            for key in ("launched", "completed", "success_rate", "error_rate", "request_rate_per_s")
-        },
-        "latency_s": {each: value[f"latency_s_{each}"] for each in spread},
-        "first_token_s": {each: value[f"first_token_s_{each}"] for each in ("p50", "p95", "p99")},
-        **{
-            key: value[key]
-            for key in ("tokens_in", "tokens_out", "cost_usd", "cost_usd_per_task", "cache_hit_rate")
-        },
-        "retries": value["retries"],
-        "degraded_rate": value["degraded_rate"],
-        "cost_parts_usd": summary["cost_parts_usd"],
-        "slos": summary["slos"],
-        "expectations": summary["expectations"],
-        "wall_s": round(wall_s, 3),
-        "cpu_s": round(cpu_s, 3),
-        "run_dir": str(folder),
-    }
-
-
 @app.command()
 def validate(
     scenarios: Annotated[
@@ -225,7 +143,7 @@ def validate(
     broken = False
     for scenario in scenarios:
         try:
-            path, loaded = _load(scenario, overrides, allow_plugins=allow_plugins)
+            path, loaded = load_scenario(scenario, overrides, allow_plugins=allow_plugins)
         except ScenarioError as error:
             broken = True
             typer.echo(str(error), err=True)
@@ -312,7 +230,7 @@ def init(
     }
     taken = [target for target in files if target.exists()]
     if taken:
-        _stop(f"{taken[0]} exists; nothing was written: name another folder, or remove it")
+        stop(f"{taken[0]} exists; nothing was written: name another folder, or remove it")
     for target, source in files.items():
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(source.read_bytes())
@@ -331,7 +249,7 @@ def replay(
     from glowsim.experiment.replaying import replay as replay_all
 
     if scenario is not None:
-        _, loaded = _load(scenario, [], allow_plugins=allow_plugins)
+        _, loaded = load_scenario(scenario, [], allow_plugins=allow_plugins)
         results = replay_all(source, loaded, allow_plugins=allow_plugins)
     else:
         results = replay_all(source, None, allow_plugins=allow_plugins)
@@ -355,7 +273,7 @@ def check(
     """Check the invariants over recorded journals; exit 0 if all hold, 1 with what does not, 2 on bad input."""
     from glowsim.fuzz.journals import check_journals
 
-    loaded = None if scenario is None else _load(scenario, [], allow_plugins=allow_plugins)[1]
+    loaded = None if scenario is None else load_scenario(scenario, [], allow_plugins=allow_plugins)[1]
     broken = False
     for checked in check_journals(source, loaded, allow_plugins=allow_plugins):
         torn = " (a torn last frame was left out)" if checked.torn else ""
@@ -484,7 +402,7 @@ def _live_extra() -> None:
 
     for name in ("aiohttp", "httptools", "jwt", "starlette", "uvicorn", "uvloop"):
         if find_spec(name) is None:
-            _stop(f"live mode needs {name}: pip install 'glowsim[live]'")
+            stop(f"live mode needs {name}: pip install 'glowsim[live]'")
 
 
 def _bench_gateway(rounds: int, *, as_json: bool) -> None:
@@ -545,12 +463,12 @@ def serve(
     from glowsim.certification.certificate import path_beside
     from glowsim.live.daemon import run_daemon
 
-    file, loaded = _load(scenario, overrides, allow_plugins=allow_plugins)
+    file, loaded = load_scenario(scenario, overrides, allow_plugins=allow_plugins)
     upstreams: dict[str, list[str]] = {}
     for each in upstream:
         agent, equals, url = each.partition("=")
         if not equals or not url:
-            _stop(f"--upstream {each!r}: write AGENT=URL")
+            stop(f"--upstream {each!r}: write AGENT=URL")
         upstreams.setdefault(agent, []).append(url)
     sys.exit(
         run_daemon(
@@ -583,7 +501,7 @@ def emulate(
     _live_extra()
     from glowsim.live.emulator import run_emulator
 
-    _, loaded = _load(scenario, overrides, allow_plugins=False)
+    _, loaded = load_scenario(scenario, overrides, allow_plugins=False)
     run_emulator(loaded, host=host, port=port, agent=agent)
 
 

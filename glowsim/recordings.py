@@ -44,6 +44,8 @@ def recordings(source: Path, scenario: Scenario) -> Iterator[tuple[Path, Recordi
     paths = [source]
     if source.is_dir():
         paths = [source / f"journal-{number}.glow" for number in range(read_manifest(source)["replications"])]
+        if "measured" in read_manifest(source):
+            raise GlowsimError(f"{source} was measured at a real target: it has no journal of decisions")
     for path in paths:
         recording = journal.read(path)
         if recording.header["digest"] != digest(scenario):

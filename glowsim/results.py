@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
     from glowsim.scenario import Scenario
 
-__all__ = ["Run", "RunError", "Tables", "digests", "figures", "fold", "load", "little"]
+__all__ = ["Run", "RunError", "Tables", "digests", "figures", "fold", "load", "little", "samples"]
 
 Column = npt.NDArray[Any]
 Table = dict[str, Column]
@@ -106,8 +106,8 @@ def fold(recording: Recording, scenario: Scenario, failures: Mapping[int, int] |
     instances = _instances(recording, scenario)
     decisions = _decisions(recording, times)
     end_s = _end_s(times, scenario)
-    samples = _samples(requests, attempts, instances, decisions, len(scenario.agents()), end_s)
-    return Tables(requests, attempts, instances, samples, decisions, server_table(scenario, end_s))
+    levels = samples(requests, attempts, instances, decisions, len(scenario.agents()), end_s)
+    return Tables(requests, attempts, instances, levels, decisions, server_table(scenario, end_s))
 
 
 def _end_s(times: Column, scenario: Scenario) -> float:
@@ -314,10 +314,20 @@ def _decisions(recording: Recording, times: Column) -> Table:
     }
 
 
-def _samples(
+def samples(
     requests: Table, attempts: Table, instances: Table, decisions: Table, agents: int, end_s: float
 ) -> Table:
-    """Return the state of every agent at moments on a grid: what began by then less what ended by then."""
+    """Return the state of every agent at moments on a grid: what began by then less what ended by then.
+
+    Parameters
+    ----------
+    requests, attempts, instances, decisions
+        The other tables of the replication.
+    agents
+        How many there are.
+    end_s
+        Where the grid, which begins at 0, ends.
+    """
     grid = np.linspace(0.0, end_s, _SAMPLES + 1 if agents <= 100 else 101)
 
     def level(starts: Column, ends: Column) -> Column:

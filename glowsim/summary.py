@@ -95,12 +95,13 @@ def render(summary: dict[str, Any], folder: Path, wall_s: float) -> str:
         ]
         return f"  {label + ' ':.<22} " + "   ".join(parts)
 
-    count = summary["replications"]
+    count, measured = summary["replications"], summary.get("measured")
     lines = [
         "",
         f"{summary['scenario']}",
         f"{summary['question']}",
         "",
+        *([] if measured is None else [f"  measured at {measured['target']}, --api {measured['api']}"]),
         f"  {count} replication{'s' if count > 1 else ''}, seed {summary['seed']}"
         + (", nothing random" if summary["deterministic"] else "; means with 95 % intervals"),
         "",
@@ -139,6 +140,8 @@ def render(summary: dict[str, Any], folder: Path, wall_s: float) -> str:
         if did.get("load", "keeps up") != "keeps up"
     ]
     lines += [f"  outside its preset ... {each}" for each in summary["warnings"]]
+    if measured is not None:
+        lines += _sending(measured)
     lines.append("")
     if summary["slos"]:
         lines.append("service levels")
@@ -166,6 +169,23 @@ def render(summary: dict[str, Any], folder: Path, wall_s: float) -> str:
         )
     lines += [f"report:  {folder / 'report.html'}", f"took {wall_s:.1f} s", ""]
     return "\n".join(lines)
+
+
+def _sending(measured: Mapping[str, Any]) -> list[str]:
+    """Return how the requests of a measured run were sent, and what spoils or limits what it says."""
+    late = measured["lateness_s"]
+    lines = []
+    if late is not None:
+        spread = "   ".join(
+            f"{each.replace('p50', 'median')} {shown(s, 'duration')}" for each, s in late.items()
+        )
+        lines.append(f"  {'sent late by ':.<22} {spread}")
+    lines.append(f"  {'in flight ':.<22} at most {measured['peak_in_flight']:,}")
+    went_wrong = [f"{words} {n:,}" for words, n in measured["errors"].items()]
+    if went_wrong:
+        lines.append(f"  {'went wrong ':.<22} {'   '.join(went_wrong)}")
+    lines += [f"  note: {each}" for each in measured["notes"]]
+    return lines + [f"  WARNING: {each}" for each in measured["warnings"]]
 
 
 def _parts(summary: Mapping[str, Any]) -> list[str]:

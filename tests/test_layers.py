@@ -58,6 +58,10 @@ ALLOWED = {
         "glowsim.backtest", "glowsim.build", "glowsim.core", "glowsim.importing", "glowsim.presets", "glowsim.report",
         "glowsim.results", "glowsim.scenario", "glowsim.traces", *LEAVES,
     ),
+    "glowsim.load": (
+        "glowsim.load", "glowsim.build", "glowsim.core", "glowsim.experiment", "glowsim.results", "glowsim.scenario",
+        "glowsim.serving_cost", "glowsim.sim.environment", "glowsim.sim.service", "glowsim.sim.workload",
+    ),
     "glowsim.ledger": ("glowsim.core", "glowsim.results", "glowsim.scenario", "glowsim.serving_cost"),
     "glowsim.recordings": ("glowsim.core", "glowsim.results", "glowsim.scenario"),
     "glowsim.validation": (

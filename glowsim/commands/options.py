@@ -7,7 +7,10 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["DataOption", "FormatOption", "JobsOption", "JsonOption", "LogArgument", "OutOption"]
+__all__ = [
+    "DataOption", "FormatOption", "JobsOption", "JsonOption", "LogArgument", "OutOption", "PluginsOption",
+    "ScenarioArgument", "SetOption",
+]  # fmt: skip
 
 DataOption = Annotated[
     Path | None,
@@ -22,3 +25,16 @@ FormatOption = Annotated[
 ]
 JobsOption = Annotated[int, typer.Option(min=1, max=256, help="Processes to spread the work over.")]
 OutOption = Annotated[Path, typer.Option(help="Folder of the pages.")]
+ScenarioArgument = Annotated[
+    str, typer.Argument(metavar="SCENARIO", help="A YAML file, or a bundled name (see list).")
+]
+SetOption = Annotated[
+    list[str],
+    typer.Option("--set", "-s", metavar="KEY.PATH=VALUE", help="Override a value; may be given often."),
+]
+PluginsOption = Annotated[
+    bool,
+    typer.Option(
+        "--allow-plugins", help="Trust controllers that are code beside the scenario (module:Class)."
+    ),
+]

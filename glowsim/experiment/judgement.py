@@ -115,7 +115,7 @@ def summarise(
             for part in replications[0].cost_parts_usd
         },
         "warnings": _warnings(scenario, replications),
-        "servers": {name: _server(name, scenario, replications) for name in scenario.servers},
+        "servers": {name: _server(name, scenario, replications) for name in replications[0].servers},
         "agents": {
             agent: {metric: _finite(replications[0].by_group[agent][metric]) for metric in _AGENT_FIGURES}
             | {"domain": entry.domain, "model": entry.model}
@@ -155,7 +155,7 @@ def _warnings(scenario: Scenario, replications: Sequence[Replicated]) -> list[st
     """Return where servers left what their presets hold for, each a sentence without its full stop."""
     found = []
     for name, server in scenario.servers.items():
-        if server.preset is None or server.engine == "hosted":
+        if server.preset is None or server.engine == "hosted" or name not in replications[0].servers:
             continue
         preset = serving(server.preset)
         at_once = max(each.servers[name]["most_at_once"] for each in replications)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from math import nan
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from glowsim import build, results
 from glowsim.core import journal
@@ -15,7 +16,7 @@ from glowsim.core.errors import ControllerError, WorldError
 from glowsim.ledger import ledger
 from glowsim.scenario import Scenario
 
-__all__ = ["Replicated", "journal_path", "part_path", "replicate"]
+__all__ = ["Replicated", "journal_path", "keep", "part_path", "replicate"]
 
 Progress = Callable[[float], None]
 """Told the simulated time, in seconds."""
@@ -83,8 +84,6 @@ def replicate(
     progress
         Told the simulated time now and then.
     """
-    import pyarrow.parquet as pq
-
     begun_s = time.process_time()
     path = journal_path(folder, number)
     built = build.replication(scenario, number, journal_path=path, data=data, allow_plugins=allow_plugins)
@@ -99,27 +98,61 @@ def replicate(
     recording = journal.read(path)
     answers = built.world.answers
     tables = results.fold(recording, scenario, None if answers is None else answers.failures)
-    names = results.naming(recording.header)
+    did = {name: each.figures() for name, each in zip(scenario.servers, built.world.servers, strict=True)}
+    kept = keep(scenario, number, folder, recording.header, tables, random=built.random, servers=did)
+    return kept._replace(cpu_s=time.process_time() - begun_s)
+
+
+def keep(
+    scenario: Scenario, number: int, folder: Path, header: Mapping[str, Any], tables: results.Tables, *,
+    random: bool, servers: dict[str, dict[str, float]], unknown: Collection[str] = (),
+) -> Replicated:  # fmt: skip
+    """Write a replication's part of every table into ``folder``; return what is kept of it in memory.
+
+    Parameters
+    ----------
+    scenario
+        What was run.
+    number
+        Which replication, from 0.
+    folder
+        The run's folder; it must exist.
+    header
+        A journal's: the names that stand for numbers.
+    tables
+        Of this replication.
+    random
+        Whether another replication could come out differently.
+    servers
+        Model server -> what it has done.
+    unknown
+        Figures that nobody knows of this replication: they are nan.
+    """
+    import pyarrow.parquet as pq
+
+    names = results.naming(header)
     (folder / "parts").mkdir(exist_ok=True)
     for name, table in zip(results.Tables._fields, tables, strict=True):
         arrow = results.arrow_table(name, table, number, names)
         pq.write_table(arrow, part_path(folder, name, number), compression="zstd")
     numbers = {agent: at for at, agent in enumerate(scenario.agents())}
     groups = {slo.agent for slo in scenario.slos if slo.agent is not None} | set(numbers)
+    hidden = dict.fromkeys(unknown, nan)
     by_group = {
         group: results.figures(
             tables, scenario.warmup_s, [numbers[member] for member in scenario.members(group)]
         )
+        | hidden
         for group in sorted(groups)
     }
     return Replicated(
         number,
-        results.figures(tables, scenario.warmup_s),
+        results.figures(tables, scenario.warmup_s) | hidden,
         by_group,
-        built.random,
+        random,
         results.little(tables),
         results.digests(tables),
         ledger(tables, scenario, scenario.warmup_s).totals_usd,
-        {name: each.figures() for name, each in zip(scenario.servers, built.world.servers, strict=True)},
-        time.process_time() - begun_s,
+        servers,
+        0.0,
     )

@@ -13,7 +13,7 @@ import platform
 import resource
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -31,7 +31,7 @@ from glowsim.scenario import Scenario, digest
 from glowsim.scenario import laws as law_models
 from glowsim.scenario import workload as kinds
 
-__all__ = ["Finished", "expected_requests", "run"]
+__all__ = ["Finished", "begin", "conclude", "expected_requests", "run"]
 
 _SHORT_RUN_REQUESTS = 200_000
 _SHORT_RUN_REPLICATIONS = 5
@@ -118,15 +118,11 @@ def run(
     GlowsimError
         The folder exists, or the scenario cannot be built.
     """
-    partial = folder.with_name(folder.name + ".partial")
-    for taken in (folder, partial):
-        if taken.exists():
-            raise GlowsimError(f"{taken} exists: name another folder with --out, or remove it")
     begun_s = time.monotonic()
     wanted = replications or scenario.replications
     if wanted is None:
         wanted = _SHORT_RUN_REPLICATIONS if expected_requests(scenario) <= _SHORT_RUN_REQUESTS else 1
-    partial.mkdir(parents=True)
+    partial = begin(folder)
     try:
         done = _replicated(scenario, wanted, partial, jobs, data, allow_plugins, progress)
     except (BuildError, RegistryError, KeyboardInterrupt):
@@ -138,6 +134,53 @@ def run(
             raise WorldError(
                 f"Little's law fails in replication {each.number}: {mean_open} against {rate_times_time}"
             )
+    return conclude(scenario, name, folder, done, begun_s=begun_s, command=command)
+
+
+def begin(folder: Path) -> Path:
+    """Make the folder in which a run is until it is whole, ``folder.partial``, and return it.
+
+    Raises
+    ------
+    GlowsimError
+        One of the two is there already.
+    """
+    partial = _partial(folder)
+    for taken in (folder, partial):
+        if taken.exists():
+            raise GlowsimError(f"{taken} exists: name another folder with --out, or remove it")
+    partial.mkdir(parents=True)
+    return partial
+
+
+def _partial(folder: Path) -> Path:
+    return folder.with_name(folder.name + ".partial")
+
+
+def conclude(
+    scenario: Scenario, name: str, folder: Path, done: Sequence[Replicated], *, begun_s: float,
+    command: Sequence[str] = (), measured: Mapping[str, Any] | None = None,
+) -> Finished:  # fmt: skip
+    """Judge the replications whose tables lie in ``folder.partial``, write what is left, make it ``folder``.
+
+    Parameters
+    ----------
+    scenario
+        What was run.
+    name
+        What it is called: its file's name.
+    folder
+        Where the run goes.
+    done
+        The replications in order, at least one.
+    begun_s
+        When it began, on the monotonic clock.
+    command
+        How to do it again, for the manifest.
+    measured
+        Of a run against a real target: how its requests were sent, for the summary.
+    """
+    partial = _partial(folder)
     deterministic = not done[0].random
     summary = summarise(name, scenario, done, deterministic=deterministic)
     _merge_parts(partial, len(done))
@@ -156,6 +199,9 @@ def run(
         "column_digests": [each.digests for each in done],
         "tables": list(Tables._fields),
     }
+    if measured is not None:
+        summary["measured"] = dict(measured)
+        manifest["measured"] = {"target": measured["target"], "api": measured["api"]}
     cpu_s = _cpu_s()
     summary |= {"wall_s": time.monotonic() - begun_s, "cpu_s": cpu_s}
     _write_json(partial / "scenario.json", scenario.dump())

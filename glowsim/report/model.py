@@ -11,6 +11,7 @@ from glowsim.report.blocks import MARKS, Block, clean
 from glowsim.report.cost import cost
 from glowsim.report.reading import read_first
 from glowsim.report.regions import regions
+from glowsim.report.sending import sending
 from glowsim.report.servers import model_servers
 from glowsim.report.traffic import Traffic
 from glowsim.scenario import Scenario
@@ -37,22 +38,32 @@ def build(folder: Path, scenario: Scenario, summary: Mapping[str, Any], manifest
     """
     first = read_first(folder)
     traffic = Traffic(first, scenario, summary)
-    sections = [
-        answer.service_levels(summary),
-        answer.key_figures(summary),
-        *answer.expectations(summary),
-        traffic.latency(),
-        traffic.time_line(),
-        traffic.instances(),
-        cost(first, scenario, summary),
-        *model_servers(scenario, summary),
-        *regions(first, scenario),
-        traffic.endings(),
-        *world.description(scenario),
-        world.origins(scenario),
-        world.controllers(scenario),
-        world.reproduction(summary, manifest, scenario),
-    ]
+    head = [answer.service_levels(summary), answer.key_figures(summary), *answer.expectations(summary)]
+    tail = [*world.description(scenario), world.reproduction(summary, manifest, scenario)]
+    if "measured" in summary:
+        sections = [
+            sending(summary["measured"]),
+            *head,
+            traffic.latency(),
+            traffic.time_line(),
+            traffic.endings(),
+            *tail,
+        ]
+    else:
+        sections = [
+            *head,
+            traffic.latency(),
+            traffic.time_line(),
+            traffic.instances(),
+            cost(first, scenario, summary),
+            *model_servers(scenario, summary),
+            *regions(first, scenario),
+            traffic.endings(),
+            *tail[:-1],
+            world.origins(scenario),
+            world.controllers(scenario),
+            tail[-1],
+        ]
     verdict = summary["verdict"] if summary["slos"] else "nothing to decide"
     runs = "one replication" if summary["replications"] == 1 else f"{summary['replications']} replications"
     levels = answer.level_sentences(summary["slos"])

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import inf
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -21,9 +20,7 @@ from glowsim.core.types import Request
 from glowsim.sim.laws import Law
 from glowsim.sim.service import Truth
 from glowsim.sim.workload.columns import Columns
-
-if TYPE_CHECKING:
-    from glowsim.sim.world import World
+from glowsim.sim.workload.sources import Receiver
 
 __all__ = ["SessionSource", "SessionShape"]
 
@@ -124,7 +121,7 @@ class SessionSource:
         self._thinking = 0
         self._key = key_of("session", name)
 
-    def start(self, world: World, index: int, count: int) -> None:
+    def start(self, world: Receiver, index: int, count: int) -> None:
         """Begin the first session when it is due."""
         self._world, self._index, self._count = world, index, count
         self._next_block()

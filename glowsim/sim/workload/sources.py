@@ -2,28 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from heapq import heappush
 from math import inf
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from glowsim.core.streams import Streams
 from glowsim.core.types import Request
-from glowsim.sim.environment import NORMAL
+from glowsim.sim.environment import NORMAL, Environment
 from glowsim.sim.laws import Law
 from glowsim.sim.service import Truth
 from glowsim.sim.workload.columns import Columns, Tokens
 
-if TYPE_CHECKING:
-    from glowsim.sim.world import World
-
-__all__ = ["ClosedSource", "OpenSource", "Source", "TraceBlocks"]
+__all__ = ["ClosedSource", "OpenSource", "Receiver", "Source", "TraceBlocks"]
 
 Array = npt.NDArray[np.float64]
 TraceBlocks = Iterator[tuple[Array, Tokens, Tokens]]
+
+
+class Receiver(Protocol):
+    """What sources send into: the simulated world, or a generator of load on a real one."""
+
+    environment: Environment
+    """The clock that the sources go by."""
+    contexts: dict[int, int] | None
+    """Request -> tokens of its context when it ended, where that is known; the source takes them out."""
+
+    @property
+    def arrive(self) -> Callable[[Request, Truth], None]:
+        """Let a request in, now."""
+
+    def source_ended(self) -> None:
+        """Hear from a source that it sends nothing any more."""
 
 
 class Source(Protocol):
@@ -34,7 +47,7 @@ class Source(Protocol):
     remembers: bool
     """Whether it asks how long the contexts of its requests have grown."""
 
-    def start(self, world: World, index: int, count: int) -> None:
+    def start(self, world: Receiver, index: int, count: int) -> None:
         """Begin; its requests' numbers are ``index + 1`` modulo ``count``."""
 
     def closed(self, request_id: int) -> None:
@@ -71,7 +84,7 @@ class OpenSource:
         self._requests: list[Request] = []
         self._truths: list[Truth] = []
 
-    def start(self, world: World, index: int, count: int) -> None:
+    def start(self, world: Receiver, index: int, count: int) -> None:
         """Send the first one when it is due."""
         self._world, self._index, self._count = world, index, count
         self._world_arrive, self._next_arrive = world.arrive, self._arrive
@@ -163,7 +176,7 @@ class ClosedSource:
         self._idle = 0
         self._streams, self._name = streams, name
 
-    def start(self, world: World, index: int, count: int) -> None:
+    def start(self, world: Receiver, index: int, count: int) -> None:
         """Have every user think for what is left of a think time that began before."""
         self._world, self._index, self._count = world, index, count
         self._call_at = world.environment.call_at
