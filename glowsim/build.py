@@ -267,7 +267,9 @@ def replication(
     return Replication(world, journal, streams, agents)
 
 
-def sources(scenario: Scenario, number: int, data: Path | None = None) -> list[Source]:
+def sources(
+    scenario: Scenario, number: int, data: Path | None = None, *, at_once: int | None = None
+) -> list[Source]:
     """Return who sends the requests of one replication, the same as in `replication`, without a world.
 
     Parameters
@@ -278,19 +280,22 @@ def sources(scenario: Scenario, number: int, data: Path | None = None) -> list[S
         Which replication, from 0.
     data
         The folder of recorded traces.
+    at_once
+        Requests are drawn so many at a time, the same ones: where a clock runs meanwhile, it should be few.
     """
     streams = Streams(scenario.seed, number)
     agents = [agent_world(scenario, agent) for agent in scenario.agents().values()]
-    return _sources(scenario, agents, streams, data, _judging(scenario, streams))
+    return _sources(scenario, agents, streams, data, _judging(scenario, streams), at_once)
 
 
 def _sources(
-    scenario: Scenario, agents: Sequence[AgentWorld], streams: Streams, data: Path | None, judged: Judging | None
+    scenario: Scenario, agents: Sequence[AgentWorld], streams: Streams, data: Path | None, judged: Judging | None,
+    at_once: int | None = None,
 ) -> list[Source]:  # fmt: skip
     traits = _traits(scenario, agents)
     kinds = () if judged is None else judged.kinds
     return [
-        _source(scenario, index, workload, traits, streams, data, kinds)
+        _source(scenario, index, workload, traits, streams, data, kinds, at_once)
         for index, workload in enumerate(scenario.workload)
     ]
 
@@ -446,7 +451,7 @@ def recorded(workload: written_workload.Trace, data: Path | None) -> traces.Trac
 
 def _source(
     scenario: Scenario, index: int, workload: written_workload.Workload, traits: list[AgentTraits], streams: Streams,
-    data: Path | None, kinds: Sequence[str] = (),
+    data: Path | None, kinds: Sequence[str] = (), at_once: int | None = None,
 ) -> Source:  # fmt: skip
     name = f"{index}"
     shares, numbers = scenario.shares(workload), _numbers(scenario)
@@ -478,7 +483,7 @@ def _source(
     until_s = scenario.duration_s
     if preset is not None:
         alike = ClientColumns(name, shape, traits, streams, *traffic.parts(preset))
-        return OpenSource(alike, alike.blocks(until_s), until_s, tasks)
+        return OpenSource(alike, alike.blocks(until_s), until_s, tasks, at_once)
     columns = Columns(name, shape, traits, streams)
     if isinstance(workload, written_workload.Closed):
         return ClosedSource(name, columns, workload.users, law(workload.think_s), streams, until_s, tasks)
@@ -486,9 +491,15 @@ def _source(
         began = _moments(workload.arrivals, until_s, streams.generator("workload", name, "arrivals"))
         return SessionSource(name, columns, began, _sessions(workload, numbers), streams, until_s, tasks)
     if isinstance(workload, written_workload.Trace):
-        return OpenSource(columns, traces.blocks(recorded(workload, data), workload.speed), until_s, tasks)
+        return OpenSource(
+            columns, traces.blocks(recorded(workload, data), workload.speed), until_s, tasks, at_once
+        )
     return OpenSource(
-        columns, _moments(workload, until_s, streams.generator("workload", name, "arrivals")), until_s, tasks
+        columns,
+        _moments(workload, until_s, streams.generator("workload", name, "arrivals")),
+        until_s,
+        tasks,
+        at_once,
     )
 
 

@@ -16,7 +16,7 @@ from glowsim.core.errors import ControllerError, WorldError
 from glowsim.ledger import ledger
 from glowsim.scenario import Scenario
 
-__all__ = ["Replicated", "journal_path", "keep", "part_path", "replicate"]
+__all__ = ["Replicated", "journal_path", "keep", "part_path", "rare_collections", "replicate"]
 
 Progress = Callable[[float], None]
 """Told the simulated time, in seconds."""
@@ -50,7 +50,7 @@ def part_path(folder: Path, table: str, number: int) -> Path:
 
 
 @contextmanager
-def _rare_collections() -> Iterator[None]:
+def rare_collections() -> Iterator[None]:
     """Have the garbage collector look rarely: a simulation makes many objects and hardly any cycles."""
     threshold = gc.get_threshold()
     gc.collect()
@@ -88,7 +88,7 @@ def replicate(
     path = journal_path(folder, number)
     built = build.replication(scenario, number, journal_path=path, data=data, allow_plugins=allow_plugins)
     try:
-        with _rare_collections():
+        with rare_collections():
             built.world.start()
             built.world.run(scenario.duration_s + scenario.drain_s, progress)
     except (ControllerError, WorldError) as error:

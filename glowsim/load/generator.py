@@ -128,9 +128,9 @@ class Generator:
             The target turned the first requests down for a reason that holds for all.
         """
         self._loop = asyncio.get_running_loop()
-        self._epoch = self._loop.time()
         for index, source in enumerate(self._sources):
             source.start(self, index, len(self._sources))
+        self._epoch = self._loop.time()  # only now: drawing the first requests takes a while
         try:
             await self._pace()
         finally:

@@ -21,7 +21,7 @@ import numpy as np
 
 from glowsim import build
 from glowsim.core.errors import GlowsimError
-from glowsim.experiment.replicate import Replicated, keep
+from glowsim.experiment.replicate import Replicated, keep, rare_collections
 from glowsim.experiment.run import Finished, begin, conclude
 from glowsim.load import records
 from glowsim.load.faces import FACES, Face
@@ -40,6 +40,8 @@ _LATE_SHARE: Final = 0.1
 latency."""
 _BUSY: Final = 0.8
 """Share of a core from which on a generator in one thread may itself be what is slow."""
+_AT_ONCE: Final = 128
+"""Requests drawn at a time: a whole block would have those that are due meanwhile wait for 20 ms."""
 _SPARE_FILES: Final = 256
 _OWN_LIMITS: Final = ("Too many open files", "Cannot assign requested address", "No buffer space available")
 _MOST_SAID: Final = 20
@@ -161,14 +163,14 @@ def _allow_files(most_in_flight: int) -> None:
 
 
 async def _sent(scenario: Scenario, number: int, how: Load, face: Face, data: Path | None) -> _Sent:
-    sources = build.sources(scenario, number, data)
+    sources = build.sources(scenario, number, data, at_once=_AT_ONCE)
     users = [User(name, agent.timeout_s) for name, agent in scenario.agents().items()]
     async with opened(how.target, face, how.key) as target:
         generator = Generator(
             sources, users, target, until_s=min(how.duration_s or scenario.duration_s, scenario.duration_s),
             drain_s=scenario.drain_s, most_in_flight=how.most_in_flight,
         )  # fmt: skip
-        with _interrupting(generator.stop):
+        with _interrupting(generator.stop), rare_collections():
             begun_s = time.process_time()
             took_s = await generator.run()
             return _Sent(generator.records.rows, took_s, time.process_time() - begun_s, generator)

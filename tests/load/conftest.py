@@ -69,7 +69,7 @@ def generator(scenario, ask, number=0, **given):
     """Return a generator for a scenario."""
     chosen = {"until_s": scenario.duration_s, "drain_s": scenario.drain_s, "most_in_flight": 10_000} | given
     users = [User(name, agent.timeout_s) for name, agent in scenario.agents().items()]
-    return Generator(build.sources(scenario, number), users, ask, **chosen)
+    return Generator(build.sources(scenario, number, at_once=16), users, ask, **chosen)
 
 
 @pytest.fixture(scope="session")

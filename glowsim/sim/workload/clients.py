@@ -155,7 +155,8 @@ class ClientColumns(Columns):
         users: Sequence[int] | None = None,
         agents: Tokens | None = None,
     ) -> tuple[list[Request], list[Truth]]:
-        """Return the rows of the block handed out last."""
+        """Return the rows of the block handed out last, or the next of them."""
         if self._who is not None:
             users = self._who[: len(ids)].tolist()
+            self._who = self._who[len(ids) :]
         return super().rows(ids, arrivals_s, tokens, users, agents)

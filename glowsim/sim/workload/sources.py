@@ -67,16 +67,21 @@ class OpenSource:
         No arrivals after this.
     tasks
         No more than so many.
+    at_once
+        Requests are drawn so many at a time, which takes a moment each time; default: a block at a time.
     """
 
     waits = False
     remembers = False
 
     def __init__(
-        self, columns: Columns, blocks: Iterator[Array] | TraceBlocks, until_s: float, tasks: float = inf
-    ) -> None:
+        self, columns: Columns, blocks: Iterator[Array] | TraceBlocks, until_s: float, tasks: float = inf,
+        at_once: int | None = None,
+    ) -> None:  # fmt: skip
         self._columns = columns
         self._blocks: Iterator[Array | tuple[Array, Tokens, Tokens]] = blocks
+        if at_once is not None:
+            self._blocks = _in_parts(self._blocks, at_once)
         self._until_s = until_s
         self._left = tasks
         self._sent = 0
@@ -126,6 +131,16 @@ class OpenSource:
             request, truth = self._requests[i], self._truths[i]
             self._next_block()
             self._world.arrive(request, truth)
+
+
+def _in_parts(
+    blocks: Iterator[Array | tuple[Array, Tokens, Tokens]], most: int
+) -> Iterator[Array | tuple[Array, Tokens, Tokens]]:
+    for block in blocks:
+        times, tokens = _apart(block)
+        for at in range(0, len(times), most):
+            part = slice(at, at + most)
+            yield times[part] if tokens is None else (times[part], tokens[0][part], tokens[1][part])
 
 
 def _apart(block: Array | tuple[Array, Tokens, Tokens]) -> tuple[Array, tuple[Tokens, Tokens] | None]:
