@@ -46,13 +46,10 @@ _SPARE_FILES: Final = 256
 _OWN_LIMITS: Final = ("Too many open files", "Cannot assign requested address", "No buffer space available")
 _MOST_SAID: Final = 20
 _UNKNOWN: Final = (
-    "retries",
-    "wait_s_mean",
-    "wait_s_p95",
-    "degraded_rate",
-    "answered_stale",
-    "answered_other_model",
-)
+    "retries", "wait_s_mean", "wait_s_p95", "degraded_rate", "answered_stale", "answered_other_model",
+    "cost_instances_usd", "cost_servers_usd",
+)  # fmt: skip
+"""What only the target could know."""
 _COST: Final = ("cost_usd", "cost_usd_per_task")
 
 
@@ -199,10 +196,9 @@ def _kept(scenario: Scenario, number: int, folder: Path, sent: _Sent, face: Face
         unknown.add("cache_hit_rate")
     if sent.generator.without_usage:
         unknown |= {"cost_tokens_usd", "tokens_out", *_COST}
-    if any(agent.instance_usd_per_hour for agent in scenario.agents().values()):
-        unknown |= {"cost_instances_usd", *_COST}
-    if server_table(scenario, 0.0)["usd_per_hour"].any():
-        unknown |= {"cost_servers_usd", *_COST}
+    by_the_hour = any(agent.instance_usd_per_hour for agent in scenario.agents().values())
+    if by_the_hour or server_table(scenario, 0.0)["usd_per_hour"].any():
+        unknown |= set(_COST)  # the tokens' part of it is known, the rest is not
     header = build.header(scenario, number)
     kept = keep(scenario, number, folder, header, tables, random=True, servers={}, unknown=unknown)
     return kept._replace(cpu_s=sent.cpu_s)

@@ -39,8 +39,9 @@ def build(folder: Path, scenario: Scenario, summary: Mapping[str, Any], manifest
     first = read_first(folder)
     traffic = Traffic(first, scenario, summary)
     head = [answer.service_levels(summary), answer.key_figures(summary), *answer.expectations(summary)]
+    measured = "measured" in summary
     tail = [*world.description(scenario), world.reproduction(summary, manifest, scenario)]
-    if "measured" in summary:
+    if measured:
         sections = [
             sending(summary["measured"]),
             *head,
@@ -76,6 +77,7 @@ def build(folder: Path, scenario: Scenario, summary: Mapping[str, Any], manifest
         "levels": [{key: clean(value) for key, value in level.items()} for level in levels],
         "sections": sections,
         "marks": MARKS,
+        **({"kicker": "Load report"} if measured else {}),
         "footer": clean(
             f"glowsim {manifest['glowsim']} · {manifest['name']} · seed {manifest['seed']} · {runs} · "
             f"{manifest['finished_at']}"

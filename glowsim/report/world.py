@@ -247,7 +247,7 @@ def reproduction(summary: Mapping[str, Any], manifest: Mapping[str, Any], scenar
         ["scenario", f"{manifest['name']}, digest {manifest['digest']}"],
         ["seed", manifest["seed"]],
         ["replications", manifest["replications"]],
-        ["simulated", simulated],
+        ["measured" if "measured" in summary else "simulated", simulated],
         ["took", f"{plain(summary['wall_s'], 'duration')}, {plain(summary['cpu_s'], 'duration')} of CPU"],
         ["finished", manifest["finished_at"]],
         ["Python", manifest["python"]],
@@ -260,8 +260,13 @@ def reproduction(summary: Mapping[str, Any], manifest: Mapping[str, Any], scenar
         if how
         else text("The run was started from Python; scenario.json beside this report is what ran.")
     )
+    lead = (
+        "The same version, seed and scenario give the same numbers; manifest.json has every column's digest."
+    )
+    if "measured" in summary:
+        lead = "The same version, seed and scenario send the same requests; what the target makes of them is its own."
     return section(
         "again", "How to reproduce it",
-        "The same version, seed and scenario give the same numbers; manifest.json has every column's digest.",
+        lead,
         [again, table("|*", rows)],
     )  # fmt: skip
