@@ -1,13 +1,14 @@
 """How a target is spoken to: what is posted where, and what its answers say. No I/O.
 
 ``chat`` is OpenAI's chat completions, which most servers of models and many agents speak; ``tasks`` is the
-gateway's own face, whose answers also say where they came from.
+gateway's own face. What neither has words for goes in the gateway's headers, which other targets pass over.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from math import inf
 from typing import Any, Final, NamedTuple, Protocol
 from urllib.parse import quote
 
@@ -15,7 +16,10 @@ from glowsim.core.errors import GlowsimError
 from glowsim.core.reasons import Code
 from glowsim.core.types import Outcome, Request, Usage
 
-__all__ = ["FACES", "ChatFace", "Face", "Said", "TasksFace", "Unreadable", "refusal"]
+__all__ = [
+    "FACES", "ChatFace", "Face", "Said", "TasksFace", "Unreadable", "headers_of", "is_rejection", "refusal",
+    "source_of",
+]  # fmt: skip
 
 _REJECTIONS: Final = frozenset(
     {
@@ -39,6 +43,7 @@ _OF_STATUS: Final = {
     413: (Outcome.INVALID, Code.TOO_LARGE),
     422: (Outcome.INVALID, Code.NOT_RETRYABLE),
     429: (Outcome.THROTTLED, Code.LIMITED),
+    451: (Outcome.INVALID, Code.NOT_RETRYABLE),
     504: (Outcome.TIMEOUT, Code.TIMED_OUT),
 }
 """Status -> what it means of a target that gives no code of its own; others are errors."""
@@ -72,10 +77,6 @@ class Face(Protocol):
     """One way to speak to a target."""
 
     name: str
-    tells_sources: bool
-    """Whether answers say that they came from a cache."""
-    unsaid: tuple[str, ...]
-    """What of a request it has no words for."""
 
     def path(self, agent: str) -> str:
         """Return where the requests for an agent are posted."""
@@ -100,8 +101,6 @@ class ChatFace:
     """
 
     name = "chat"
-    tells_sources = False
-    unsaid: tuple[str, ...] = ("priority", "session", "cacheable")
 
     def path(self, agent: str) -> str:
         """Return the one path that all agents share."""
@@ -161,8 +160,6 @@ class TasksFace:
     """
 
     name = "tasks"
-    tells_sources = True
-    unsaid: tuple[str, ...] = ()
 
     def path(self, agent: str) -> str:
         """Return an agent's own path."""
@@ -170,16 +167,7 @@ class TasksFace:
 
     def body(self, agent: str, request: Request, text: str) -> bytes:
         """Return a task."""
-        asked: dict[str, Any] = {
-            "input": text,
-            "max_tokens_out": request.max_tokens_out,
-            "stream": request.stream,
-            "priority": request.priority,
-        }
-        if request.session:
-            asked["session"] = f"{request.session:x}"
-        if request.cache_key:
-            asked["cache"] = True
+        asked = {"input": text, "max_tokens_out": request.max_tokens_out, "stream": request.stream}
         return json.dumps(asked).encode()
 
     def answer(self, raw: bytes) -> Said:
@@ -208,12 +196,50 @@ class TasksFace:
             if not isinstance(usage, dict) or "tokens_in" not in usage:
                 raise Unreadable("the answer's 'usage' has no 'tokens_in'")
             counted = _counted(usage["tokens_in"], usage.get("tokens_cached", 0), usage.get("tokens_out", 0))
-        code = _code(name)
-        return Said(done=True, usage=counted, source=code if code in _SOURCES else None)
+        return Said(done=True, usage=counted, source=source_of(name))
 
 
 FACES: Final[dict[str, Face]] = {face.name: face for face in (ChatFace(), TasksFace())}
 """Name of an API -> how it is spoken."""
+
+
+def headers_of(request: Request, left_s: float, region: str | None) -> dict[str, str]:
+    """Return what of a request goes in the gateway's headers.
+
+    Parameters
+    ----------
+    request
+        Its priority where that is not the usual one, its session, and whether its answer may be shared.
+    left_s
+        Its user goes away after so many seconds; inf: never.
+    region
+        Where its user is; None: where the agent is.
+
+    >>> headers_of(Request(1, 0, 9, 9, priority=0, cache_key=7), left_s=2.5, region=None)
+    {'X-Glowsim-Priority': '0', 'X-Glowsim-Cache': 'true', 'X-Glowsim-Deadline': '2.5'}
+    """
+    headers = {}
+    if request.priority != 1:
+        headers["X-Glowsim-Priority"] = str(request.priority)
+    if request.session:
+        headers["X-Glowsim-Session"] = f"{request.session:x}"
+    if request.cache_key:
+        headers["X-Glowsim-Cache"] = "true"
+    if left_s < inf:
+        headers["X-Glowsim-Deadline"] = f"{left_s:.6g}"
+    if region is not None:
+        headers["X-Glowsim-Region"] = region
+    return headers
+
+
+def source_of(name: Any) -> Code | None:
+    """Return where an answer came from, by the gateway's word for it; None: it does not say.
+
+    >>> source_of("cached").name, source_of("shed"), source_of(None)
+    ('CACHED', None, None)
+    """
+    code = _code(name)
+    return code if code in _SOURCES else None
 
 
 def refusal(status: int, raw: bytes) -> tuple[Outcome, Code]:

@@ -12,7 +12,7 @@ import asyncio
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from math import nan
+from math import inf, nan
 from typing import NamedTuple
 
 from glowsim.core.errors import GlowsimError
@@ -42,6 +42,8 @@ class Call:
     agent: str
     request: Request
     text: str
+    left_s: float = inf
+    """Its user goes away after so long; whoever asks may say so."""
     first_token_at: float = nan
     """When the first of a streamed answer came, on the event loop's clock; whoever asks notes it."""
 
@@ -54,6 +56,8 @@ class Heard(NamedTuple):
     """Where the answer came from, or why there is none."""
     usage: Usage | None = None
     """As the target states it."""
+    told: bool = False
+    """Whether the target has said where the answer came from."""
     said: str = ""
     """What went wrong, in a few words of which there are not many."""
 
@@ -109,6 +113,8 @@ class Generator:
         self.peak_in_flight = 0
         self.without_usage = 0
         """Answers that did not state what they used."""
+        self.without_source = 0
+        """Answers that did not say where they came from."""
         self.interrupted = False
         self._sources_left = len(sources)
         self._calls: set[asyncio.Task[None]] = set()
@@ -220,6 +226,7 @@ class Generator:
         heard = None
         sent_s = self._now_s()
         if sent_s < give_up_s:
+            call.left_s = request.deadline_s - sent_s
             self.records.note(row, t_sent_s=sent_s)
             heard = await self._heard(call, give_up_s)
         ended_s = self._now_s()
@@ -254,15 +261,15 @@ class Generator:
             self.said["no answer in time"] += 1
 
     def _note(self, row: int, heard: Heard) -> None:
-        outcome, how, usage, said = heard
+        outcome, how, usage, told, said = heard
         ending = _FAILED
         if outcome is Outcome.OK:
             self._answered = True
             ending = _ANSWERED
             if how == Code.APOLOGY:  # a text written beforehand: for the user, a failure
                 ending, outcome = _FAILED, Outcome.ERROR
-            if usage is None:
-                self.without_usage += 1
+            self.without_usage += usage is None
+            self.without_source += not told
         elif is_rejection(how):
             ending = _REJECTED
         if said:

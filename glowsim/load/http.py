@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 from urllib.parse import urlsplit
@@ -12,7 +12,7 @@ import aiohttp
 
 from glowsim.core.reasons import Code
 from glowsim.core.types import Outcome
-from glowsim.load.faces import Face, Unreadable, refusal
+from glowsim.load.faces import Face, Said, Unreadable, headers_of, refusal, source_of
 from glowsim.load.generator import Call, Heard, TargetError
 
 __all__ = ["HttpTarget", "address_of", "opened"]
@@ -61,7 +61,9 @@ def address_of(url: str) -> str:
 
 
 @asynccontextmanager
-async def opened(address: str, face: Face, key: str | None) -> AsyncIterator[HttpTarget]:
+async def opened(
+    address: str, face: Face, key: str | None, regions: Sequence[str] = ()
+) -> AsyncIterator[HttpTarget]:
     """Give a target that takes connections, while the block lasts.
 
     Parameters
@@ -72,6 +74,8 @@ async def opened(address: str, face: Face, key: str | None) -> AsyncIterator[Htt
         How it is spoken to.
     key
         Sent as a bearer token; None: none is.
+    regions
+        Their names, by number.
 
     Raises
     ------
@@ -88,7 +92,7 @@ async def opened(address: str, face: Face, key: str | None) -> AsyncIterator[Htt
         cookie_jar=aiohttp.DummyCookieJar(),
         headers=headers,
     ) as session:
-        yield HttpTarget(session, address, face)
+        yield HttpTarget(session, address, face, regions)
 
 
 async def _connects(address: str) -> None:
@@ -114,19 +118,26 @@ class HttpTarget:
         Of the target.
     face
         How it is spoken to.
+    regions
+        Their names, by number; where there are several, requests say where their users are.
     """
 
-    def __init__(self, session: aiohttp.ClientSession, address: str, face: Face) -> None:
+    def __init__(
+        self, session: aiohttp.ClientSession, address: str, face: Face, regions: Sequence[str] = ()
+    ) -> None:
         self._session = session
         self._address = address
         self._face = face
+        self._regions = regions
 
     async def __call__(self, call: Call) -> Heard:
         """Return how a call ended; raises `TargetError` for a status that speaks of the whole kind."""
         url = self._address + self._face.path(call.agent)
         body = self._face.body(call.agent, call.request, call.text)
+        region = self._regions[call.request.region] if len(self._regions) > 1 else None
+        headers = headers_of(call.request, call.left_s, region)
         try:
-            async with self._session.post(url, data=body, allow_redirects=False) as response:
+            async with self._session.post(url, data=body, headers=headers, allow_redirects=False) as response:
                 return await self._read(call, response)
         except Unreadable as error:
             return Heard(Outcome.ERROR, Code.EXHAUSTED, said=str(error))
@@ -145,8 +156,7 @@ class HttpTarget:
             return Heard(*refusal(status, await _bounded(response)), said=f"status {status}")
         if call.request.stream and response.content_type == "text/event-stream":
             return await self._streamed(call, response)
-        said = self._face.answer(await _bounded(response))
-        return Heard(Outcome.OK, said.source or Code.OWN, said.usage)
+        return _answered(response, self._face.answer(await _bounded(response)))
 
     async def _streamed(self, call: Call, response: aiohttp.ClientResponse) -> Heard:
         loop, usage, begun = asyncio.get_running_loop(), None, False
@@ -160,8 +170,13 @@ class HttpTarget:
             if said.error is not None:
                 return Heard(*said.error, usage, said="the target broke a stream off")
             if said.done:
-                return Heard(Outcome.OK, said.source or Code.OWN, usage)
+                return _answered(response, said._replace(usage=usage))
         return _lost(call, "a stream stopped before it was complete")._replace(usage=usage)
+
+
+def _answered(response: aiohttp.ClientResponse, said: Said) -> Heard:
+    source = said.source or source_of(response.headers.get("X-Glowsim-Answered"))
+    return Heard(Outcome.OK, source or Code.OWN, said.usage, told=source is not None)
 
 
 def _lost(call: Call, said: str) -> Heard:

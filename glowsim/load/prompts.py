@@ -50,8 +50,7 @@ def prompt_of(request: Request, text_key: int) -> str:
     """
     key = mix(request.cache_key or text_key or mix(request.request_id))
     length = BYTES_PER_TOKEN * max(request.tokens_in, 1)
-    words, from_ = _words(), key % _ROUND
-    rounds = (from_ + length) // _ROUND + 1
-    return f"{key:016x} {(words * rounds)[from_ : from_ + length] if rounds > 1 else words[from_ : from_ + length]}"[
-        :length
-    ]
+    words, start = _words(), key % _ROUND
+    if start + length > len(words):
+        words *= (start + length) // len(words) + 1
+    return f"{key:016x} {words[start : start + length]}"[:length]

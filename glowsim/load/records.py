@@ -17,7 +17,8 @@ __all__ = ["NONE", "Records", "tables"]
 
 NONE: Final = 255
 """The outcome of a request that was not answered and did not fail, and of an attempt that is still open."""
-_ROWS: Final = 1024
+_CHUNK: Final = 1 << 14
+"""Rows that are made room for at a time."""
 _ROW: Final = np.dtype(
     [
         ("request_id", np.int64), ("agent", np.int32), ("priority", np.uint8), ("user", np.uint64),
@@ -35,16 +36,15 @@ class Records:
     """Rows of requests in the order of their arrival; a row is opened at once and filled in later."""
 
     def __init__(self) -> None:
-        self._rows = np.zeros(_ROWS, dtype=_ROW)
+        self._chunks: list[npt.NDArray[Any]] = []
         self._count = 0
 
     def opened(self, t_s: float, request: Request) -> int:
         """Note a request that was due at ``t_s``; return its row."""
-        row = self._count
-        if row == len(self._rows):
-            self._rows = np.concatenate([self._rows, np.zeros(row, dtype=_ROW)])
-        nan = np.nan
-        self._rows[row] = (
+        row, nan = self._count, np.nan
+        if row % _CHUNK == 0:
+            self._chunks.append(np.zeros(_CHUNK, dtype=_ROW))
+        self._chunks[-1][row % _CHUNK] = (
             request.request_id, request.agent, request.priority, request.user, request.tenant, request.region,
             request.tokens_in, t_s, nan, nan, nan, 0, 0, NONE, 0, 0, 0,
         )  # fmt: skip
@@ -53,13 +53,14 @@ class Records:
 
     def note(self, row: int, **known: Any) -> None:
         """Fill in columns of a row."""
+        chunk, at = self._chunks[row // _CHUNK], row % _CHUNK
         for name, value in known.items():
-            self._rows[name][row] = value
+            chunk[name][at] = value
 
     @property
     def rows(self) -> npt.NDArray[Any]:
-        """All rows so far."""
-        return self._rows[: self._count]
+        """A copy of all rows so far."""
+        return np.concatenate([np.zeros(0, dtype=_ROW), *self._chunks])[: self._count]
 
 
 def tables(rows: npt.NDArray[Any], scenario: Scenario, end_s: float) -> Tables:

@@ -123,13 +123,13 @@ def load(
                     raise
                 ended_by = str(error)  # what the replications before have measured is kept
                 break
-            kept.append(_kept(scenario, number, partial, sent[-1], face))
+            kept.append(_kept(scenario, number, partial, sent[-1]))
             if sent[-1].generator.interrupted:
                 break
     except (GlowsimError, KeyboardInterrupt):
         shutil.rmtree(partial)
         raise
-    measured = _measured(scenario, how, face, sent)
+    measured = _measured(scenario, how, sent)
     if ended_by:
         measured["warnings"].append(f"ended after {len(sent)} of {how.replications} replications: {ended_by}")
     return conclude(scenario, name, folder, kept, begun_s=begun_s, command=command, measured=measured)
@@ -145,8 +145,8 @@ def _check(scenario: Scenario, how: Load) -> None:
         asked = [name for name in scenario.shares(workload) if name in scenario.services]
         if asked:
             raise GlowsimError(
-                f"workload.{number}: {asked[0]} is a service, whose front door only a simulation has: name the "
-                f"agents behind it ({', '.join(scenario.services[asked[0]].agents)})"
+                f"workload.{number}: {asked[0]} is a service, and a client cannot tell which agent of it has "
+                f"answered: name the agents ({', '.join(scenario.services[asked[0]].agents)})"
             )
 
 
@@ -162,7 +162,7 @@ def _allow_files(most_in_flight: int) -> None:
 async def _sent(scenario: Scenario, number: int, how: Load, face: Face, data: Path | None) -> _Sent:
     sources = build.sources(scenario, number, data, at_once=_AT_ONCE)
     users = [User(name, agent.timeout_s) for name, agent in scenario.agents().items()]
-    async with opened(how.target, face, how.key) as target:
+    async with opened(how.target, face, how.key, scenario.regions) as target:
         generator = Generator(
             sources, users, target, until_s=min(how.duration_s or scenario.duration_s, scenario.duration_s),
             drain_s=scenario.drain_s, most_in_flight=how.most_in_flight,
@@ -189,10 +189,10 @@ def _interrupting(stop: Callable[[], None]) -> Iterator[None]:
         loop.remove_signal_handler(signal.SIGINT)
 
 
-def _kept(scenario: Scenario, number: int, folder: Path, sent: _Sent, face: Face) -> Replicated:
+def _kept(scenario: Scenario, number: int, folder: Path, sent: _Sent) -> Replicated:
     tables = records.tables(sent.rows, scenario, sent.took_s)
     unknown = set(_UNKNOWN)
-    if not face.tells_sources:
+    if sent.generator.without_source:
         unknown.add("cache_hit_rate")
     if sent.generator.without_usage:
         unknown |= {"cost_tokens_usd", "tokens_out", *_COST}
@@ -207,7 +207,7 @@ def _kept(scenario: Scenario, number: int, folder: Path, sent: _Sent, face: Face
 # --- what is said about the sending ---------------------------------------------------------------------
 
 
-def _measured(scenario: Scenario, how: Load, face: Face, sent: Sequence[_Sent]) -> dict[str, Any]:
+def _measured(scenario: Scenario, how: Load, sent: Sequence[_Sent]) -> dict[str, Any]:
     rows = np.concatenate([each.rows for each in sent])
     late_s = (rows["t_sent_s"] - rows["t_arrive_s"])[~np.isnan(rows["t_sent_s"])]
     said: Counter[str] = Counter()
@@ -231,7 +231,7 @@ def _measured(scenario: Scenario, how: Load, face: Face, sent: Sequence[_Sent]) 
         "cpu_s": [each.cpu_s for each in sent],
         "errors": dict(said.most_common(_MOST_SAID)),
         "warnings": list(_warnings(scenario, how, sent, rows, lateness_s, said)),
-        "notes": list(_notes(scenario, how, face, sent)),
+        "notes": list(_notes(scenario, how, sent)),
     }
 
 
@@ -263,7 +263,7 @@ def _warnings(
         yield f"this machine ran short: {short[0]}; lower --max-in-flight or raise its limits"
 
 
-def _notes(scenario: Scenario, how: Load, face: Face, sent: Sequence[_Sent]) -> Iterator[str]:
+def _notes(scenario: Scenario, how: Load, sent: Sequence[_Sent]) -> Iterator[str]:
     """Yield what of the scenario does not hold here, each a sentence without its full stop."""
     yield "what the target does inside, and what its instances cost, is not known here"
     if how.duration_s is not None and how.duration_s < scenario.duration_s:
@@ -273,17 +273,13 @@ def _notes(scenario: Scenario, how: Load, face: Face, sent: Sequence[_Sent]) -> 
         yield f"{without:,} answers did not say what they used, so there is no cost and no count of output tokens"
     if scenario.faults:
         yield "the scenario's faults are not made to happen"
-    yield from sorted({words for workload in scenario.workload for words in _unsaid(workload, face)})
+    yield from sorted({words for workload in scenario.workload for words in _of_workload(workload)})
 
 
-def _unsaid(workload: Workload, face: Face) -> Iterator[str]:
-    if "priority" in face.unsaid and workload.priority != 1:
-        yield f"--api {face.name} has no words for priorities"
-    if "session" in face.unsaid and workload.kind == "sessions":
-        yield f"--api {face.name} has no words for sessions: turns are longer and longer prompts, no more"
-    if "cacheable" in face.unsaid and workload.cacheable is not None:
-        yield f"--api {face.name} has no words for what may be cached: repeated prompts are equal texts, no more"
+def _of_workload(workload: Workload) -> Iterator[str]:
+    if workload.priority != 1 or workload.cacheable or workload.deadline_s or workload.kind == "sessions":
+        yield "priorities, sessions, deadlines and what may be cached go in headers that only glowsim's gateway reads"
     if workload.tenants > 1 or workload.kind in ("preset", "fitted"):
         yield "all requests are one tenant's, the key's"
     if workload.users_from:
-        yield "all requests come from this machine, whatever 'users_from' says"
+        yield "requests name their users' regions, but all of them come from this machine"

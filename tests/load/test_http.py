@@ -15,7 +15,7 @@ USAGE = {"prompt_tokens": 11, "completion_tokens": 2}
 FINE = {"choices": [{"message": {"content": "fine"}}], "usage": USAGE}
 
 
-def asks(http, handler, *, api="chat", key=None, times=1, **fields):
+def asks(http, handler, *, api="chat", key=None, times=1, regions=(), left_s=float("inf"), **fields):
     """Ask a server; return the call and what was heard, of the last time."""
     from glowsim.load.faces import FACES
     from glowsim.load.generator import Call
@@ -25,10 +25,10 @@ def asks(http, handler, *, api="chat", key=None, times=1, **fields):
         async with (
             asyncio.timeout(20.0),
             http.serve(handler) as address,
-            opened(address, FACES[api], key) as target,
+            opened(address, FACES[api], key, regions) as target,
         ):
             for _ in range(times):
-                call = Call("tax", REQUEST._replace(**fields), "what is due?")
+                call = Call("tax", REQUEST._replace(**fields), "what is due?", left_s)
                 heard = await target(call)
             return call, heard
 
@@ -142,6 +142,35 @@ def test_the_key_goes_into_the_header_and_connections_are_kept(http):
     assert {key for key, _ in seen} == {"Bearer s3cret-key"}
     assert len({peer for _, peer in seen}) == 1
     assert (heard.how, heard.usage) == (Code.JOINED, None)
+
+
+@pytest.mark.parametrize("api", ["chat", "tasks"])
+def test_what_a_face_has_no_words_for_goes_in_headers(http, api):
+    """And only that: the usual priority, no session and one region say nothing."""
+    seen = []
+
+    async def handler(request):
+        from aiohttp import web
+
+        seen.append({name: value for name, value in request.headers.items() if name.startswith("X-Glowsim")})
+        body = FINE if api == "chat" else {"output": "fine"}
+        return web.json_response(body, headers={"X-Glowsim-Answered": "cached"})
+
+    _, heard = asks(http, handler, api=api)
+    assert (heard.how, heard.told) == (Code.CACHED, True)
+    asks(
+        http,
+        handler,
+        api=api,
+        priority=0,
+        session=0xAB,
+        cache_key=9,
+        regions=("eu", "us"),
+        region=1,
+        left_s=2.5,
+    )
+    said = {"Priority": "0", "Session": "ab", "Cache": "true", "Deadline": "2.5", "Region": "us"}
+    assert seen == [{}, {f"X-Glowsim-{name}": value for name, value in said.items()}]
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 405])

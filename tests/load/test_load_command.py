@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
+from collections import Counter
 
 import numpy as np
 import pytest
 
 from glowsim import results
 from glowsim.core.errors import GlowsimError
+from glowsim.core.reasons import Code
 from glowsim.scenario import load as load_scenario
 
 TEXT = """
@@ -215,7 +217,7 @@ def test_a_bound_that_is_hit_is_reported(http, command):
     assert run.summary["measured"]["held"] > 0
 
 
-def test_a_service_has_no_front_door_here(http, scenario):
+def test_a_service_is_refused_by_name(http, scenario):
     from glowsim.load.run import Load, load
 
     text = TEXT.replace(
@@ -224,7 +226,7 @@ def test_a_service_has_no_front_door_here(http, scenario):
     asked = load_scenario(
         text.replace("{kind: poisson,", "{kind: poisson, agents: books, users_from: {home: 100%},")
     )
-    with pytest.raises(GlowsimError, match=r"workload\.0: books is a service.*agents behind it \(tax\)"):
+    with pytest.raises(GlowsimError, match=r"workload\.0: books is a service.*name the agents \(tax\)"):
         load(asked, "t", scenario.parent / "r", Load("http://127.0.0.1:1"))
 
 
@@ -240,7 +242,8 @@ def test_a_measured_run_has_no_journal_to_replay(http, command, monkeypatch, cap
         assert (ended.value.code, "no journal" in capsys.readouterr().err) == (2, True)
 
 
-def test_the_daemon_is_loaded_by_its_own_face(http, command, tmp_path):
+@pytest.mark.parametrize("api", ["tasks", "chat"])
+def test_the_daemon_is_loaded_and_both_agree(http, command, tmp_path, api):
     """Emulated agents behind the gateway: what the client saw is what the gateway's journal says."""
     from glowsim.core.journal import read
     from glowsim.core.types import Answer, Arrived, Finished
@@ -249,15 +252,37 @@ def test_the_daemon_is_loaded_by_its_own_face(http, command, tmp_path):
 
     journal = tmp_path / "serve.glow"
     chosen = settings(environment={}, journal_path=journal, port=0, admin_port=0, grace_s=4.0)
-    with http.in_thread(lambda: serving(load_scenario(TEXT), chosen)) as daemon:
+    changed = [
+        "workload.0.priority=3",
+        "workload.0.deadline=9s",
+        "workload.0.cacheable={share: 50%, keys: 2}",
+    ]
+    loaded = load_scenario(TEXT, ["controllers={cache: {use: lru, entries: 10, ttl: 60s}}"])
+    with http.in_thread(lambda: serving(loaded, chosen)) as daemon:
+        sets = [part for each in changed for part in ("-s", each)]
         code, out, err = command(
-            "--target", daemon.address, "--api", "tasks", "--replications", "2", "--out", "r"
+            "--target", daemon.address, "--api", api, "--replications", "2", "--out", "r", *sets
         )
     assert (code, err) == (0, ""), out
     run, recording = results.load("r"), read(journal)
-    arrived, finished = recording.table(Arrived), recording.table(Finished)
-    assert len(run.requests) == len(arrived) == len(recording.table(Answer))
+    arrived, finished, answered = (recording.table(kind) for kind in (Arrived, Finished, Answer))
+    assert len(run.requests) == len(arrived) == len(answered)
     assert sorted(run.requests["tokens_in"]) == sorted(arrived["tokens_in"])
-    assert run.attempts["tokens_out"].sum() == finished["tokens_out"].sum()
-    assert run.summary["metrics"]["cache_hit_rate"]["value"] == 0.0
-    assert np.all(run.requests["latency_s"] >= 0.001 - 1e-4), "no answer comes before its time of service"
+    assert Counter(run.requests["priority"].tolist()) == Counter(arrived["priority"].tolist())
+    deadlines = np.isfinite(arrived["deadline_s"])
+    assert deadlines.tolist() == (arrived["priority"] == 3).tolist()
+    assert 0 < (arrived["cache_key"][deadlines] != 0).sum() < deadlines.sum()
+    assert not arrived["cache_key"][~deadlines].any()
+    kept = Counter(Code(code).name.lower() for code in answered["code"].tolist())
+    assert kept["cached"] > 0
+    if api == "tasks":
+        assert Counter(run.requests["how"]) == kept
+        assert run.attempts["tokens_out"].sum() == finished["tokens_out"].sum()
+        rate = run.summary["metrics"]["cache_hit_rate"]["value"]
+        assert 0.0 < rate < 1.0
+    else:
+        assert run.summary["metrics"]["cache_hit_rate"]["value"] is None, (
+            "streams do not say where they came from"
+        )
+        assert (run.requests["how"] == "cached").sum() == kept["cached"]
+    assert np.all(run.requests["latency_s"] >= 0.0)
