@@ -28,7 +28,7 @@ from glowsim.sim.workload.sources import Source
 
 __all__ = ["Ask", "Call", "Generator", "Heard", "TargetError", "User"]
 
-_ANSWERED, _REJECTED, _FAILED, _ABANDONED = range(1, len(ENDINGS))
+_ANSWERED, _REJECTED, _FAILED = (ENDINGS.index(each) for each in ("answered", "rejected", "failed"))
 
 
 class TargetError(GlowsimError):
@@ -163,9 +163,7 @@ class Generator:
             timer.cancel()
 
     def _reach(self, due_s: float) -> None:
-        self._reached_s = (
-            due_s  # the loop's clock may say a rounding error less, for ever where it is a test's
-        )
+        self._reached_s = due_s  # the loop's clock may still say a rounding error less
         self._changed.set()
 
     def _advance(self) -> float:
@@ -231,12 +229,9 @@ class Generator:
             heard = await self._heard(call, give_up_s)
         ended_s = self._now_s()
         self.records.note(row, t_end_s=ended_s, t_first_token_s=call.first_token_at - self._epoch)
-        if heard is None:
-            left = give_up_s == request.deadline_s
-            self._note_unanswered(row, left=left)
-        else:
-            self._note(row, heard)
-        self._tell_source(request, heard)
+        heard = heard or Heard(Outcome.TIMEOUT, Code.TIMED_OUT, said="no answer in time")
+        self._note(row, heard)
+        self._tell_source(request, heard.usage)
 
     async def _heard(self, call: Call, give_up_s: float) -> Heard | None:
         """Return how a call ended; None: it had not by the time that its user gave up."""
@@ -252,13 +247,6 @@ class Generator:
             if not self._answered:
                 raise
             return Heard(Outcome.INVALID, Code.NOT_RETRYABLE, said=str(error))
-
-    def _note_unanswered(self, row: int, *, left: bool) -> None:
-        if left:
-            self.records.note(row, ending=_ABANDONED, outcome=Outcome.CANCELLED)
-        else:
-            self.records.note(row, ending=_FAILED, how=Code.TIMED_OUT, outcome=Outcome.TIMEOUT)
-            self.said["no answer in time"] += 1
 
     def _note(self, row: int, heard: Heard) -> None:
         outcome, how, usage, told, said = heard
@@ -280,12 +268,12 @@ class Generator:
             used_out=used.tokens_out,
         )  # fmt: skip
 
-    def _tell_source(self, request: Request, heard: Heard | None) -> None:
+    def _tell_source(self, request: Request, usage: Usage | None) -> None:
         source = self._sources[(request.request_id - 1) % len(self._sources)]
         if not source.waits or self._closed:
             return
-        if self.contexts is not None and heard is not None and heard.usage is not None:
-            self.contexts[request.request_id] = request.tokens_in + heard.usage.tokens_out
+        if self.contexts is not None and usage is not None:
+            self.contexts[request.request_id] = request.tokens_in + usage.tokens_out
         self._advance()
         source.closed(request.request_id)
         self._changed.set()  # the next one may be due before what the pacing waits for

@@ -118,10 +118,10 @@ def load(
         for number in range(how.replications):
             try:
                 sent.append(asyncio.run(_sent(scenario, number, how, face, data)))
-            except TargetError as error:
+            except (TargetError, KeyboardInterrupt) as error:
                 if not sent:
                     raise
-                ended_by = str(error)  # what the replications before have measured is kept
+                ended_by = str(error) or "interrupted"  # what the replications before have measured is kept
                 break
             kept.append(_kept(scenario, number, partial, sent[-1]))
             if sent[-1].generator.interrupted:
@@ -140,6 +140,11 @@ def _check(scenario: Scenario, how: Load) -> None:
     if key is not None and not (key and key.isascii() and key.isprintable() and key == key.strip()):
         raise GlowsimError(
             "--key-env: the key in it is empty, or has spaces around it or characters no header holds"
+        )
+    if how.duration_s is not None and how.duration_s <= scenario.warmup_s:
+        raise GlowsimError(
+            f"--duration: the first {format_duration(scenario.warmup_s)} are the scenario's warm-up and do not count: "
+            "give more, or --set warmup=0s"
         )
     for number, workload in enumerate(scenario.workload):
         asked = [name for name in scenario.shares(workload) if name in scenario.services]

@@ -141,6 +141,7 @@ def test_bad_input_ends_with_2_says_what_to_do_and_leaves_nothing(
         (["--target", target, "--api", "soap"], "choose chat or tasks"),
         (["--target", target, "--duration", "5"], "--duration"),
         (["--target", target, "--duration", "0s"], "more than 0s"),
+        (["--target", target, "--duration", "200ms", "-s", "warmup=300ms"], "warm-up"),
         (["--target", target, "--key-env", "NOT_THERE_AT_ALL"], "no such variable"),
         (["--target", target, "--key-env", "EMPTY"], "--key-env"),
         (["--target", target, "--key-env", "LINE"], "--key-env"),
@@ -189,6 +190,22 @@ def test_an_interrupted_run_keeps_what_was_measured_and_says_so(http, command):
     run = results.load("r")
     assert run.summary["measured"]["interrupted"]
     assert (run.requests["ending"] == "answered").sum() >= 9
+
+
+def test_a_target_that_goes_away_leaves_the_replications_before(http, command):
+    asked, first = [], 6
+
+    async def closes(request):
+        from aiohttp import web
+
+        asked.append(1)
+        return await chats(request) if len(asked) <= first else web.Response(status=401)
+
+    with http.elsewhere(closes) as address:
+        sets = ("-s", "workload.1.users=1", "-s", "workload.0.tasks=5", "-s", "workload.1.tasks=1")
+        code, out, _ = command("--target", address, "--replications", "2", "--out", "r", *sets)
+    assert (code, "ended after 1 of 2 replications" in out, "--key-env" in out) == (3, True, True)
+    assert len(results.load("r").requests) == first < len(asked)
 
 
 def test_answers_without_usage_have_no_cost(http, command):
