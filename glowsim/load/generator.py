@@ -229,7 +229,9 @@ class Generator:
             heard = await self._heard(call, give_up_s)
         ended_s = self._now_s()
         self.records.note(row, t_end_s=ended_s, t_first_token_s=call.first_token_at - self._epoch)
-        heard = heard or Heard(Outcome.TIMEOUT, Code.TIMED_OUT, said="no answer in time")
+        if heard is None or ended_s > give_up_s:  # an answer that is only seen later helps nobody
+            usage = None if heard is None else heard.usage
+            heard = Heard(Outcome.TIMEOUT, Code.TIMED_OUT, usage, said="no answer in time")
         self._note(row, heard)
         self._tell_source(request, heard.usage)
 

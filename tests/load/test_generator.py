@@ -163,6 +163,16 @@ def test_users_give_up_when_the_scenario_says(stage):
     rows = rows_of(left, "failed")
     assert len(rows) == len(left.records.rows)
     assert rows["t_end_s"] - rows["t_arrive_s"] == pytest.approx(np.full(len(rows), 9.0))
+
+    async def blocks(call):
+        """Keep the whole loop from noticing: a generator that is too slow itself."""
+        loop = asyncio.get_running_loop()
+        loop._now_s += 6.0
+        return Heard(Outcome.OK, Code.OWN, Usage(9, 0, 3))
+
+    noticed = stage.sent(stage.fleet(WORKLOADS["tasks"], timeout="5s"), blocks)
+    assert set(noticed.records.rows["how"]) == {Code.TIMED_OUT}, "an answer that is seen too late is none"
+    assert noticed.records.rows["used_out"].max() == 3, "but it is paid for"
     held = stage.sent(stage.fleet(WORKLOADS["poisson"], WORKLOADS["deadline"]), ask, most_in_flight=1)
     never = held.records.rows[np.isnan(held.records.rows["t_sent_s"])]
     given_up = never["ending"] == ENDINGS.index("failed")
