@@ -374,11 +374,11 @@ def certify(
     from glowsim.experiment.run import run as run_scenario
     from glowsim.summary import render
 
-    path, loaded = _load(scenario, overrides, allow_plugins=allow_plugins)
+    path, loaded = load_scenario(scenario, overrides, allow_plugins=allow_plugins)
     where = out or (path_beside(path) if path.parent != _bundled() else Path(path_beside(path).name))
     with _progress(loaded.duration_s, quiet=False) as progress:
         finished = run_scenario(
-            loaded, path.stem, run_dir or _fresh(path.stem), replications=replications, jobs=jobs, data=data,
+            loaded, path.stem, run_dir or fresh_folder(path.stem), replications=replications, jobs=jobs, data=data,
             allow_plugins=allow_plugins, command=["glowsim", *sys.argv[1:]], progress=progress,
         )  # fmt: skip
     typer.echo(render(finished.summary, finished.folder, finished.wall_s))

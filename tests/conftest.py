@@ -44,3 +44,14 @@ def logs() -> ModuleType:
     sys.modules["synthetic_logs"] = module
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def _serving():
+    """Skip where the live extra is missing, unless that is a failure (GLOWSIM_CI=1)."""
+    for name in ("aiohttp", "starlette", "uvicorn"):
+        if importlib.util.find_spec(name) is None:
+            message = f"{name} is missing: install glowsim[live]"
+            if os.environ.get("GLOWSIM_CI") == "1":
+                pytest.fail(message)
+            pytest.skip(message)

@@ -11,7 +11,6 @@ import heapq
 import importlib.util
 import itertools
 import math
-import os
 import socket
 from collections import Counter
 from math import inf
@@ -293,14 +292,3 @@ def unused_port():
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return one.getsockname()[1]
-
-
-@pytest.fixture(scope="session")
-def _serving():
-    """Skip where the live extra is missing, unless that is a failure (GLOWSIM_CI=1)."""
-    for name in ("aiohttp", "starlette", "uvicorn"):
-        if importlib.util.find_spec(name) is None:
-            message = f"{name} is missing: install glowsim[live]"
-            if os.environ.get("GLOWSIM_CI") == "1":
-                pytest.fail(message)
-            pytest.skip(message)
