@@ -19,13 +19,14 @@ from glowsim.live.calls import InstanceError
 
 COST = "controller.kubernetes.io/pod-deletion-cost"
 SCALE = "/apis/apps/v1/namespaces/fleet/deployments/tax/scale"
+DEADLINE_S = 60.0
 PODS = "/api/v1/namespaces/fleet/pods"
 
 
 @pytest.fixture(autouse=True)
 def _cluster_client(_serving):
     try:
-        import kubernetes.aio.client  # noqa: F401
+        from kubernetes.aio.client import ApiClient, AppsV1Api, CoreV1Api  # noqa: F401  # slow, so not in a test
     except ImportError:
         if os.environ.get("GLOWSIM_CI") == "1":
             raise
@@ -242,11 +243,11 @@ async def deployment(replicas=0, opened=True, comes_up=True, **given):
     await server.start_server(shutdown_timeout=0.1)
     given = {
         "namespace": "fleet", "name": "tax", "port": 8000, "connect": lambda url: url, "lost": lost.append,
-        "max_instances": 10, "startup_timeout_s": 10.0, "stop_timeout_s": 10.0,
+        "max_instances": 10, "startup_timeout_s": DEADLINE_S, "stop_timeout_s": DEADLINE_S,
     } | given  # fmt: skip
     try:
         async with (
-            asyncio.timeout(20.0),
+            asyncio.timeout(DEADLINE_S),
             ApiClient(Configuration(host=str(server.make_url("")).rstrip("/"))) as api,
         ):
             some = Deployment(api, **given)
@@ -655,7 +656,7 @@ def test_the_client_comes_from_a_kubeconfig_and_shows_its_token(tmp_path, monkey
             )
         )
         try:
-            async with asyncio.timeout(10.0), await api_client(path) as api:
+            async with asyncio.timeout(DEADLINE_S), await api_client(path) as api:
                 some = Deployment(
                     api, namespace="fleet", name="tax", port=1, connect=print, lost=print, max_instances=9
                 )

@@ -139,7 +139,7 @@ async def reporting(**given):
     await at.start_server(shutdown_timeout=0.1)
     given = {"tell": told.append, "report_every_s": 60.0} | given
     try:
-        async with asyncio.timeout(20.0), aiohttp.ClientSession() as session:
+        async with asyncio.timeout(60.0), aiohttp.ClientSession() as session:
             reports = LoadReports(
                 session,
                 instances=lambda: {

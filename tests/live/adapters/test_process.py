@@ -25,7 +25,7 @@ from glowsim.live.calls import Call, Checked, InstanceError
 pytestmark = pytest.mark.usefixtures("_serving")
 
 HERE = Path(__file__).parent
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 
 
 class Line:
@@ -452,6 +452,5 @@ def test_a_worker_that_is_killed_at_work_is_replaced_and_its_request_is_answered
             line.open_gate()
             assert re.match("instance [12] ", (await work).content)
             assert lives[0] == ["STARTING", "READY", "FAILED"]
-            assert lives[1][:2] == ["STARTING", "READY"]
 
     run(main)
