@@ -101,7 +101,9 @@ class _Pod(NamedTuple):
     ip: str
     ready: bool
     leaving: bool
-    """It is being deleted, or has ended."""
+    """It is being deleted."""
+    ended: bool
+    """Evicted, say: it is listed still, and counts no more."""
     marked: bool
     """It is to be the first to go."""
     why: str
@@ -441,7 +443,7 @@ class Deployment:
                 pods = [_pod(item) for item in items]
             case said:
                 raise InstanceError(f"the cluster told what is no list of pods: {str(said)[:200]!r}")
-        self._changed({pod.name: pod for pod in pods})
+        self._changed({pod.name: pod for pod in pods if not pod.ended})
         self._version = version
 
     async def _follow(self) -> None:
@@ -500,7 +502,8 @@ class Deployment:
                 "object": {"metadata": {"resourceVersion": str(version)}} as item,
             }:
                 pod = _pod(item)
-                self._changed(self._pods | {pod.name: pod})
+                others = {name: other for name, other in self._pods.items() if name != pod.name}
+                self._changed(others if pod.ended else others | {pod.name: pod})
                 return version
         raise InstanceError(f"the cluster told what is no event of a pod: {str(event)[:200]!r}")
 
@@ -511,10 +514,11 @@ def _pod(item: Any) -> _Pod:
         conditions: dict[str, Any] = {each["type"]: each for each in status.get("conditions") or ()}
         ip = str(status.get("podIP") or "")
         ready = bool(ip) and conditions.get("Ready", {}).get("status") == "True"
-        leaving = "deletionTimestamp" in metadata or status.get("phase") in ("Failed", "Succeeded")
+        leaving = "deletionTimestamp" in metadata
+        ended = status.get("phase") in ("Failed", "Succeeded")
         marked = (metadata.get("annotations") or {}).get(_DELETION_COST) == _CHEAPEST
         why = "" if ready else _hindrance(status, conditions)
-        return _Pod(str(metadata["name"]), ip, ready, leaving, marked, why)
+        return _Pod(str(metadata["name"]), ip, ready, leaving, ended, marked, why)
     except (AttributeError, KeyError, TypeError) as error:
         raise InstanceError(f"the cluster told what is no pod: {str(item)[:200]!r}") from error
 

@@ -126,6 +126,11 @@ class Cluster:
             self.reap(name)
         self.reconcile()
 
+    def evict(self, name):
+        """End a pod that stays listed, as the kubelet does."""
+        self.pods[name]["status"] = {"phase": "Failed", "reason": "Evicted"}
+        self._told("MODIFIED", self.pods[name])
+
     def reap(self, name):
         self._told("DELETED", self.pods.pop(name))
 
@@ -350,6 +355,20 @@ def test_a_stop_returns_when_the_pod_is_gone():
     run(main)
 
 
+def test_a_pod_that_is_evicted_as_it_goes_is_gone():
+    async def main():
+        async with deployment(1) as (cluster, some, lost):
+            await some.start(0)
+            cluster.lingers = True
+            stop = asyncio.ensure_future(some.stop(0))
+            await until(lambda: some._pods["tax-1"].leaving)
+            cluster.evict("tax-1")
+            await stop
+            assert lost == []
+
+    run(main)
+
+
 def test_a_pod_that_does_not_go_is_an_error():
     async def main():
         async with deployment(1, stop_timeout_s=0.05) as (cluster, some, lost):
@@ -419,8 +438,7 @@ def test_a_lost_pod_that_nobody_replaces_lowers_the_number():
     async def main():
         async with deployment(2) as (cluster, some, lost):
             await asyncio.gather(*map(some.start, range(2)))
-            cluster.pods["tax-2"]["status"]["phase"] = "Failed"  # evicted
-            cluster._told("MODIFIED", cluster.pods["tax-2"])
+            cluster.evict("tax-2")
             await until(lambda: patches(cluster) == [1])
             assert lost == [1]
 
