@@ -268,7 +268,7 @@ def _time_axis(panels: Sequence[Axes], back: Backdrop) -> Scale:
     _name_faults(panels[0], back, clock)
     panels[-1].locator_params(axis="x", steps=[1, 2, 5, 10])
     panels[-1].set_xlim(0, back.end_s / clock.factor)
-    panels[-1].set_xlabel(f"simulated time ({clock.after.strip()})")
+    panels[-1].set_xlabel(f"time ({clock.after.strip()})")
     return clock
 
 
