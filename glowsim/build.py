@@ -384,9 +384,9 @@ def _steps(steps: tuple[written_servers.Step, ...], numbers: Iterator[int]) -> t
             case written_servers.AnswerStep():
                 made.append(ModelCall(number, None))
             case written_servers.CallStep():
-                made.append(ModelCall(number, laws.at(law(step.tokens_out))))
+                made.append(ModelCall(number, laws.at_or_always(law(step.tokens_out))))
             case written_servers.ToolStep():
-                time_s, tokens = laws.at(law(step.time_s)), laws.at(law(step.tokens))
+                time_s, tokens = (laws.at_or_always(law(each)) for each in (step.time_s, step.tokens))
                 made.append(ToolCall(number, time_s, tokens, step.fails, step.tries, step.needed))
             case written_servers.LoopStep():
                 made.append(Loop(number, _steps(step.steps, numbers), step.again, step.most))

@@ -27,6 +27,7 @@ __all__ = [
     "Quantiles",
     "Uniform",
     "at",
+    "at_or_always",
     "one_by_one",
 ]
 
@@ -82,6 +83,16 @@ def at(law: Law) -> Callable[[float], float]:
             return _between(law.p, law.x)
         case _:
             return lambda u: float(law.ppf(np.array([u]))[0])
+
+
+def at_or_always(law: Law) -> Callable[[float], float] | float:
+    """Return `at`, or of a law that is not random the value itself: nothing need be drawn for it.
+
+    >>> at_or_always(Exponential(2.0))(0.0), at_or_always(Constant(3.0))
+    (0.0, 3.0)
+    """
+    value = at(law)
+    return value if law.random else float(value(0.0))
 
 
 def _between(p: tuple[float, ...], x: tuple[float, ...]) -> Callable[[float], float]:

@@ -82,8 +82,8 @@ class ModelServer:
         self._down = [0] * len(replicas)
         """How many faults keep each replica away."""
         self._speeds = [1.0] * len(replicas)
-        self._inside: dict[int, tuple[Call, Server | None]] = {}
-        """Number of a call -> it, and where it is; None: nowhere, as no replica was up."""
+        self._inside: dict[Call, Server | None] = {}
+        """Calls -> where they are; None: nowhere, as no replica was up."""
         self.calls = self.failed = self.tokens_in = self.tokens_cached = self.tokens_out = 0
         self.most_at_once = self.longest = 0
         """Most calls inside one replica, and tokens of the longest call."""
@@ -92,31 +92,31 @@ class ModelServer:
         """Send a call to a replica; it ends as UNREACHABLE where none is up."""
         up = self._up
         if not up:
-            self._inside[call.number] = call, None
+            self._inside[call] = None
             self._environment.call_at(self._environment.now, self._refuse, call)
             return
         replica = up[0] if len(up) == 1 else up[self._router(call, up)]
-        self._inside[call.number] = call, replica
+        self._inside[call] = replica
         replica.start(call)
         inside = len(replica)
         if inside > self.most_at_once:
             self.most_at_once = inside
 
     def _refuse(self, call: Call) -> None:
-        if call.number in self._inside:
+        if call in self._inside:
             call.outcome = Outcome.UNREACHABLE
             hear_end(call)
 
     def cancel(self, call: Call) -> None:
         """Drop a call."""
-        _, replica = self._inside.pop(call.number)
+        replica = self._inside.pop(call)
         if replica is not None:
             replica.cancel(call)
         self._count(call)
 
     def ended(self, call: Call) -> None:
         """Hear that a call has ended by itself."""
-        del self._inside[call.number]
+        del self._inside[call]
         if call.outcome is not Outcome.OK:
             self.failed += 1
         elif self.spec is not None:
@@ -135,15 +135,14 @@ class ModelServer:
     def take_down(self, places: Iterable[int]) -> None:
         """Have some replicas go, and the calls on them fail."""
         gone = self._shifted(places, 1)
-        lost = [call for call, replica in self._inside.values() if replica in gone]
-        for call in lost:
-            replica = self._inside[call.number][1]
+        lost = [(call, replica) for call, replica in self._inside.items() if replica in gone]
+        for call, replica in lost:
             assert replica is not None
             replica.cancel(call)
-            self._inside[call.number] = call, None
+            self._inside[call] = None
             call.outcome = Outcome.LOST
-        for call in lost:
-            if call.number in self._inside:  # its task may have ended with another call that was lost
+        for call, _ in lost:
+            if call in self._inside:  # its task may have ended with another call that was lost
                 hear_end(call)
 
     def bring_back(self, places: Iterable[int]) -> None:
@@ -254,9 +253,8 @@ class Served:
 def hear_end(call: Call) -> None:
     """Pass the end of a call on to its owner's engine: every server's ``done``."""
     branch = call.owner
-    server, _ = branch.job.open[call.number]
-    server.ended(call)
-    branch.engine.called(branch, call)
+    branch.job.open.pop(call).ended(call)
+    branch.engine.go_on(branch, call)
 
 
 def hear_first_token(call: Call) -> None:

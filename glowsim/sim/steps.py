@@ -33,8 +33,9 @@ __all__ = [
     "script",
 ]
 
-Draw = Callable[[float], float]
-"""A law as a function of one uniform number."""
+Draw = Callable[[float], float] | float
+"""A law as a function of one uniform number, or the number that it always gives."""
+_OK = Outcome.OK
 _TO_UNIT = 2.0**-53
 _CALLS, _LUCK, _RESULT = 1 << 24, 2 << 24, 3 << 24
 """Above the numbers of all steps: other things that are drawn for one."""
@@ -121,7 +122,7 @@ class TaskJob(Job):
     """An attempt on an instance that works in steps."""
 
     __slots__ = (
-        "calls", "context", "error", "inner", "luck", "model", "most_tokens_out", "open", "retry_after_s", "root",
+        "context", "error", "inner", "luck", "model", "most_tokens_out", "open", "retry_after_s", "root",
         "tokens_cached", "tools", "visits",
     )  # fmt: skip
 
@@ -139,10 +140,10 @@ class TaskJob(Job):
         """Well mixed: names every draw of this attempt."""
         self.visits: dict[int, int] = {}
         """Step -> how often it was done."""
-        self.open: dict[int, Any] = {}
-        """A call's number -> (its server, the call), of those under way."""
+        self.open: dict[Call, Any] = {}
+        """Calls under way -> where they are."""
         self.root: Any = None
-        self.calls = 0
+        """Its script, while it has a place."""
         self.tokens_cached = 0
         self.retry_after_s = 0.0
         self.tools: Callable[[], tuple[float, float]] = _as_usual
@@ -156,19 +157,25 @@ class TaskJob(Job):
 
     def draw(self, step: int) -> float:
         """Return the next uniform number of a step."""
-        return (self._visit(step) >> 11) * _TO_UNIT
+        return (mix(self.luck ^ (step << 32 | self.visit(step))) >> 11) * _TO_UNIT
+
+    def drawn(self, law: Draw, step: int) -> float:
+        """Return a step's next value of a law."""
+        return law if isinstance(law, float) else law(self.draw(step))
 
     def name(self, step: int) -> int:
         """Return the number of a step's next call, by which its server draws: unlike that of any other call."""
-        return self._visit(_CALLS + step)
+        step += _CALLS
+        return mix(self.luck ^ (step << 32 | self.visit(step)))
 
-    def _visit(self, step: int) -> int:
-        visit = self.visits.get(step, 0)
-        self.visits[step] = visit + 1
-        return mix(self.luck ^ (step << 32 | visit))
+    def visit(self, step: int) -> int:
+        """Return how often a step was drawn for, and count once more."""
+        visits = self.visits
+        visit = visits[step] = visits.get(step, -1) + 1
+        return visit
 
 
-Script = Generator[Any, Any, int]
+Script = Generator[Any, Any, Any]
 """Yields calls to be made, seconds to be waited, and tuples of scripts to be run side by side; returns the tokens
 that joined the context. It ends early, with the job's outcome set, where the task fails."""
 
@@ -197,9 +204,35 @@ def _walk(task: Task, steps: tuple[Step, ...], job: TaskJob, text_key: int, cont
     for step in steps:
         match step:
             case ModelCall():
-                context += yield from _call(task, step, job, text_key, context)
+                tokens = job.inner.tokens_out
+                if step.tokens_out is not None:
+                    tokens = round(job.drawn(step.tokens_out, step.number))
+                tokens = max(min(tokens, job.most_tokens_out), 1)
+                call = _call(task, step, job, text_key, context, tokens)
+                yield call
+                if call.outcome is not _OK:
+                    call = yield from _again(task, step, job, text_key, context, call)
+                job.tokens_in += call.tokens_in
+                job.tokens_cached += call.tokens_cached
+                job.tokens_out += call.written
+                if job.error is not _OK:
+                    raise Failed
+                context += call.written
             case ToolCall():
-                context += yield from _tool(step, job)
+                for _ in range(step.tries):
+                    fails, factor = job.tools()
+                    yield job.drawn(step.time_s, step.number) * factor
+                    succeeds = (1.0 - step.fails) * (1.0 - fails)
+                    if succeeds == 1.0:
+                        job.visit(_LUCK + step.number)
+                        break
+                    if job.draw(_LUCK + step.number) >= 1.0 - succeeds:
+                        break
+                else:
+                    if step.needed:
+                        job.outcome = Outcome.ERROR
+                        raise Failed
+                context += max(round(job.drawn(step.tokens, _RESULT + step.number)), 0)
             case Loop():
                 for _ in range(step.most):
                     context += yield from _walk(task, step.steps, job, text_key, context)
@@ -213,41 +246,24 @@ def _walk(task: Task, steps: tuple[Step, ...], job: TaskJob, text_key: int, cont
     return context - begun
 
 
-def _call(task: Task, step: ModelCall, job: TaskJob, text_key: int, context: int) -> Script:
-    tokens = (
-        job.inner.tokens_out if step.tokens_out is None else round(step.tokens_out(job.draw(step.number)))
-    )
-    tokens = max(min(tokens, job.most_tokens_out), 1)
-    tokens_in = max(task.system_tokens + context, 1)  # an empty prompt has the token that begins it
+def _call(task: Task, step: ModelCall, job: TaskJob, text_key: int, context: int, tokens_out: int) -> Call:
+    # an empty prompt has the token that begins it
+    return Call(
+        job.name(step.number), task.system_tokens + context or 1, tokens_out, task.system_key, task.system_tokens,
+        text_key, stream=job.stream and step is task.answering,
+    )  # fmt: skip
+
+
+def _again(task: Task, step: ModelCall, job: TaskJob, text_key: int, context: int, call: Call) -> Script:
+    """Call again while a call has failed; return the one that did not. One that fails is not billed."""
     client = task.client
-    for tries in range(1, client.tries + 1):
-        call = Call(
-            job.name(step.number), tokens_in, tokens, shared_key=task.system_key,
-            shared_tokens=task.system_tokens, own_key=text_key, stream=job.stream and step is task.answering,
-        )  # fmt: skip
-        yield call
-        job.calls += 1
-        if call.outcome is Outcome.OK:
-            job.tokens_in += call.tokens_in
-            job.tokens_cached += call.tokens_cached
-            job.tokens_out += call.written
-            break  # a call that fails is not billed
-        if call.outcome is Outcome.INVALID or tries == client.tries:
-            job.outcome, job.retry_after_s = call.outcome, call.retry_after_s
-            raise Failed
+    for tries in range(1, client.tries):
+        if call.outcome is Outcome.INVALID:
+            break
         yield max(client.wait_s * 2.0 ** (tries - 1), call.retry_after_s)
-    if job.error is not Outcome.OK:
-        raise Failed
-    return call.written
-
-
-def _tool(step: ToolCall, job: TaskJob) -> Script:
-    for _ in range(step.tries):
-        fails, factor = job.tools()
-        yield step.time_s(job.draw(step.number)) * factor
-        if job.draw(_LUCK + step.number) >= 1.0 - (1.0 - step.fails) * (1.0 - fails):
-            return max(round(step.tokens(job.draw(_RESULT + step.number))), 0)
-    if step.needed:
-        job.outcome = Outcome.ERROR
-        raise Failed
-    return max(round(step.tokens(job.draw(_RESULT + step.number))), 0)
+        call = _call(task, step, job, text_key, context, call.tokens_out)
+        yield call
+        if call.outcome is _OK:
+            return call
+    job.outcome, job.retry_after_s = call.outcome, call.retry_after_s
+    raise Failed

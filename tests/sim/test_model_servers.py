@@ -54,15 +54,14 @@ class Task:
 
     def calls(self, number, *, tokens_in=10, tokens_out=5, own_key=0):
         call = Call(number, tokens_in, tokens_out, own_key=own_key, owner=self)
-        self.open[number] = self.server, call
+        self.open[call] = self.server
         self.server.start(call)
         return call
 
-    def called(self, branch, call):
-        del self.open[call.number]
+    def go_on(self, branch, call):
         self.heard.append((call.number, call.outcome, self.environment.now))
         if self.gives_up:
-            for server, other in self.open.values():
+            for other, server in self.open.items():
                 server.cancel(other)
             self.open.clear()
 
@@ -85,7 +84,7 @@ def test_calls_go_round_or_to_the_least_loaded_or_stay_with_their_session():
     _, server, task = made(3, "least_loaded")
     for number in range(4):
         task.calls(number)
-    server.cancel(task.open[1][1])
+    server.cancel(next(call for call in task.open if call.number == 1))
     task.calls(4)
     assert places(server) == {0: 0, 2: 2, 3: 0, 4: 1}
     _, server, task = made(3, "session")

@@ -47,8 +47,8 @@ class Call:
     )  # fmt: skip
 
     def __init__(
-        self, number: int, tokens_in: int, tokens_out: int, *, shared_key: int = 0, shared_tokens: int = 0,
-        own_key: int = 0, blocks: tuple[int, ...] = (), priority: int = 0, stream: bool = False, owner: Any = None,
+        self, number: int, tokens_in: int, tokens_out: int, shared_key: int = 0, shared_tokens: int = 0,
+        own_key: int = 0, *, blocks: tuple[int, ...] = (), priority: int = 0, stream: bool = False, owner: Any = None,
     ) -> None:  # fmt: skip
         self.number = number
         self.tokens_in = tokens_in

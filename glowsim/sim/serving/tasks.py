@@ -56,8 +56,8 @@ class TaskEngine:
     """
 
     __slots__ = (
-        "_backlog", "_busy", "_concurrency", "_done", "_environment", "_first_token", "_inside", "_servers", "_speed",
-        "_task", "_tools",
+        "_backlog", "_busy", "_concurrency", "_done", "_environment", "_first_token", "_servers", "_speed", "_task",
+        "_tools",
     )  # fmt: skip
 
     def __init__(
@@ -72,7 +72,6 @@ class TaskEngine:
         self._first_token = first_token
         self._tools = tools
         self._busy = 0
-        self._inside: set[int] = set()
         self._backlog: deque[TaskJob] = deque()
         self._speed = 1.0
 
@@ -82,14 +81,13 @@ class TaskEngine:
             self._backlog.append(job)
             return
         self._busy += 1
-        self._inside.add(job.attempt)
         job.tools = self._tools
         text_key = job.inner.text_key or mix(job.request_id)
         job.root = _Branch(self, job, script(self._task, job, text_key), None)
-        self._go_on(job.root, None)
+        self.go_on(job.root, None)
 
-    def _go_on(self, branch: _Branch, result: int | None) -> None:
-        """Have a script do its next step."""
+    def go_on(self, branch: _Branch, result: Call | int | None) -> None:
+        """Have a script do its next step, given what came of the last: a call, or the tokens of branches."""
         try:
             step = branch.script.send(result)
         except StopIteration as stop:
@@ -101,31 +99,27 @@ class TaskEngine:
         if type(step) is Call:
             job = branch.job
             step.owner = branch
-            server = self._servers.get(job.model)
-            if server is None:
+            try:
+                server = self._servers[job.model]
+            except KeyError:
                 raise WorldError(
                     f"request {job.request_id} is to be answered by the scenario's model number {job.model}, which has "
                     "no server to call: give it one, or keep the planner and the ladder from choosing it"
-                )
-            job.open[step.number] = server, step
+                ) from None
+            job.open[step] = server
             server.start(step)
         elif type(step) is tuple:
             branch.waits_for, branch.results = len(step), 0
             for each in step:
                 if branch.job.root is not None:  # an earlier branch may have failed at once
-                    self._go_on(_Branch(self, branch.job, each, branch), None)
+                    self.go_on(_Branch(self, branch.job, each, branch), None)
         else:
             due_s = self._environment._now + step / self._speed
             self._environment.call_at(due_s, self._waited, branch)
 
     def _waited(self, branch: _Branch) -> None:
         if branch.job.root is not None:
-            self._go_on(branch, None)
-
-    def called(self, branch: _Branch, call: Call) -> None:
-        """Go on after a call of a model."""
-        del branch.job.open[call.number]
-        self._go_on(branch, None)
+            self.go_on(branch, None)
 
     def streams(self, branch: _Branch) -> None:
         """Hear that the answer of a streaming job has begun."""
@@ -140,7 +134,7 @@ class TaskEngine:
         parent.results += tokens
         parent.waits_for -= 1
         if not parent.waits_for:
-            self._go_on(parent, parent.results)
+            self.go_on(parent, parent.results)
 
     def _end(self, job: TaskJob) -> None:
         self._stop(job)
@@ -150,19 +144,19 @@ class TaskEngine:
         """Free the job's place; drop what it still had under way, and count what that used."""
         job.root = None
         self._busy -= 1
-        self._inside.remove(job.attempt)
-        for server, call in job.open.values():
-            server.cancel(call)
-            job.tokens_in += call.tokens_in
-            job.tokens_cached += call.tokens_cached
-            job.tokens_out += call.written
-        job.open.clear()
+        if job.open:
+            for call, server in job.open.items():
+                server.cancel(call)
+                job.tokens_in += call.tokens_in
+                job.tokens_cached += call.tokens_cached
+                job.tokens_out += call.written
+            job.open.clear()
         if self._backlog:
             self.start(self._backlog.popleft())
 
     def cancel(self, job: Any) -> None:
         """Drop a job, from its place or from the backlog."""
-        if job.attempt in self._inside:
+        if job.root is not None:
             self._stop(job)
         else:
             self._backlog.remove(job)
