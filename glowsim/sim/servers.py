@@ -74,8 +74,9 @@ class ModelServer:
     ) -> None:
         self.replicas = replicas
         self.spec = spec
-        self.sample: deque[Call] = deque(maxlen=_SAMPLE)
-        """The latest calls that were answered, where there is a spec to hold them against."""
+        self.sample: deque[tuple[int, int, int]] = deque(maxlen=_SAMPLE)
+        """Of the latest calls that were answered, where there is a spec to hold them against: tokens of the prompt,
+        tokens written, and those of the prompt that were cached."""
         self._environment = environment
         self._router = router
         self._up = list(replicas)
@@ -120,7 +121,7 @@ class ModelServer:
         if call.outcome is not Outcome.OK:
             self.failed += 1
         elif self.spec is not None:
-            self.sample.append(call)
+            self.sample.append((call.tokens_in, call.written, call.tokens_cached))
         self._count(call)
 
     # --- faults -------------------------------------------------------------------------------------
@@ -181,8 +182,7 @@ class ModelServer:
         """Return how many calls a second like the latest ones all replicas together could take; 0: none was seen."""
         if not self.sample:
             return 0.0
-        tokens = [(call.tokens_in, call.written, call.tokens_cached) for call in self.sample]
-        return saturation(spec, *zip(*tokens, strict=True)).rate_per_s * len(self.replicas)
+        return saturation(spec, *zip(*self.sample, strict=True)).rate_per_s * len(self.replicas)
 
 
 class Distant:
