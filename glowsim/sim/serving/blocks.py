@@ -3,7 +3,8 @@
 A text is held from its beginning, ``text[:end]``, each block once. Calls hold beginnings of it, so what nobody
 holds is its end, ``text[top:end]``, and as blocks are released from the tail, the deeper ones are older: the
 end is evicted from the tail. So a text is three numbers and the places of its unheld runs in the one queue of
-free blocks, least recently used first. Blocks without a text that can be found again are a number in that queue.
+free blocks, least recently used first. Blocks without a text that can be found again are a number of such a run:
+they were released before it.
 
 Allocation is put off: ``free`` goes down at once, and the queue is cut down to it, which evicts, only before
 somebody looks at what a text still holds (`BlockStore.settle`).
@@ -33,11 +34,25 @@ class Text:
         self.top = 0
         self.held: dict[int, int] = {}
         """Length of a beginning -> how many references there are to just that."""
-        self.runs: list[list[int]] = []
-        """Unreferenced runs, the deepest first: [their place in the text from, to, blocks queued before them]."""
+        self.runs: list[_Run] = []
+        """Unreferenced runs, the deepest first."""
         self.users = 0
         self.writer: object = None
         """The only call at it, which extends it and has not said so yet; ``held`` knows nothing of it."""
+
+
+class _Run:
+    """Free blocks that lie together in the queue: ``loose`` ones without a text, then ``text[begin:end]``."""
+
+    __slots__ = ("before", "begin", "end", "loose", "text")
+
+    def __init__(self, text: Text | None, begin: int, end: int, loose: int, before: int) -> None:
+        self.text = text
+        self.begin = begin
+        self.end = end
+        self.loose = loose
+        self.before = before
+        """Blocks that had come into the queue before those with the text."""
 
 
 class BlockStore:
@@ -74,9 +89,9 @@ class BlockStore:
         self.mixed = False
         """Whether some text has ever been in the queue; before, its order is all the same."""
         self.texts: dict[Hashable, Text] = {}
-        self._queue: deque[tuple[Text | None, list[int]]] = deque([(None, [0, blocks])])
+        self._queue: deque[_Run] = deque([_Run(None, 0, 0, blocks, blocks)])
         self._most = _ENTRIES
-        """Entries of the queue at which it is worth settling: runs that are held again leave empty ones."""
+        """Runs in the queue at which it is worth settling: runs that are held again leave empty ones."""
 
     def text(self, key: Hashable) -> Text:
         """Return the text with this key, a new one if it is not known."""
@@ -95,10 +110,10 @@ class BlockStore:
         self.queued += blocks
         self.came += blocks
         queue = self._queue
-        if queue and queue[-1][0] is None:
-            queue[-1][1][1] += blocks
+        if queue and queue[-1].text is None:
+            queue[-1].loose += blocks
         else:
-            queue.append((None, [0, blocks]))
+            queue.append(_Run(None, 0, 0, blocks, self.came))
 
     def hold(self, text: Text, upto: int) -> None:
         """Take a reference to ``text[:upto]``, all of which is held."""
@@ -108,12 +123,12 @@ class BlockStore:
             self.queued -= upto - text.top
             text.top = upto
             runs = text.runs
-            while runs and runs[-1][0] < upto:
+            while runs and runs[-1].begin < upto:
                 run = runs[-1]
-                if run[1] > upto:
-                    run[0] = upto
+                if run.end > upto:
+                    run.begin = upto
                     break
-                run[0] = run[1]
+                run.begin = run.end
                 runs.pop()
 
     def extend(self, text: Text, upto: int, end: int) -> None:
@@ -144,15 +159,16 @@ class BlockStore:
             self.free += upto - top
             self.let_go(text, top)
 
-    def let_go(self, text: Text, top: int) -> None:
-        """Put all of a text from ``top`` on, which counts as free, at the end of the queue."""
-        size = text.top - top
-        run = [top, text.top, self.came]
+    def let_go(self, text: Text, top: int, loose: int = 0) -> None:
+        """Put blocks without a text, then all of a text from ``top`` on, at the end of the queue; all count as free."""
+        end = text.top
+        before = self.came + loose
+        run = _Run(text, top, end, loose, before)
         text.runs.append(run)
-        self._queue.append((text, run))
+        self._queue.append(run)
         self.mixed = True
-        self.came += size
-        self.queued += size
+        self.came = before + end - top
+        self.queued += loose + end - top
         text.top = top
 
     def take(self, text: Text, used: int) -> bool:
@@ -165,11 +181,10 @@ class BlockStore:
         if len(runs) != 1 or len(self._queue) >= self._most:
             return False
         run = runs[0]
-        end = run[1]
-        if self.came - run[2] > self.blocks - used:
+        if self.came - run.before > self.blocks - used:
             return False
         runs.clear()
-        run[0] = text.top = end
+        run.begin = text.top = end = run.end
         self.queued -= end
         return True
 
@@ -179,17 +194,22 @@ class BlockStore:
         self.queued -= due
         queue = self._queue
         while due > 0:
-            text, run = queue[0]
-            size = run[1] - run[0]
+            run = queue[0]
+            due -= run.loose
+            if due < 0:
+                run.loose = -due
+                break
+            run.loose = 0
+            text, size = run.text, run.end - run.begin
             if size > due:
-                run[1] -= due
-                if text is not None:
-                    text.end = run[1]
+                assert text is not None
+                run.end = text.end = run.end - due
                 break
             queue.popleft()
             due -= size
-            if text is not None and size:
-                text.end = run[0]
+            if size:
+                assert text is not None
+                text.end = run.begin
                 text.runs.pop(0)
                 if not text.end and not text.users:
                     self.texts.pop(text.key, None)

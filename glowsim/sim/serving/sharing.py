@@ -141,17 +141,17 @@ class Sharing(Decoding):
     def _leave_own(self, seat: Seat, own: Text) -> None:
         """Leave a text behind at which the call was the only one."""
         store = self._store
-        computed = self._s + seat.base
-        full = computed // self._block_tokens
-        if computed > full * self._block_tokens:
-            store.turn(1)
+        full, partly = divmod(self._s + seat.base, self._block_tokens)
         own.writer = None
         own.users = 0
         own.end = own.top = full - seat.head_blocks
         if own.end:
-            store.let_go(own, 0)
-        elif own.key is not None:
-            del store.texts[own.key]
+            store.let_go(own, 0, 1 if partly else 0)
+        else:
+            if partly:
+                store.turn(1)
+            if own.key is not None:
+                del store.texts[own.key]
         for text, upto in reversed(seat.holds):
             store.free -= upto
             store.release(text, upto)

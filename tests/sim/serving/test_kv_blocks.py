@@ -104,6 +104,6 @@ def test_a_text_is_taken_up_again_where_nothing_can_have_been_evicted(used: int,
     store.free -= 4
     store.extend(text, 0, 4)
     store.release(text, 4)
-    assert store.came - text.runs[0][2] == 4
+    assert store.came - text.runs[0].before == 4
     assert store.take(text, used) is whole
     assert (text.top, bool(text.runs)) == ((4, False) if whole else (0, True))
