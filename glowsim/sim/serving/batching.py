@@ -29,7 +29,7 @@ from glowsim.sim.environment import Environment
 from glowsim.sim.serving.blocks import Text
 from glowsim.sim.serving.call import Call, Told
 from glowsim.sim.serving.decoding import steps_until
-from glowsim.sim.serving.seats import DECODE, OUT, PREFILL, WAITING, Seat
+from glowsim.sim.serving.seats import DECODE, OUT, PREFILL, WAITING
 from glowsim.sim.serving.sharing import Sharing
 from glowsim.sim.serving.steps import BatchSpec, check_call
 
@@ -128,11 +128,11 @@ class BatchEngine(Sharing):
         """Ends in the heap that are void."""
         self._telling = False
         self._wake_s = inf
-        self._unseen: deque[Seat] = deque()
+        self._unseen: deque[Call] = deque()
         """Calls that no boundary has seen yet."""
-        self._cancelled: list[Seat] = []
-        self._streams: list[Seat] = []
-        self._invalid_now: list[Seat] = []
+        self._cancelled: list[Call] = []
+        self._streams: list[Call] = []
+        self._invalid_now: list[Call] = []
         self._asked = 0
         """The same of all inside."""
         self._inside = self._invalids = self._arrivals = self._admitted = 0
@@ -163,8 +163,19 @@ class BatchEngine(Sharing):
         self._inside += 1
         self._arrivals = arrival = self._arrivals + 1
         peak = (tokens_in + tokens_out + block_tokens - 2) // block_tokens
-        call.state = seat = Seat(call, arrival, now_s, peak, heads, has_text)
-        self._unseen.append(seat)
+        call.state = self
+        call.arrival = arrival
+        call.came_s = now_s
+        call.peak = peak
+        call.head_blocks = heads
+        call.has_text = has_text
+        call.generated = call.named = call.own_upto = 0
+        call.holds = []
+        call.phase = WAITING
+        call.cancelled = False
+        call.finish = call.order = -1
+        call.own = None
+        self._unseen.append(call)
         self._asked = asked = self._asked + peak
         if self._idle:
             self._idle = False
@@ -188,32 +199,31 @@ class BatchEngine(Sharing):
         WorldError
             The call is not inside.
         """
-        seat: Seat | None = call.state
-        if seat is None:
+        if call.state is not self:
             raise WorldError(f"call {call.number} is not inside: cancel a call between start and done, once")
         now_s = self._environment._now
         call.state = None
         self._inside -= 1
-        if seat.phase != OUT:
-            self._asked -= seat.peak
+        if call.phase != OUT:
+            self._asked -= call.peak
         if not self._telling:
             self._catch_up(now_s, late=False)
             self._cut(now_s)
-        seat.cancelled = True
-        if seat.phase == WAITING:
-            self._drop_waiting(seat)
-        elif seat.phase != OUT:
-            if seat.phase == DECODE:
-                written = self._s + seat.base - seat.tokens_in + 1
+        call.cancelled = True
+        if call.phase == WAITING:
+            self._drop_waiting(call)
+        elif call.phase != OUT:
+            if call.phase == DECODE:
+                written = self._s + call.base - call.tokens_in + 1
                 if self._told < self._s:
                     written -= 1  # the step in progress would have written it
                 self._voids += 1
-                seat.generated = written
+                call.generated = written
                 if not written:
                     call.first_token_s = -1.0
-            seat.finish = -1
-            self._cancelled.append(seat)
-        call.written = seat.generated
+            call.finish = -1
+            self._cancelled.append(call)
+        call.written = call.generated
         if not self._telling:
             self._catch_up_and_plan(now_s)
 
@@ -287,11 +297,11 @@ class BatchEngine(Sharing):
             elif t_s > now_s or (t_s == now_s and not late):
                 return self._earliest()
             if self._cancelled:
-                for seat in self._cancelled:
-                    self._leave(seat)
+                for call in self._cancelled:
+                    self._leave(call)
                 self._blocked = False
                 self._cancelled.clear()
-            if unseen and unseen[0].t_s <= t_s:
+            if unseen and unseen[0].came_s <= t_s:
                 if not (
                     waiting
                     or self._prefills
@@ -310,7 +320,7 @@ class BatchEngine(Sharing):
             if not n:
                 self._busy_s += t_s - self._begun_s
                 if unseen:
-                    self._t = self._begun_s = unseen[0].t_s
+                    self._t = self._begun_s = unseen[0].came_s
                     continue
                 self._begun_s = t_s
                 self._idle = True
@@ -327,9 +337,9 @@ class BatchEngine(Sharing):
                 self._step()
                 continue
             end_s = t_s + (first_s * k + half_s * (k * (k - 1)))
-            if unseen and end_s >= unseen[0].t_s and len(self._running) < self._max_seqs:
+            if unseen and end_s >= unseen[0].came_s and len(self._running) < self._max_seqs:
                 if self._priority or not waiting:
-                    k = steps_until(unseen[0].t_s - t_s, t_s, unseen[0].t_s, first_s, half_s)
+                    k = steps_until(unseen[0].came_s - t_s, t_s, unseen[0].came_s, first_s, half_s)
                     end_s = t_s + (first_s * k + half_s * (k * (k - 1)))
                 elif end_s > now_s:
                     return end_s
@@ -375,10 +385,10 @@ class BatchEngine(Sharing):
                 return min(earliest_s, t_s + step_s)
             if not coming and not self._prefills:
                 return earliest_s
-            for seats in (self._prefills, self._waiting, self._unseen):
-                for seat in seats:
-                    left = seat.tokens_out - seat.generated
-                    if seat.call.stream and not seat.generated:
+            for calls in (self._prefills, self._waiting, self._unseen):
+                for call in calls:
+                    left = call.tokens_out - call.generated
+                    if call.stream and not call.generated:
                         left = 1
                     if t_s + step_s * left < earliest_s:
                         earliest_s = t_s + step_s * left
@@ -401,46 +411,46 @@ class BatchEngine(Sharing):
         """Take a run of like steps of one long prompt, if there is one, up to the first boundary from now on."""
         if len(self._prefills) != 1 or self._eager or self._peaks > self._kv_blocks:
             return False
-        seat, n, s = self._prefills[0], self._n, self._s
+        call, n, s = self._prefills[0], self._n, self._s
         left = self._budget - n
         chunk = min(left, self._most)
-        steps = (seat.tokens_in + seat.generated - seat.computed - 1) // chunk
+        steps = (call.tokens_in + call.generated - call.computed - 1) // chunk
         steps = min(steps, self._heap[0][0] - s)
-        if steps < 2 or seat is not next(reversed(self._running)):
+        if steps < 2 or call is not next(reversed(self._running)):
             return False
         if chunk < left and len(self._running) < self._max_seqs:
             return False
-        if self._meets_held(seat):
+        if self._meets_held(call):
             return False
-        context, scale = seat.computed, self._scale
+        context, scale = call.computed, self._scale
         decode_s = self._b0 + self._b2 * n + self._b3 * (n * s + self._base_sum + context)
         first_s = (decode_s + self._b1 * chunk + self._b4 * (chunk * (context + chunk / 2))) * scale
         half_s = (self._b3 * (n + chunk) + self._b4 * chunk * chunk) * 0.5 * scale
         steps = min(steps, steps_until(now_s - self._t, self._t, now_s, first_s, half_s))
         end_s = self._t + (first_s * steps + half_s * (steps * (steps - 1)))
-        seat.computed += steps * chunk
+        call.computed += steps * chunk
         self._tokens_prefilled += steps * chunk
-        blocks = -(-seat.computed // self._block_tokens)
-        self._store.free -= blocks - seat.blocks
-        seat.blocks = blocks
+        blocks = -(-call.computed // self._block_tokens)
+        self._store.free -= blocks - call.blocks_held
+        call.blocks_held = blocks
         self._take(steps, end_s)
-        self._name(seat, seat.computed // self._block_tokens)
+        self._name(call, call.computed // self._block_tokens)
         return True
 
     def _step(self) -> None:
         """Take one step: running calls first, then admissions."""
         n, s, block_tokens = self._n, self._s, self._block_tokens
         budget, store = self._budget - n, self._store
-        scheduled: list[tuple[Seat, int]] = []
+        scheduled: list[tuple[Call, int]] = []
         wanted = 0
         enough = True
         # Nobody running wants more tokens than a step ago but the last, who was cut short: they last for all before.
-        for seat in self._prefills:
-            chunk = min(seat.tokens_in + seat.generated - seat.computed, self._most, budget)
+        for call in self._prefills:
+            chunk = min(call.tokens_in + call.generated - call.computed, self._most, budget)
             if chunk:
                 budget -= chunk
-                wanted += -(-(seat.computed + chunk) // block_tokens) - seat.blocks
-                scheduled.append((seat, chunk))
+                wanted += -(-(call.computed + chunk) // block_tokens) - call.blocks_held
+                scheduled.append((call, chunk))
         if self._peaks > self._kv_blocks:
             enough = wanted + self._bins[-s % block_tokens] <= store.free - self._decoding()
         context = n * s + self._base_sum
@@ -448,8 +458,8 @@ class BatchEngine(Sharing):
         if enough:
             if scheduled:
                 store.free -= wanted
-                for seat, chunk in scheduled:
-                    seat.blocks = -(-(seat.computed + chunk) // block_tokens)
+                for call, chunk in scheduled:
+                    call.blocks_held = -(-(call.computed + chunk) // block_tokens)
         else:
             scheduled, budget, preempted = self._walk()
             n = self._n
@@ -458,8 +468,8 @@ class BatchEngine(Sharing):
         if self._eager:
             self._name_written()
         if self._caching:
-            for seat, chunk in scheduled:
-                self._name(seat, (seat.computed + chunk) // block_tokens)
+            for call, chunk in scheduled:
+                self._name(call, (call.computed + chunk) // block_tokens)
         if self._waiting and not preempted and budget:
             self._admit(budget, scheduled)
         if not n and not scheduled:
@@ -468,16 +478,16 @@ class BatchEngine(Sharing):
         left_out = not enough or len(scheduled) < len(self._prefills)
         self._go(n, context, 0, 0.0, scheduled)
         if left_out:
-            self._prefills = [seat for seat in self._running if seat.phase == PREFILL]
+            self._prefills = [call for call in self._running if call.phase == PREFILL]
 
     def _go(
-        self, n: int, context: int, prefilled: int, attention: float, scheduled: list[tuple[Seat, int]]
+        self, n: int, context: int, prefilled: int, attention: float, scheduled: list[tuple[Call, int]]
     ) -> None:
         """Let the time of a step pass and have what it computes computed."""
-        for seat, chunk in scheduled:
-            computed = seat.computed
+        for call, chunk in scheduled:
+            computed = call.computed
             context += computed
-            if seat.tokens_in + seat.generated - computed == 1:
+            if call.tokens_in + call.generated - computed == 1:
                 n += 1
             else:
                 prefilled += chunk
@@ -489,18 +499,18 @@ class BatchEngine(Sharing):
         self._tokens_prefilled += prefilled
         if scheduled:
             prefills = []
-            for seat, chunk in scheduled:
-                seat.computed += chunk
-                if seat.computed == seat.tokens_in + seat.generated:
-                    self._decode(seat)
+            for call, chunk in scheduled:
+                call.computed += chunk
+                if call.computed == call.tokens_in + call.generated:
+                    self._decode(call)
                 else:
-                    prefills.append(seat)
+                    prefills.append(call)
             self._prefills = prefills
 
     def _see(self) -> None:
         """Let the calls that came up to this boundary wait."""
         unseen, waiting = self._unseen, self._waiting
-        while unseen and unseen[0].t_s <= self._t:
+        while unseen and unseen[0].came_s <= self._t:
             if self._priority:
                 insort(waiting, unseen.popleft())
                 self._blocked = False
@@ -522,14 +532,14 @@ class BatchEngine(Sharing):
         prefilled = 0
         attention = 0.0
         begun = []
-        while unseen and unseen[0].t_s <= t_s:
-            seat = unseen[0]
-            chunk = tokens_in = seat.tokens_in
-            if n >= max_seqs or peaks + seat.peak > room:
+        while unseen and unseen[0].came_s <= t_s:
+            call = unseen[0]
+            chunk = tokens_in = call.tokens_in
+            if n >= max_seqs or peaks + call.peak > room:
                 break
             computed = 0
-            if seat.has_text:
-                computed = self._sit_at_texts(seat, left if left < most else most, peaks)
+            if call.has_text:
+                computed = self._sit_at_texts(call, left if left < most else most, peaks)
                 if computed < 0:
                     break
                 chunk -= computed
@@ -543,20 +553,20 @@ class BatchEngine(Sharing):
                 decodes += 1
             unseen.popleft()
             left -= chunk
-            running[seat] = None
-            seat.order = order = order + 1
-            seat.phase = DECODE
-            seat.base = base = tokens_in - s
-            seat.finish = finish = s + seat.tokens_out - 1
-            heappush(heap, (finish, order, seat))
+            running[call] = None
+            call.order = order = order + 1
+            call.phase = DECODE
+            call.base = base = tokens_in - s
+            call.finish = finish = s + call.tokens_out - 1
+            heappush(heap, (finish, order, call))
             n += 1
-            peaks += seat.peak
+            peaks += call.peak
             base_sum += base
             bins[base % block_tokens] += 1
-            begun.append(seat)
+            begun.append(call)
         self._n, self._base_sum, self._peaks, self._admitted = n, base_sum, peaks, order
-        scheduled: list[tuple[Seat, int]] = []
-        if unseen and unseen[0].t_s <= t_s:
+        scheduled: list[tuple[Call, int]] = []
+        if unseen and unseen[0].came_s <= t_s:
             self._see()
             if left:
                 self._admit(left, scheduled)
@@ -575,13 +585,12 @@ class BatchEngine(Sharing):
             ) * self._scale
             self._tokens_prefilled += prefilled
         t_s = self._t
-        for seat in begun:
-            call = seat.call
+        for call in begun:
             call.first_token_s = t_s
             if call.stream:
-                self._streams.append(seat)
+                self._streams.append(call)
 
-    def _walk(self) -> tuple[list[tuple[Seat, int]], int, bool]:
+    def _walk(self) -> tuple[list[tuple[Call, int]], int, bool]:
         """Go through those running one by one, since blocks do not last for all.
 
         Return the prefills scheduled, the budget left and whether one was preempted.
@@ -589,65 +598,65 @@ class BatchEngine(Sharing):
         s, block_tokens, store = self._s, self._block_tokens, self._store
         free = store.free - self._decoding()
         budget = self._budget
-        given: dict[Seat, tuple[int, int]] = {}
+        given: dict[Call, tuple[int, int]] = {}
         preempted = False
-        for seat in list(self._running):
-            decodes = seat.phase == DECODE
-            if seat.phase == WAITING:
+        for call in list(self._running):
+            decodes = call.phase == DECODE
+            if call.phase == WAITING:
                 continue
             if not budget:
                 break
             if decodes:
                 chunk = 1
-                wanted = 0 if (s + seat.base) % block_tokens else 1
+                wanted = 0 if (s + call.base) % block_tokens else 1
             else:
-                chunk = min(seat.tokens_in + seat.generated - seat.computed, budget, self._most)
-                wanted = -(-(seat.computed + chunk) // block_tokens) - seat.blocks
-            while wanted > free and seat.phase != WAITING:
+                chunk = min(call.tokens_in + call.generated - call.computed, budget, self._most)
+                wanted = -(-(call.computed + chunk) // block_tokens) - call.blocks_held
+            while wanted > free and call.phase != WAITING:
                 victim = max(self._running) if self._priority else next(reversed(self._running))
                 tokens, fresh = given.pop(victim, (0, 0))
                 budget += tokens
                 free += self._preempt(victim, fresh)
                 preempted = True
-            if seat.phase != WAITING:
-                given[seat] = chunk, wanted
+            if call.phase != WAITING:
+                given[call] = chunk, wanted
                 budget -= chunk
                 free -= wanted
                 if not decodes:
                     store.free -= wanted
-                    seat.blocks += wanted
-        scheduled = [(seat, chunk) for seat, (chunk, _) in given.items() if seat.phase == PREFILL]
+                    call.blocks_held += wanted
+        scheduled = [(call, chunk) for call, (chunk, _) in given.items() if call.phase == PREFILL]
         return scheduled, budget, preempted
 
-    def _preempt(self, seat: Seat, fresh: int) -> int:
+    def _preempt(self, call: Call, fresh: int) -> int:
         """Put a running call back to the front of those waiting; return the blocks that this frees.
 
         ``fresh`` are those that it has been given in this step.
         """
         before = self._store.free - self._decoding()
-        decodes = seat.phase == DECODE
-        full = (self._s + seat.base if decodes else seat.computed) // self._block_tokens
-        if self._caching and seat.own is None and full > seat.head_blocks:
-            seat.own = own = Text(None)  # nobody else finds it
+        decodes = call.phase == DECODE
+        full = (self._s + call.base if decodes else call.computed) // self._block_tokens
+        if self._caching and call.own is None and full > call.head_blocks:
+            call.own = own = Text(None)  # nobody else finds it
             own.users = 1
-            own.writer = seat if decodes else None
+            own.writer = call if decodes else None
             if not decodes:
-                seat.own_upto = full - seat.head_blocks
-                seat.named = full
-                self._store.extend(own, 0, seat.own_upto)
+                call.own_upto = full - call.head_blocks
+                call.named = full
+                self._store.extend(own, 0, call.own_upto)
         if decodes:
             self._voids += 1
-        self._leave(seat, fresh if decodes else 0)
-        seat.phase = WAITING
+        self._leave(call, fresh if decodes else 0)
+        call.phase = WAITING
         if self._priority:
-            insort(self._waiting, seat)
+            insort(self._waiting, call)
         else:
-            self._waiting.appendleft(seat)
+            self._waiting.appendleft(call)
         self._blocked = False
         self._preemptions += 1
         return self._store.free - self._decoding() - before + (fresh if decodes else 0)
 
-    def _admit(self, budget: int, scheduled: list[tuple[Seat, int]]) -> None:
+    def _admit(self, budget: int, scheduled: list[tuple[Call, int]]) -> None:
         """Admit from the head of those waiting while tokens, places and blocks last."""
         waiting, running, store, block_tokens = self._waiting, self._running, self._store, self._block_tokens
         room, caching = self._room, self._caching
@@ -655,17 +664,16 @@ class BatchEngine(Sharing):
             if len(running) >= self._max_seqs:
                 self._blocked = True
                 return
-            seat = waiting[0]
-            peak, tokens = seat.peak, seat.tokens_in + seat.generated
+            call = waiting[0]
+            peak, tokens = call.peak, call.tokens_in + call.generated
             if peak > room:
                 self._invalid_now.append(waiting.popleft())
                 continue
             own_upto = cached = 0
             holds: list[tuple[Text, int]] = []
-            call = seat.call
-            if caching and (call.own_key or seat.head_blocks or seat.own is not None):
+            if caching and (call.own_key or call.head_blocks or call.own is not None):
                 most = (tokens - 1) // block_tokens
-                holds, own_upto = self._find(seat, most)
+                holds, own_upto = self._find(call, most)
                 cached = own_upto
                 for _, upto in holds:
                     cached += upto
@@ -674,63 +682,63 @@ class BatchEngine(Sharing):
                 for text, upto in holds:
                     fresh -= min(upto, text.top)
                 if own_upto:
-                    own = self._own(seat)
+                    own = self._own(call)
                     fresh -= min(own_upto, own.top)
                 if fresh > store.free - self._decoding() - self._spec.watermark_blocks:
                     self._blocked = True
                     return
             waiting.popleft()
-            running[seat] = None
+            running[call] = None
             self._peaks += peak
-            seat.phase = PREFILL
-            seat.named = cached
-            seat.own_upto = own_upto
-            seat.holds = holds
+            call.phase = PREFILL
+            call.named = cached
+            call.own_upto = own_upto
+            call.holds = holds
             for text, upto in holds:
                 store.hold(text, upto)
-            if seat.own is not None or (caching and call.own_key and not call.blocks):
-                self._sit_at_own(seat)
-            seat.computed = cached * block_tokens
-            self._tokens_hit += seat.computed
-            if seat.order < 0:
-                call.tokens_cached = seat.computed
-            self._admitted = seat.order = self._admitted + 1
-            chunk = min(tokens - seat.computed, budget, self._most)
-            seat.blocks = -(-(seat.computed + chunk) // block_tokens)
-            store.free -= seat.blocks - cached
+            if call.own is not None or (caching and call.own_key and not call.blocks):
+                self._sit_at_own(call)
+            call.computed = cached * block_tokens
+            self._tokens_hit += call.computed
+            if call.order < 0:
+                call.tokens_cached = call.computed
+            self._admitted = call.order = self._admitted + 1
+            chunk = min(tokens - call.computed, budget, self._most)
+            call.blocks_held = -(-(call.computed + chunk) // block_tokens)
+            store.free -= call.blocks_held - cached
             budget -= chunk
-            scheduled.append((seat, chunk))
-            if seat.head_blocks or seat.own is not None:
-                self._name(seat, (seat.computed + chunk) // block_tokens)
+            scheduled.append((call, chunk))
+            if call.head_blocks or call.own is not None:
+                self._name(call, (call.computed + chunk) // block_tokens)
 
-    def _decode(self, seat: Seat) -> None:
+    def _decode(self, call: Call) -> None:
         """Begin to decode at the end of the step that computed all there was."""
-        seat.generated += 1
-        if seat.generated == 1:
-            seat.call.first_token_s = self._t
-            if seat.call.stream:
-                self._streams.append(seat)
-        seat.phase = DECODE
-        seat.base = base = seat.computed - self._s
+        call.generated += 1
+        if call.generated == 1:
+            call.first_token_s = self._t
+            if call.stream:
+                self._streams.append(call)
+        call.phase = DECODE
+        call.base = base = call.computed - self._s
         self._n += 1
         self._base_sum += base
         self._bins[base % self._block_tokens] += 1
-        self._store.free += seat.blocks
-        if not seat.cancelled:
-            seat.finish = finish = seat.tokens_in + seat.tokens_out - 1 - base
-            heappush(self._heap, (finish, seat.order, seat))
-        own = seat.own
+        self._store.free += call.blocks_held
+        if not call.cancelled:
+            call.finish = finish = call.tokens_in + call.tokens_out - 1 - base
+            heappush(self._heap, (finish, call.order, call))
+        own = call.own
         if own is not None:
-            if own.users > 1 or own.end > seat.own_upto:
-                insort(self._eager, seat, key=lambda each: each.order)
+            if own.users > 1 or own.end > call.own_upto:
+                insort(self._eager, call, key=lambda each: each.order)
             else:
-                own.writer = seat
+                own.writer = call
                 own.held.clear()
 
-    def _drop_waiting(self, seat: Seat) -> None:
-        (self._waiting if seat in self._waiting else self._unseen).remove(seat)
+    def _drop_waiting(self, call: Call) -> None:
+        (self._waiting if call in self._waiting else self._unseen).remove(call)
         self._blocked = False
-        if seat.peak > self._room:
+        if call.peak > self._room:
             self._invalids -= 1
 
     def _tell(self) -> None:
@@ -738,48 +746,47 @@ class BatchEngine(Sharing):
         s, heap, running, bins, store = self._s, self._heap, self._running, self._bins, self._store
         ended = []
         while heap[0][0] == s:
-            seat = heappop(heap)[2]
-            if seat.finish != s:
+            call = heappop(heap)[2]
+            if call.finish != s:
                 self._voids -= 1
                 continue
-            own = seat.own
-            if own.writer is seat if own is not None else not seat.holds:
-                base = seat.base
-                del running[seat]
+            own = call.own
+            if own.writer is call if own is not None else not call.holds:
+                base = call.base
+                del running[call]
                 self._n -= 1
                 self._base_sum -= base
-                self._peaks -= seat.peak
+                self._peaks -= call.peak
                 bins[base % self._block_tokens] -= 1
                 if own is not None:
-                    self._leave_own(seat, own)
+                    self._leave_own(call, own)
                 elif store.mixed:
                     store.turn(-(-(s + base) // self._block_tokens))
             else:
-                self._leave(seat)
-            seat.phase = OUT
-            self._asked -= seat.peak
-            ended.append(seat)
+                self._leave(call)
+            call.phase = OUT
+            self._asked -= call.peak
+            ended.append(call)
         self._told = s
         self._telling = True
         if ended:
             self._blocked = False
         if self._streams:
-            first = [(seat.order, 0, seat) for seat in self._streams]
+            first = [(call.order, 0, call) for call in self._streams]
             self._streams.clear()
-            for _, is_end, seat in sorted(first + [(seat.order, 1, seat) for seat in ended]):
+            for _, is_end, call in sorted(first + [(call.order, 1, call) for call in ended]):
                 if is_end:
-                    self._tell_end(seat)
-                elif not seat.cancelled:
-                    self._first_token(seat.call)
+                    self._tell_end(call)
+                elif not call.cancelled:
+                    self._first_token(call)
         else:
-            for seat in ended:
-                self._tell_end(seat)
+            for call in ended:
+                self._tell_end(call)
         self._telling = False
 
-    def _tell_end(self, seat: Seat) -> None:
-        call = seat.call
-        call.written = seat.tokens_out
-        if not seat.cancelled:
+    def _tell_end(self, call: Call) -> None:
+        call.written = call.tokens_out
+        if not call.cancelled:
             call.state = None
             self._inside -= 1
             self._done(call)
@@ -788,14 +795,14 @@ class BatchEngine(Sharing):
         """Tell of calls whose turn has come, but which the cache can never hold."""
         self._telling = True
         invalid, self._invalid_now = self._invalid_now, []
-        for seat in invalid:
-            seat.phase = OUT
-        for seat in invalid:
-            if not seat.cancelled:
+        for call in invalid:
+            call.phase = OUT
+        for call in invalid:
+            if not call.cancelled:
                 self._invalids -= 1
                 self._inside -= 1
-                self._asked -= seat.peak
-                seat.call.state = None
-                seat.call.outcome = Outcome.INVALID
-                self._done(seat.call)
+                self._asked -= call.peak
+                call.state = None
+                call.outcome = Outcome.INVALID
+                self._done(call)
         self._telling = False

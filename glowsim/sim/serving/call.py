@@ -11,11 +11,12 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from glowsim.core.types import Outcome
+from glowsim.sim.serving.seats import Seat
 
 __all__ = ["Call", "Server", "Told"]
 
 
-class Call:
+class Call(Seat):
     """One call of a model.
 
     Parameters
@@ -70,7 +71,11 @@ class Call:
         self.first_token_s = -1.0
         """The moment when the first token was out; below 0 while there is none."""
         self.state: Any = None
-        """The server's own."""
+        """The server's own; None while no server has it."""
+
+    def __lt__(self, other: Call) -> bool:
+        """Return whether it comes first in order of priority."""
+        return (self.priority, self.arrival) < (other.priority, other.arrival)
 
 
 Told = Callable[[Call], None]

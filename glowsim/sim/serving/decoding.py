@@ -8,14 +8,13 @@ from operator import mul
 
 from glowsim.sim.serving.blocks import BlockStore
 from glowsim.sim.serving.call import Call
-from glowsim.sim.serving.seats import Seat
 from glowsim.sim.serving.steps import BatchSpec
 
 __all__ = ["NEVER", "Decoding", "steps_until"]
 
 NEVER = 1 << 62
 """A step that does not come: the end of nobody, so that there always is a first one in the heap."""
-_NOBODY = Seat(Call(0, 1, 1), 0, 0.0, 0, 0, False)
+_NOBODY = Call(0, 1, 1)
 _NOBODY.finish = NEVER
 
 
@@ -44,10 +43,10 @@ class Decoding:
         self._scale = 1.0
         self._s = 0
         """Steps decided."""
-        self._waiting: deque[Seat] = deque()
-        self._eager: list[Seat] = []
+        self._waiting: deque[Call] = deque()
+        self._eager: list[Call] = []
         """Calls that decode a text which somebody else holds or computes: named block by block."""
-        self._heap: list[tuple[int, int, Seat]] = [(NEVER, 0, _NOBODY)]
+        self._heap: list[tuple[int, int, Call]] = [(NEVER, 0, _NOBODY)]
         """Ends: (step counter, order of admission, call); void where the call's ``finish`` is another."""
         self._n = 0
         """Calls that decode, and of these: the sum of bases, and how many have each rest of base / block_tokens."""
@@ -71,8 +70,8 @@ class Decoding:
         if self._eager:
             # A step that gives a block back may admit one of those waiting: it is taken by itself.
             alone = 1 if self._waiting else 0
-            for seat in self._eager:
-                k = min(k, self._block_tokens - (s + seat.base) % self._block_tokens - alone)
+            for call in self._eager:
+                k = min(k, self._block_tokens - (s + call.base) % self._block_tokens - alone)
         if self._peaks > self._kv_blocks:
             k = self._steps_with_room(k)
         return k, first_s, half_s

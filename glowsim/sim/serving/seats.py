@@ -1,9 +1,8 @@
-"""A call inside a model server with continuous batching, and where it stands."""
+"""Where a call stands inside a model server with continuous batching."""
 
 from __future__ import annotations
 
 from glowsim.sim.serving.blocks import Text
-from glowsim.sim.serving.call import Call
 
 __all__ = ["DECODE", "OUT", "PREFILL", "WAITING", "Seat"]
 
@@ -11,50 +10,40 @@ WAITING, PREFILL, DECODE, OUT = range(4)
 
 
 class Seat:
-    """A call inside."""
+    """What `BatchEngine` knows of a call, on the call itself: set when it is started, and nobody else's."""
 
     __slots__ = (
-        "arrival", "base", "blocks", "call", "cancelled", "computed", "finish", "generated", "has_text",
-        "head_blocks", "holds", "named", "order", "own", "own_upto", "peak", "phase", "t_s",
-        "tokens_in", "tokens_out",
+        "arrival", "base", "blocks_held", "came_s", "cancelled", "computed", "finish", "generated", "has_text",
+        "head_blocks", "holds", "named", "order", "own", "own_upto", "peak", "phase",
     )  # fmt: skip
 
+    arrival: int
+    """Of calls, in order."""
+    came_s: float
     computed: int
     """Tokens whose keys and values are stored; while it decodes, step counter + base."""
     base: int
-    blocks: int
-    """Blocks it holds while it prefills."""
+    blocks_held: int
+    """While it prefills."""
+    generated: int
+    """Tokens written, as far as is known."""
+    peak: int
+    """Blocks that it holds at most, at its end."""
+    head_blocks: int
+    """Leading full blocks of its prompt whose text others have too."""
     finish: int
     """The step counter at which it ends; -1: an end in the heap is void."""
     order: int
-    """Of admission."""
+    """Of admission; -1 before."""
     own: Text | None
+    """Of its own key, while it runs."""
     own_upto: int
+    """Blocks of that which it holds by name."""
     named: int
     """Leading blocks that hold a text by its name."""
     holds: list[tuple[Text, int]]
     """References to the texts that it shares, in their order in the prompt."""
     has_text: bool
     """Whether others may find, or may have left, something of its text."""
-
-    def __init__(
-        self, call: Call, arrival: int, t_s: float, peak: int, head_blocks: int, has_text: bool
-    ) -> None:
-        self.call = call
-        self.arrival = arrival
-        self.t_s = t_s
-        self.peak = peak
-        self.head_blocks = head_blocks
-        self.has_text = has_text
-        self.tokens_in = call.tokens_in
-        self.tokens_out = call.tokens_out
-        self.generated = self.named = self.own_upto = 0
-        self.holds = []
-        self.phase = WAITING
-        self.cancelled = False
-        self.finish = self.order = -1
-        self.own = None
-
-    def __lt__(self, other: Seat) -> bool:
-        """Return whether it comes first in order of priority."""
-        return (self.call.priority, self.arrival) < (other.call.priority, other.arrival)
+    phase: int
+    cancelled: bool

@@ -5,8 +5,9 @@ from __future__ import annotations
 from bisect import insort
 
 from glowsim.sim.serving.blocks import Text
+from glowsim.sim.serving.call import Call
 from glowsim.sim.serving.decoding import Decoding
-from glowsim.sim.serving.seats import DECODE, Seat
+from glowsim.sim.serving.seats import DECODE
 from glowsim.sim.serving.steps import BatchSpec
 
 __all__ = ["Sharing"]
@@ -30,22 +31,21 @@ class Sharing(Decoding):
 
     def __init__(self, spec: BatchSpec) -> None:
         super().__init__(spec)
-        self._running: dict[Seat, None] = {}
-        self._prefills: list[Seat] = []
+        self._running: dict[Call, None] = {}
+        self._prefills: list[Call] = []
         self._tokens_hit = 0
         self._blocked = False
         """Whether the head of those waiting cannot be admitted until somebody leaves."""
 
-    def _own(self, seat: Seat) -> Text:
+    def _own(self, call: Call) -> Text:
         """Return the text of the call's own key."""
-        if seat.own is not None:
-            return seat.own
-        call = seat.call
+        if call.own is not None:
+            return call.own
         return self._store.text((call.shared_key, call.shared_tokens, call.own_key))
 
-    def _find(self, seat: Seat, most: int) -> tuple[list[tuple[Text, int]], int]:
+    def _find(self, call: Call, most: int) -> tuple[list[tuple[Text, int]], int]:
         """Return what is held of the beginning of a call's text, at most so many blocks."""
-        call, texts, heads = seat.call, self._store.texts, seat.head_blocks
+        texts, heads = self._store.texts, call.head_blocks
         holds: list[tuple[Text, int]] = []
         found = 0
         if heads and call.blocks:
@@ -62,14 +62,14 @@ class Sharing(Decoding):
                 holds.append((text, found))
         if found < heads or found >= most:
             return holds, 0
-        own = seat.own
+        own = call.own
         if own is None:
             if call.blocks or not call.own_key:
                 return holds, 0
             own = texts.get((call.shared_key, call.shared_tokens, call.own_key))
             if own is None:
                 return holds, 0
-        if isinstance(own.writer, Seat):
+        if isinstance(own.writer, Call):
             self._write_eagerly(own.writer)
         return holds, self._held(own, most - heads)
 
@@ -79,32 +79,31 @@ class Sharing(Decoding):
             self._store.settle(self._decoding())
         return text.end if text.end < most else most
 
-    def _meets_held(self, seat: Seat) -> bool:
+    def _meets_held(self, call: Call) -> bool:
         """Return whether text that the call computes may be held already."""
-        call = seat.call
-        if seat.named < seat.head_blocks:
+        if call.named < call.head_blocks:
             if call.blocks:
-                return any((key,) in self._store.texts for key in call.blocks[seat.named :])
+                return any((key,) in self._store.texts for key in call.blocks[call.named :])
             text = self._store.texts.get(call.shared_key)
-            if text is not None and text.end > seat.named:
+            if text is not None and text.end > call.named:
                 return True
-        return seat.own is not None and seat.own.end > seat.own_upto
+        return call.own is not None and call.own.end > call.own_upto
 
-    def _sit_at_own(self, seat: Seat) -> None:
-        seat.own = own = self._own(seat)
+    def _sit_at_own(self, call: Call) -> None:
+        call.own = own = self._own(call)
         own.users += 1
-        if isinstance(own.writer, Seat):
+        if isinstance(own.writer, Call):
             self._write_eagerly(own.writer)
-        if seat.own_upto:
-            self._store.hold(own, seat.own_upto)
+        if call.own_upto:
+            self._store.hold(own, call.own_upto)
 
-    def _sit_at_texts(self, seat: Seat, most_tokens: int, used: int) -> int:
+    def _sit_at_texts(self, call: Call, most_tokens: int, used: int) -> int:
         """Have a call come to texts as most do: the head is in use, and it is the only one at its own.
 
         Return the tokens that it need not compute; -1, and nothing is done, if it comes otherwise, or has more
         than so many tokens to compute. ``used`` blocks are in use at most.
         """
-        call, heads, texts = seat.call, seat.head_blocks, self._store.texts
+        heads, texts = call.head_blocks, self._store.texts
         own_key, cached = call.own_key, heads
         if call.blocks:
             return -1
@@ -119,7 +118,7 @@ class Sharing(Decoding):
                     return -1
                 cached += own.end
         tokens = cached * self._block_tokens
-        if not 0 < seat.tokens_in - tokens <= most_tokens:
+        if not 0 < call.tokens_in - tokens <= most_tokens:
             return -1
         if own_key:
             if own is None:
@@ -127,24 +126,24 @@ class Sharing(Decoding):
             elif not self._store.take(own, used):
                 return -1
             own.users = 1
-            own.writer = seat
-            seat.own = own
+            own.writer = call
+            call.own = own
         if head is not None:
             head.held[heads] = head.held.get(heads, 0) + 1
-            seat.holds = [(head, heads)]
-            seat.named = heads
+            call.holds = [(head, heads)]
+            call.named = heads
             self._store.free += heads
         self._tokens_hit += tokens
         call.tokens_cached = tokens
         return tokens
 
-    def _leave_own(self, seat: Seat, own: Text) -> None:
+    def _leave_own(self, call: Call, own: Text) -> None:
         """Leave a text behind at which the call was the only one."""
         store = self._store
-        full, partly = divmod(self._s + seat.base, self._block_tokens)
+        full, partly = divmod(self._s + call.base, self._block_tokens)
         own.writer = None
         own.users = 0
-        own.end = own.top = full - seat.head_blocks
+        own.end = own.top = full - call.head_blocks
         if own.end:
             store.let_go(own, 0, 1 if partly else 0)
         else:
@@ -152,43 +151,43 @@ class Sharing(Decoding):
                 store.turn(1)
             if own.key is not None:
                 del store.texts[own.key]
-        for text, upto in reversed(seat.holds):
+        for text, upto in reversed(call.holds):
             store.free -= upto
             store.release(text, upto)
 
-    def _write_eagerly(self, seat: Seat) -> None:
+    def _write_eagerly(self, call: Call) -> None:
         """Have a call name its blocks as they fill up from now on: somebody else is at its text."""
-        self._say_written(seat)
-        insort(self._eager, seat, key=lambda each: each.order)
+        self._say_written(call)
+        insort(self._eager, call, key=lambda each: each.order)
 
-    def _say_written(self, seat: Seat) -> None:
+    def _say_written(self, call: Call) -> None:
         """Name the blocks that a call has filled up as the only one at its text."""
-        own = seat.own
+        own = call.own
         if own is not None:
             own.writer = None
-            seat.named = full = (self._s + seat.base) // self._block_tokens
-            seat.own_upto = own.end = own.top = full - seat.head_blocks
-            if seat.own_upto:
-                own.held[seat.own_upto] = 1
+            call.named = full = (self._s + call.base) // self._block_tokens
+            call.own_upto = own.end = own.top = full - call.head_blocks
+            if call.own_upto:
+                own.held[call.own_upto] = 1
 
     def _name_written(self) -> None:
         """Name the blocks that fill up in this step, of calls that are at a text with others."""
-        for seat in self._eager:
-            if not (self._s + seat.base) % self._block_tokens:
-                self._name(seat, (self._s + seat.base) // self._block_tokens)
+        for call in self._eager:
+            if not (self._s + call.base) % self._block_tokens:
+                self._name(call, (self._s + call.base) // self._block_tokens)
 
-    def _name(self, seat: Seat, full: int) -> None:
+    def _name(self, call: Call, full: int) -> None:
         """Name the leading full blocks of a call, or use those that hold the same text already."""
-        store, call, heads = self._store, seat.call, seat.head_blocks
-        while seat.named < full:
-            named = seat.named
+        store, heads = self._store, call.head_blocks
+        while call.named < full:
+            named = call.named
             if named < heads:
                 if call.blocks:
                     text, upto, limit = store.text((call.blocks[named],)), 0, 1
                 else:
                     text, upto, limit = store.text(call.shared_key), named, min(full, heads)
-            elif seat.own is not None:
-                text, upto, limit = seat.own, seat.own_upto, full - heads
+            elif call.own is not None:
+                text, upto, limit = call.own, call.own_upto, full - heads
             else:
                 return
             end = upto if text.end <= upto else self._held(text, limit)
@@ -201,46 +200,46 @@ class Sharing(Decoding):
             else:
                 end = limit
                 store.extend(text, upto, end)
-            seat.named = named + end - upto
+            call.named = named + end - upto
             if named >= heads:
-                seat.own_upto = end
+                call.own_upto = end
             elif upto:
-                seat.holds[-1] = (text, end)
+                call.holds[-1] = (text, end)
             else:
-                seat.holds.append((text, end))
+                call.holds.append((text, end))
 
-    def _leave(self, seat: Seat, fresh: int = 0) -> None:
+    def _leave(self, call: Call, fresh: int = 0) -> None:
         """Take a call out of those running and give its blocks back, the last first."""
-        store, own = self._store, seat.own
-        del self._running[seat]
-        self._peaks -= seat.peak
-        if seat.phase == DECODE:
-            computed = self._s + seat.base
-            if not seat.cancelled:
-                seat.generated = computed - seat.tokens_in + 1
+        store, own = self._store, call.own
+        del self._running[call]
+        self._peaks -= call.peak
+        if call.phase == DECODE:
+            computed = self._s + call.base
+            if not call.cancelled:
+                call.generated = computed - call.tokens_in + 1
             blocks = -(-computed // self._block_tokens) + fresh
             store.free -= blocks
             self._n -= 1
-            self._base_sum -= seat.base
-            self._bins[seat.base % self._block_tokens] -= 1
-            seat.finish = -1
+            self._base_sum -= call.base
+            self._bins[call.base % self._block_tokens] -= 1
+            call.finish = -1
             if own is not None:
-                if own.writer is seat:
-                    self._say_written(seat)
+                if own.writer is call:
+                    self._say_written(call)
                 else:
-                    self._eager.remove(seat)
+                    self._eager.remove(call)
         else:
-            blocks = seat.blocks
-            self._prefills.remove(seat)
-        if blocks > seat.named:
-            store.give_back(blocks - seat.named)
+            blocks = call.blocks_held
+            self._prefills.remove(call)
+        if blocks > call.named:
+            store.give_back(blocks - call.named)
         if own is not None:
-            if seat.own_upto:
-                store.release(own, seat.own_upto)
+            if call.own_upto:
+                store.release(own, call.own_upto)
             own.users -= 1
             if own.key is not None:
                 if not own.users and not own.end:
                     store.texts.pop(own.key, None)
-                seat.own = None
-        for text, upto in reversed(seat.holds):
+                call.own = None
+        for text, upto in reversed(call.holds):
             store.release(text, upto)
