@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import count
 from math import fsum
 from typing import Final, Protocol
@@ -267,8 +268,13 @@ def _least_loaded(call: Call, replicas: Sequence[Server]) -> int:
     return loads.index(min(loads))
 
 
+@lru_cache(maxsize=1 << 14)
+def _home(key: int, replicas: int) -> int:
+    return mix(key) % replicas
+
+
 def _session(call: Call, replicas: Sequence[Server]) -> int:
-    return mix(call.own_key) % len(replicas)
+    return _home(call.own_key, len(replicas))
 
 
 def _in_turn() -> Router:

@@ -139,7 +139,7 @@ class TaskJob(Job):
         self.luck = luck
         """Well mixed: names every draw of this attempt."""
         self.visits: dict[int, int] = {}
-        """Step -> how often it was done."""
+        """Step -> the latest of its visits, from 0."""
         self.open: dict[Call, Any] = {}
         """Calls under way -> where they are."""
         self.root: Any = None
@@ -157,7 +157,9 @@ class TaskJob(Job):
 
     def draw(self, step: int) -> float:
         """Return the next uniform number of a step."""
-        return (mix(self.luck ^ (step << 32 | self.visit(step))) >> 11) * _TO_UNIT
+        visits = self.visits
+        visit = visits[step] = visits.get(step, -1) + 1
+        return (mix(self.luck ^ (step << 32 | visit)) >> 11) * _TO_UNIT
 
     def drawn(self, law: Draw, step: int) -> float:
         """Return a step's next value of a law."""
@@ -166,13 +168,13 @@ class TaskJob(Job):
     def name(self, step: int) -> int:
         """Return the number of a step's next call, by which its server draws: unlike that of any other call."""
         step += _CALLS
-        return mix(self.luck ^ (step << 32 | self.visit(step)))
-
-    def visit(self, step: int) -> int:
-        """Return how often a step was drawn for, and count once more."""
         visits = self.visits
         visit = visits[step] = visits.get(step, -1) + 1
-        return visit
+        return mix(self.luck ^ (step << 32 | visit))
+
+    def pass_by(self, step: int) -> None:
+        """Leave out a number of a step that nothing hangs on; those that follow stay what they are."""
+        self.visits[step] = self.visits.get(step, -1) + 1
 
 
 Script = Generator[Any, Any, Any]
@@ -207,7 +209,10 @@ def _walk(task: Task, steps: tuple[Step, ...], job: TaskJob, text_key: int, cont
                 tokens = job.inner.tokens_out
                 if step.tokens_out is not None:
                     tokens = round(job.drawn(step.tokens_out, step.number))
-                tokens = max(min(tokens, job.most_tokens_out), 1)
+                if tokens > job.most_tokens_out:
+                    tokens = job.most_tokens_out
+                if tokens < 1:
+                    tokens = 1
                 call = _call(task, step, job, text_key, context, tokens)
                 yield call
                 if call.outcome is not _OK:
@@ -222,11 +227,11 @@ def _walk(task: Task, steps: tuple[Step, ...], job: TaskJob, text_key: int, cont
                 for _ in range(step.tries):
                     fails, factor = job.tools()
                     yield job.drawn(step.time_s, step.number) * factor
-                    succeeds = (1.0 - step.fails) * (1.0 - fails)
-                    if succeeds == 1.0:
-                        job.visit(_LUCK + step.number)
+                    fails = 1.0 - (1.0 - step.fails) * (1.0 - fails)
+                    if not fails:
+                        job.pass_by(_LUCK + step.number)
                         break
-                    if job.draw(_LUCK + step.number) >= 1.0 - succeeds:
+                    if job.draw(_LUCK + step.number) >= fails:
                         break
                 else:
                     if step.needed:

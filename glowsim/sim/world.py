@@ -394,7 +394,7 @@ class World:
                 working = jobs[attempt] = TaskJob(
                     attempt, request_id, number, plan, truth, luck, fate, stream
                 )
-                working.first_token_s = -environment.now
+                working.first_token_s = -environment._now
                 if trips:
                     self._send(replica, working, trips[request[6]][agent])
                 else:

@@ -152,13 +152,11 @@ class BatchEngine(Sharing):
             The call contradicts itself; says how.
         """
         tokens_in, tokens_out, block_tokens = call.tokens_in, call.tokens_out, self._block_tokens
-        heads = 0
-        has_text = self._caching and call.own_key != 0
-        if tokens_in < 1 or tokens_out < 1 or call.shared_tokens or call.blocks:
+        shared_tokens = call.shared_tokens
+        if tokens_in < 1 or tokens_out < 1 or not 0 <= shared_tokens <= tokens_in or call.blocks:
             check_call(call, block_tokens)
-            if self._caching:
-                heads = (tokens_in if call.blocks else call.shared_tokens) // block_tokens
-                has_text = has_text or heads > 0
+            shared_tokens = tokens_in
+        heads = shared_tokens // block_tokens if self._caching else 0
         now_s = self._environment._now
         self._inside += 1
         self._arrivals = arrival = self._arrivals + 1
@@ -168,7 +166,7 @@ class BatchEngine(Sharing):
         call.came_s = now_s
         call.peak = peak
         call.head_blocks = heads
-        call.has_text = has_text
+        call.has_text = heads > 0 or (self._caching and call.own_key != 0)
         call.generated = call.named = call.own_upto = 0
         call.holds = []
         call.phase = WAITING
@@ -780,8 +778,9 @@ class BatchEngine(Sharing):
                 elif not call.cancelled:
                     self._first_token(call)
         else:
+            tell_end = self._tell_end
             for call in ended:
-                self._tell_end(call)
+                tell_end(call)
         self._telling = False
 
     def _tell_end(self, call: Call) -> None:

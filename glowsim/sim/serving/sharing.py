@@ -153,7 +153,11 @@ class Sharing(Decoding):
                 del store.texts[own.key]
         for text, upto in reversed(call.holds):
             store.free -= upto
-            store.release(text, upto)
+            left = text.held[upto] - 1
+            if left:
+                text.held[upto] = left
+            else:
+                store.release(text, upto)
 
     def _write_eagerly(self, call: Call) -> None:
         """Have a call name its blocks as they fill up from now on: somebody else is at its text."""

@@ -226,10 +226,11 @@ class SessionSource:
         session.context = grown if contexts is None else contexts.pop(request_id, grown)
         think_s = session.thinks_s[session.turn]
         session.turn += 1
-        due_s = self._world.environment.now + think_s
+        environment = self._world.environment
+        due_s = environment._now + think_s
         if session.turn < len(session.requests) and due_s <= self._until_s:
             self._thinking += 1
-            self._world.environment.call_at(due_s, self._go_on, session)
+            environment.call_at(due_s, self._go_on, session)
         else:
             self._end_if_over()
 
