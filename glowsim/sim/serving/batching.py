@@ -727,11 +727,17 @@ class BatchEngine(Sharing):
             heappush(self._heap, (finish, call.order, call))
         own = call.own
         if own is not None:
-            if own.users > 1 or own.end > call.own_upto:
+            # who waits for blocks needs one less when text that it begins with fills up
+            if own.users > 1 or own.end > call.own_upto or (self._waiting and self._waits_for(own)):
                 insort(self._eager, call, key=lambda each: each.order)
             else:
                 own.writer = call
                 own.held.clear()
+
+    def _waits_for(self, own: Text) -> bool:
+        """Return whether the prompt of the first call that waits begins with a text."""
+        head = self._waiting[0]
+        return own.key == (head.shared_key, head.shared_tokens, head.own_key)
 
     def _drop_waiting(self, call: Call) -> None:
         (self._waiting if call in self._waiting else self._unseen).remove(call)
