@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from math import inf
 from typing import Any, NamedTuple, Protocol, TypeAlias
@@ -36,6 +36,8 @@ class Call:
     """Attempts of the same request before this one."""
     usage: Usage = field(default=Usage())
     """What was used so far: kept up to date by the instance, read when the attempt ends without a `Reply`."""
+    passed_on: Mapping[str, str] = field(default_factory=dict)
+    """Headers that go with it to an instance behind HTTP: the trace context."""
 
 
 class Reply(NamedTuple):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import aclosing
 from typing import Any, NamedTuple
 
@@ -31,8 +31,6 @@ class Content(NamedTuple):
 
     protocol: Protocol
     asked: Asked
-    passed_on: Mapping[str, str]
-    """Headers that go with it to the instance: the trace context."""
     answer_id: str
     created: int
     """Seconds since 1970."""
@@ -46,7 +44,7 @@ def whole(answer: dict[str, Any], content: Content) -> str:
     InstanceError
         It is no chat answer.
     """
-    protocol, asked, _, answer_id, created = content
+    protocol, asked, answer_id, created = content
     if asked.stream:
         return stream_of(protocol, answer, asked, answer_id=answer_id, created=created)
     return json_text(protocol.from_chat(answer, asked, answer_id=answer_id, created=created))
@@ -107,7 +105,7 @@ async def _collected(made: AsyncIterator[str], call: Call) -> Reply:
 
 
 async def _pieces(made: AsyncIterator[str], call: Call) -> AsyncIterator[str]:
-    protocol, asked, _, answer_id, created = call.task
+    protocol, asked, answer_id, created = call.task
     try:
         _check(call.task)
     except BadBody as error:

@@ -79,6 +79,7 @@ _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
 _DONE, _REFUSED, _LATER = Effect.DONE, Effect.REFUSED, None
 _THERE = (State.STARTING, State.READY)
+_NOTHING: Mapping[str, str] = {}
 _AHEAD = 64
 """Pieces of a stream that may wait for a client that is slow to read."""
 
@@ -86,11 +87,12 @@ _AHEAD = 64
 class _Ticket:
     """An open request, as its client sees it."""
 
-    __slots__ = ("request", "room", "said", "streamed", "task", "tries")
+    __slots__ = ("passed_on", "request", "room", "said", "streamed", "task", "tries")
 
-    def __init__(self, request: Request, task: Any) -> None:
+    def __init__(self, request: Request, task: Any, passed_on: Mapping[str, str]) -> None:
         self.request = request
         self.task = task
+        self.passed_on = passed_on
         self.said: asyncio.Queue[str | Answered | Exception] = asyncio.Queue()
         self.room: asyncio.Event | None = None
         """Set when its client has taken in what was said; None while that is not waited for."""
@@ -267,7 +269,7 @@ class Driver:
 
     # --- clients --------------------------------------------------------------------------------------
 
-    async def request(self, asked: Request, task: Any) -> Answered:
+    async def request(self, asked: Request, task: Any, passed_on: Mapping[str, str] = _NOTHING) -> Answered:
         """Ask for something and return the answer.
 
         A caller that is cancelled has gone away: its request is abandoned and a running attempt cancelled.
@@ -278,6 +280,8 @@ class Driver:
             The request; the driver gives it its number.
         task
             The content, for the instance.
+        passed_on
+            Headers that go with it to the instance.
 
         Raises
         ------
@@ -288,7 +292,7 @@ class Driver:
         Closed
             The driver is closing.
         """
-        ticket = self._arrive(asked._replace(stream=False), task)
+        ticket = self._arrive(asked._replace(stream=False), task, passed_on)
         try:
             said = await ticket.said.get()
         finally:
@@ -298,13 +302,15 @@ class Driver:
         assert isinstance(said, Answered)
         return said
 
-    async def stream(self, asked: Request, task: Any) -> AsyncIterator[str | Answered]:
+    async def stream(
+        self, asked: Request, task: Any, passed_on: Mapping[str, str] = _NOTHING
+    ) -> AsyncIterator[str | Answered]:
         """Ask for something and yield pieces of the answer as they come, then the `Answered`.
 
         Raises as `request` does: before the first piece, or after it if the stream broke. A generator that is
         closed early has gone away.
         """
-        ticket = self._arrive(asked._replace(stream=True), task)
+        ticket = self._arrive(asked._replace(stream=True), task, passed_on)
         try:
             while True:
                 said = await ticket.said.get()
@@ -336,10 +342,10 @@ class Driver:
         propensity = weight if variant else 1.0 - weight
         self.tell(Observed(self.now_s(), request_id, agent, variant, unit, propensity, metric, value))
 
-    def _arrive(self, asked: Request, task: Any) -> _Ticket:
+    def _arrive(self, asked: Request, task: Any, passed_on: Mapping[str, str]) -> _Ticket:
         if self._closing:
             raise self.error or Closed("no requests are taken any more: the driver is closing")
-        ticket = _Ticket(self._numbered(asked), task)
+        ticket = _Ticket(self._numbered(asked), task, passed_on)
         self._tickets[ticket.request.request_id] = ticket
         self.tell(Arrived(self.now_s(), ticket.request))
         return ticket
@@ -429,7 +435,9 @@ class Driver:
             return _REFUSED
         ticket = self._tickets[request_id]
         request = ticket.request
-        call = Call(attempt, instance_number, request, plan, ticket.task, ticket.tries)
+        call = Call(
+            attempt, instance_number, request, plan, ticket.task, ticket.tries, passed_on=ticket.passed_on
+        )
         ticket.tries += 1
         self._served[request_id] = (request.agent, plan.variant, request.user or request_id)
         if len(self._served) > self._memory:

@@ -164,7 +164,7 @@ class Emulator:
                 asked = protocol.read(raw)
             except BadBody as error:
                 raise Refusal(400, error.message, param=error.param) from None
-            content = Content(protocol, asked, {}, f"{self._id_prefix}{number:x}", int(time.time()))
+            content = Content(protocol, asked, f"{self._id_prefix}{number:x}", int(time.time()))
             tokens_in, most, streams = asked.tokens_in, asked.max_tokens_out, asked.stream
         most = most or _MAX_TOKENS_OUT
         request = Request(number, 0, tokens_in, most, stream=streams)

@@ -202,16 +202,16 @@ class Gateway:
         )
         self._asked += 1
         answer_id = f"{self._id_prefix}{self._asked:x}"
-        content = Content(protocol, asked, _trace(http), answer_id, int(time.time()))
+        content = Content(protocol, asked, answer_id, int(time.time()))
         if asked.stream:
             await self._stream(http, request, content)
             return
-        answered = await http.while_there(self._driver.request(request, content))
+        answered = await http.while_there(self._driver.request(request, content, _trace(http)))
         await http.answer(200, answered.content.encode(), _about(answered))
 
     async def _stream(self, http: Exchange, request: Request, content: Content) -> None:
         async def pass_on() -> None:
-            async with aclosing(self._driver.stream(request, content)) as said:  # type: ignore[type-var]
+            async with aclosing(self._driver.stream(request, content, _trace(http))) as said:  # type: ignore[type-var]
                 try:
                     async for each in said:
                         if isinstance(each, Answered):
@@ -253,12 +253,12 @@ class Gateway:
         if task.stream:
             await http.while_there(self._task_stream(http, request, task, begun_s))
             return
-        answered = await http.while_there(self._driver.request(request, task.input))
+        answered = await http.while_there(self._driver.request(request, task.input, _trace(http)))
         said = {**self._summary(answered, agent, begun_s), "output": answered.content}
         await http.answer(200, json.dumps(said, ensure_ascii=False).encode())
 
     async def _task_stream(self, http: Exchange, request: Request, task: Task, begun_s: float) -> None:
-        async with aclosing(self._driver.stream(request, task.input)) as said:  # type: ignore[type-var]
+        async with aclosing(self._driver.stream(request, task.input, _trace(http))) as said:  # type: ignore[type-var]
             try:
                 async for each in said:
                     if not http.begun:

@@ -525,16 +525,22 @@ def test_an_instance_with_json_of_its_own_is_sent_its_template(path):
     async def handler(request):
         from aiohttp import web
 
-        seen.append((request.path, await request.json(), request.headers.get("Authorization")))
+        seen.append((request.path, await request.json(), request.headers.get("traceparent")))
         return web.json_response({"result": [{"text": "forty-two"}], "n": {"in": 11, "out": 2}, "sure": 0.5})
 
     async def test(session):
         async with openai_client(session) as client:
-            answer = await client.chat.completions.create(**ASKED)
+            answer = await client.chat.completions.create(**ASKED, extra_headers={"traceparent": "00-1-2-03"})
             assert answer.choices[0].message.content == "forty-two"
             assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (11, 2)
             stream = await client.chat.completions.create(**ASKED, stream=True)
             assert "".join([chunk.choices[0].delta.content or "" async for chunk in stream]) == "forty-two"
+        async with session.post(
+            "/v1/agents/tax/tasks",
+            json={"input": ASKED["messages"], "max_tokens_out": 7},
+            headers={"traceparent": "t"},
+        ) as response:
+            assert (await response.json())["output"] == "forty-two"
 
     adapter = {
         "adapter": "http_json", "path": "/ask", "output": "result.0.text", "tokens_in": "n.in", "tokens_out": "n.out",
@@ -542,7 +548,7 @@ def test_an_instance_with_json_of_its_own_is_sent_its_template(path):
     }  # fmt: skip
     recording = serve_upstream(test, path, handler, adapter)
     wanted = {"question": "Q: What is due in May?", "limit": 7, "deep": [True, "m"]}
-    assert seen == [("/ask", wanted, None)] * 2
+    assert seen == [("/ask", wanted, trace) for trace in ("00-1-2-03", None, "t")]
     assert {each.usage.score for each in told(recording, Finished)} == {0.5}
 
 

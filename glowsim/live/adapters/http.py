@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
@@ -49,7 +49,7 @@ class Posts:
         self._headers = _JSON if key is None else {**_JSON, "Authorization": f"Bearer {key}"}
         self._health_path = health_path
 
-    def post(self, path: str, body: dict[str, Any], passed_on: dict[str, str] | None = None) -> Any:
+    def post(self, path: str, body: dict[str, Any], passed_on: Mapping[str, str]) -> Any:
         """Return the context of a response; what goes wrong with the connection is an ``aiohttp.ClientError``."""
         headers = {**self._headers, **passed_on} if passed_on else self._headers
         data = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()

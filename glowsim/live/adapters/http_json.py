@@ -50,7 +50,7 @@ def http_json(posts: Posts, spec: HttpJson, *, model_name: Callable[[int], str])
 
     async def answer(call: Call) -> Reply:
         try:
-            async with posts.post(spec.path, body(call)) as response:
+            async with posts.post(spec.path, body(call), call.passed_on) as response:
                 await check(response)
                 said = parsed(await bounded(response))
         except aiohttp.ClientError as error:
@@ -67,7 +67,7 @@ def http_json(posts: Posts, spec: HttpJson, *, model_name: Callable[[int], str])
             yield _words(reply.content)
             return
         try:
-            async with posts.post(spec.path, body(call)) as response:
+            async with posts.post(spec.path, body(call), call.passed_on) as response:
                 await check(response)
                 if response.content_type != "text/event-stream":
                     said = parsed(await bounded(response))

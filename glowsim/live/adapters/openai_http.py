@@ -61,7 +61,7 @@ def openai_http(
         where, body, _, translated = sent(call)
         task = call.task
         try:
-            async with posts.post(where, body, _passed_on(task)) as response:
+            async with posts.post(where, body, call.passed_on) as response:
                 await check(response)
                 raw = await bounded(response)
         except aiohttp.ClientError as error:
@@ -91,7 +91,7 @@ def openai_http(
             return writer.feed(frame.chunk) if frame.chunk is not None else ""
 
         try:
-            async with posts.post(where, body, _passed_on(task)) as response:
+            async with posts.post(where, body, call.passed_on) as response:
                 await check(response)
                 if response.content_type != "text/event-stream":
                     yield _at_once(parsed(await bounded(response)), call, translated)
@@ -130,10 +130,6 @@ def _as_chat(task: Any, stream: bool) -> Asked:
     return Asked(
         "chat", {"messages": messages, **({"stream": True} if stream else {})}, "", 1, None, stream, None
     )
-
-
-def _passed_on(task: Any) -> dict[str, str] | None:
-    return dict(task.passed_on) if isinstance(task, Content) and task.passed_on else None
 
 
 def _text(said: dict[str, Any]) -> Any:
