@@ -30,6 +30,7 @@ from glowsim.scenario import laws as written_laws
 from glowsim.scenario import servers as written_servers
 from glowsim.scenario import workload as written_workload
 from glowsim.scenario.controllers import Controller, Limit
+from glowsim.scenario.problems import Finding
 from glowsim.scenario.workload import ALL
 from glowsim.sim import faults, laws
 from glowsim.sim.answers import Answers
@@ -118,7 +119,7 @@ def control_plane(
     """
     notes = Notes()
     models = {name: number for number, name in enumerate(scenario.models)}
-    maker = _Maker(streams, _prices(scenario), tuple(models), notes, allow_plugins, fall_back)
+    maker = _Maker(streams, _prices(scenario), tuple(models), notes, allow_plugins, fall_back, {})
     shared = maker.fleetwide(scenario.controllers.fleetwide())
     pools = []
     for number, (name, agent) in enumerate(scenario.agents().items()):
@@ -166,6 +167,11 @@ class _Maker(NamedTuple):
     notes: Notes
     allow_plugins: bool
     fall_back: bool
+    known: dict[int, tuple[Controller, type, dict[str, Any], list[Finding]]]
+    """What was found of a controller, by the identity of what is written: fifty agents share a few of those.
+
+    What is written comes along, so that nothing else gets its identity.
+    """
 
     def fleetwide(self, limits: Sequence[Controller]) -> list[Any]:
         """Return the limiters that all agents share; their alerts are the first agent's."""
@@ -206,8 +212,12 @@ class _Maker(NamedTuple):
     def _one(
         self, name: str, number: int, family: str, place: str, controller: Controller, hands: dict[str, Any]
     ) -> Any:
-        kind = registry.find(family, controller.use, allow_plugins=self.allow_plugins)
-        arguments, findings = registry.check(kind, controller.settings)
+        known = self.known.get(id(controller))
+        if known is None:
+            kind = registry.find(family, controller.use, allow_plugins=self.allow_plugins)
+            known = controller, kind, *registry.check(kind, controller.settings)
+            self.known[id(controller)] = known
+        _, kind, arguments, findings = known
         if findings:
             raise BuildError(f"{name}: {place}: {findings[0].message}")
         asked = registry.handed_in(kind)

@@ -384,6 +384,7 @@ def _extras(hint: Any) -> tuple[Any, ...]:
     return get_args(hint)[1:] if get_origin(hint) is Annotated else ()
 
 
+@cache
 def handed_in(controller: type) -> tuple[str, ...]:
     """Return what ``glowsim.build`` hands to a controller: the constructor's arguments before the star.
 

@@ -84,7 +84,8 @@ class Stream:
 
     def __init__(self, key: int) -> None:
         self._key = key
-        self._generator = np.random.Generator(np.random.PCG64(key))
+        self._generator: np.random.Generator | None = None
+        """Made by the first draw: most controllers of a fleet never draw."""
         self._block: list[float] = []
         self._next = 0
         self.drawn = 0
@@ -94,6 +95,8 @@ class Stream:
         """Return the next number."""
         i = self._next
         if i == len(self._block):
+            if self._generator is None:
+                self._generator = np.random.Generator(np.random.PCG64(self._key))
             self._block = self._generator.random(_BLOCK).tolist()
             i = 0
         self._next = i + 1
@@ -110,13 +113,13 @@ class Stream:
 
     def restore(self, drawn: int) -> None:
         """Go to a position."""
-        self._generator = np.random.Generator(np.random.PCG64(self._key))
+        generator = self._generator = np.random.Generator(np.random.PCG64(self._key))
         skip, into = divmod(drawn, _BLOCK)
         for _ in range(skip):
-            self._generator.random(_BLOCK)
+            generator.random(_BLOCK)
         self._block, self._next, self.drawn = [], 0, drawn
         if into:
-            self._block = self._generator.random(_BLOCK).tolist()
+            self._block = generator.random(_BLOCK).tolist()
             self._next = into
 
 
