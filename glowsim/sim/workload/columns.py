@@ -85,6 +85,7 @@ class Columns:
         self._streams = streams
         self._made: dict[str, np.random.Generator] = {}
         self._agents = np.array(shape.agents)
+        self._homes = np.array([trait.region for trait in traits])
         self._share = np.cumsum(shape.weights) / np.sum(shape.weights)
         self._user_root = key_of("user", name)
         self._cache_root = key_of("prompt", name)
@@ -148,12 +149,13 @@ class Columns:
         cache_keys = [0] * n
         if shape.cacheable is not None and self._prompts is not None:
             popularity, prompt_in, prompt_out = self._prompts
-            repeats = self._uniform("repeats", n) < shape.cacheable.share
-            which = np.searchsorted(popularity, self._uniform("prompt", n), side="right")
-            tokens_in = np.where(repeats, prompt_in[which], tokens_in)
-            tokens_out = np.where(repeats, prompt_out[which], tokens_out)
-            hashed = mix_all(which.astype(np.uint64) ^ np.uint64(self._cache_root))
-            cache_keys = np.where(repeats, hashed, np.uint64(0)).tolist()
+            repeats = np.flatnonzero(self._uniform("repeats", n) < shape.cacheable.share)
+            which = np.searchsorted(popularity, self._uniform("prompt", n)[repeats], side="right")
+            tokens_in, tokens_out = tokens_in.copy(), tokens_out.copy()
+            tokens_in[repeats], tokens_out[repeats] = prompt_in[which], prompt_out[which]
+            hashed = np.zeros(n, dtype=np.uint64)
+            hashed[repeats] = mix_all(which.astype(np.uint64) ^ np.uint64(self._cache_root))
+            cache_keys = hashed.tolist()
         if users is not None:
             who = np.asarray(users, dtype=np.uint64)
         elif shape.users is None:
@@ -162,13 +164,17 @@ class Columns:
             who = (self._uniform("user", n) * shape.users).astype(np.uint64)
         keys = mix_all(who ^ np.uint64(self._user_root)).tolist()
         tenants = [1] * n if shape.tenants == 1 else (who % np.uint64(shape.tenants) + np.uint64(1)).tolist()
-        present = np.unique(agents).tolist()
+        present = np.flatnonzero(np.bincount(agents)).tolist()
         used = self._traits if len(present) > 1 else [self._traits[agent] for agent in present]
-        weight = np.empty(n)
         draws = self._uniform("weight", n) if any(trait.service.law.random for trait in used) else np.zeros(n)
-        for agent in present:
-            mine = agents == agent
-            weight[mine] = self._traits[agent].service.law.ppf(draws[mine])
+        first = self._traits[present[0]].service.law
+        if all(self._traits[agent].service.law == first for agent in present):
+            weight = first.ppf(draws)
+        else:
+            weight = np.empty(n)
+            for agent in present:
+                mine = agents == agent
+                weight[mine] = self._traits[agent].service.law.ppf(draws[mine])
         kinds = [0] * n
         if len(shape.kinds) > 1:
             bounds = np.cumsum(shape.kinds) / np.sum(shape.kinds)
@@ -183,7 +189,7 @@ class Columns:
                 _request,
                 zip(
                     ids, agent_list, tokens_in.tolist(), [shape.max_tokens_out] * n, [shape.priority] * n, kinds,
-                    self._regions(who, agent_list), [shape.stream] * n, deadline, keys, keys,
+                    self._regions(who, agents), [shape.stream] * n, deadline, keys, keys,
                     tenants, cache_keys, [0] * n, [0] * n,
                     strict=True,
                 ),
@@ -194,10 +200,11 @@ class Columns:
         )
         return requests, truths
 
-    def _regions(self, who: npt.NDArray[np.uint64], agents: list[int]) -> list[int]:
+    def _regions(self, who: npt.NDArray[np.uint64], agents: Ints) -> list[int]:
         """Return where each row's user is: always the same user in the same region."""
         if not self._shape.users_from:
-            return [self._traits[agent].region for agent in agents]
+            homes: list[int] = self._homes[agents].tolist()
+            return homes
         upto = np.cumsum(self._shape.users_from)
         luck = (mix_all(mix_all(who) ^ self._region_root) >> np.uint64(11)) * 2.0**-53
         found: list[int] = np.searchsorted(upto / upto[-1], luck, side="right").tolist()
