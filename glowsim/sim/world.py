@@ -63,6 +63,7 @@ from glowsim.sim.workload.sources import Source
 __all__ = ["AgentWorld", "Replica", "World"]
 
 _new = tuple.__new__
+_blank = object.__new__
 _OK, _ERROR, _INVALID = Outcome.OK, Outcome.ERROR, Outcome.INVALID
 _READY = State.READY
 _NEVER = float("nan")
@@ -404,9 +405,12 @@ class World:
                 work_s, prefill_s, tokens_out, outcome = agents[agent].attempt(
                     plan, truth, request_id, tries, luck_key, extra
                 )
-            job = jobs[attempt] = Job(
-                attempt, request_id, number, work_s, prefill_s, plan[2], tokens_out, outcome, stream
-            )
+            job = jobs[attempt] = _blank(
+                Job
+            )  # its constructor costs as much again, and every attempt passes here
+            job.attempt, job.request_id, job.number = attempt, request_id, number
+            job.work_s, job.prefill_s, job.outcome = work_s, prefill_s, outcome
+            job.tokens_in, job.tokens_out, job.stream = plan[2], tokens_out, stream
             if stream:
                 job.first_token_s = -environment.now
             if trips:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from heapq import heappush
+from itertools import repeat
 from math import inf
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -85,16 +86,13 @@ class OpenSource:
         self._until_s = until_s
         self._left = tasks
         self._sent = 0
-        self._times: list[float] = []
-        self._requests: list[Request] = []
-        self._truths: list[Truth] = []
+        self._entries: Iterator[Any] = iter(())
+        """The block's arrivals as they go on the environment's heap; each is made when the one before is due."""
 
     def start(self, world: Receiver, index: int, count: int) -> None:
         """Send the first one when it is due."""
         self._world, self._index, self._count = world, index, count
-        self._world_arrive, self._next_arrive = world.arrive, self._arrive
-        self._queue, self._number = world.environment._queue, world.environment._number
-        self._call_at = world.environment.call_at
+        self._world_arrive, self._queue = world.arrive, world.environment._queue
         self._next_block()
 
     def closed(self, request_id: int) -> None:
@@ -111,26 +109,27 @@ class OpenSource:
             self._world.source_ended()
             return
         self._left = 0 if n < len(times) else self._left - n
-        self._times = times[:n].tolist()
+        moments = times[:n].tolist()
         ids = range(
             self._sent * self._count + self._index + 1, (self._sent + n) * self._count + 1, self._count
         )
         if tokens is not None:
             tokens = (tokens[0][:n], tokens[1][:n])
-        self._requests, self._truths = self._columns.rows(ids, self._times, tokens)
+        rows = zip(*self._columns.rows(ids, moments, tokens), strict=True)
         self._sent += n
-        self._call_at(self._times[0], self._arrive, 0)
+        numbers = self._world.environment._eid
+        self._entries = zip(moments, repeat(NORMAL), numbers, repeat(self._arrive), rows)
+        heappush(self._queue, next(self._entries))
 
-    def _arrive(self, i: int) -> None:
-        following, times = i + 1, self._times
-        if following < len(times):
-            number, arrive = self._number, self._world_arrive
-            heappush(self._queue, (times[following], NORMAL, number(), self._next_arrive, following))
-            arrive(self._requests[i], self._truths[i])
-        else:
-            request, truth = self._requests[i], self._truths[i]
+    def _arrive(self, row: tuple[Request, Truth]) -> None:
+        following = next(self._entries, None)
+        if following is None:
             self._next_block()
-            self._world.arrive(request, truth)
+        else:
+            heappush(self._queue, following)
+        arrive = self._world_arrive
+        request, truth = row
+        arrive(request, truth)
 
 
 def _in_parts(
