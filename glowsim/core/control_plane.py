@@ -138,20 +138,20 @@ class ControlPlane:
                 opened = self._attempts.pop(event[1], None)
                 if opened is not None:
                     finish = opened.pool.finish
-                    finish(event, opened, out)
+                    finish(t_s, event, opened, out)
                 else:
                     self._check(event)
                     self._books.expired.remove(event[1])
             elif type(event) is Arrived:
                 request = event[1]
-                agent = request[1]
-                if request[0] in self._open or not 0 <= agent < self._agents:
+                request_id, agent = request[0], request[1]
+                if request_id in self._open or not 0 <= agent < self._agents:
                     self._check(event)
                 pool = self.pools[agent]
                 if not pool.started:
                     pool.start(t_s, out)
                 arrive = pool.arrive
-                arrive(t_s, request, out, None)
+                arrive(t_s, request_id, request, out, None)
             else:
                 self._handlers[type(event)](event, out)
         except WorldError as error:
@@ -409,4 +409,4 @@ class ControlPlane:
         if len(books.expired) >= _EXPIRED_LIMIT:
             books.expired.remove(min(books.expired))
         books.expired.add(attempt)
-        opened.pool.finish(Finished(t_s, attempt, Outcome.LOST, Usage()), opened, out)
+        opened.pool.finish(t_s, Finished(t_s, attempt, Outcome.LOST, Usage()), opened, out)

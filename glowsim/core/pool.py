@@ -242,7 +242,7 @@ class Pool:
             out.append(Reject(request.request_id, 0.0, Reason(Code.LIMITED, Constraint.MAXIMUM)))
             return
         plan = Plan(self.spec.models[0], 0, request.tokens_in, request.max_tokens_out)
-        opened = self._begin(t_s, request, 0, plan)
+        opened = self._begin(t_s, request.request_id, request.deadline_s, request, 0, plan)
         opened.state, opened.assigned_s = HELD, None
         self._held.append(request.request_id)
 
@@ -262,7 +262,9 @@ class Pool:
             out.append(Answer(request.request_id, source, _REPEATED, keep=True))
         else:
             leader = owner.leader or owner
-            opened = held or self._begin(t_s, request, leader.variant, leader.plan)
+            opened = held or self._begin(
+                t_s, request.request_id, request.deadline_s, request, leader.variant, leader.plan
+            )
             opened.variant, opened.plan, opened.cache_key = leader.variant, leader.plan, leader.cache_key
             opened.assigned_s = None
             if not self.join(opened, leader):
@@ -651,7 +653,7 @@ class Pool:
                 out.append(Reject(held.request_id, wait_s, Reason(code)))
             else:
                 held.since_s = t_s
-                self.arrive(t_s, held.request, out, held)
+                self.arrive(t_s, held.request_id, held.request, out, held)
         self.ask(t_s, out)
 
     # --- instances --------------------------------------------------------------------------------------

@@ -45,13 +45,13 @@ _NOT_KEPT: tuple[bool, tuple[int, ...]] = (False, ())
 class Way(NamedTuple):
     """The steps of one pool's happy path."""
 
-    arrive: Callable[[float, Request, Out, Open | None], None]
-    """Take a request in, or turn it away; one that was held is let in without being asked again."""
-    begin: Callable[[float, Request, int, Plan], Open]
-    """Open a request; where it stands is for the caller to say."""
+    arrive: Callable[[float, int, Request, Out, Open | None], None]
+    """Take a request in, or turn it away, given its number; one that was held is let in without being asked again."""
+    begin: Callable[[float, int, float, Request, int, Plan], Open]
+    """Open a request, given its number and deadline; where it stands is for the caller to say."""
     dispatch: Callable[[float, Open, Reason, Out], None]
     """Start an attempt; some instance is eligible."""
-    finish: Callable[[Finished, Open, Out], None]
+    finish: Callable[[float, Finished, Open, Out], None]
     """Free the slot, then answer, retry or fail; then let the next ones in."""
 
 
@@ -63,7 +63,7 @@ def way(pool: Pool) -> Way:
 
 def _arrive(
     pool: Pool, begin: Callable[..., Open], dispatch: Callable[..., None]
-) -> Callable[[float, Request, Out, Open | None], None]:
+) -> Callable[[float, int, Request, Out, Open | None], None]:
     chosen = pool.controllers
     check = None if chosen.guard is None else chosen.guard.check
     admit = None if chosen.limiter is None else chosen.limiter.admit
@@ -74,11 +74,8 @@ def _arrive(
     models, eligible, leaders, owners = pool.spec.models, pool.eligible, pool.leaders, pool.owners
     sizing = pool.sizing
 
-    def arrive(t_s: float, request: Request, out: Out, held: Open | None) -> None:
-        (
-            request_id, _, tokens_in, max_tokens_out, _, _, _, _, deadline_s, _, _, _, cache_key,
-            idempotency_key, _,
-        ) = request  # fmt: skip
+    def arrive(t_s: float, request_id: int, request: Request, out: Out, held: Open | None) -> None:
+        deadline_s, idempotency_key = request[8], request[13]  # unpacking all fifteen costs twice as much
         if held is None:
             if deadline_s <= t_s:
                 out.append(Reject(request_id, 0.0, Reason(Code.WAITED_TOO_LONG, Constraint.DEADLINE)))
@@ -98,6 +95,7 @@ def _arrive(
         if idempotency_key and pool.repeated(t_s, request, held, out):
             return
         variant = 0 if assign is None else assign(t_s, request)
+        cache_key = request[12]
         if cache_key and cached is not None:
             if variant:
                 cache_key = mix(cache_key) ^ variant
@@ -107,11 +105,11 @@ def _arrive(
                 return
         else:
             cache_key = 0
-        plan: Plan = _new(Plan, (models[variant], variant, tokens_in, max_tokens_out))
+        plan: Plan = _new(Plan, (models[variant], variant, request[2], request[3]))
         if replan is not None:
             plan = replan(t_s, request, plan)
         if held is None:
-            opened = begin(t_s, request, variant, plan)
+            opened = begin(t_s, request_id, deadline_s, request, variant, plan)
         else:
             opened = held
             opened.variant, opened.plan, opened.assigned_s = variant, plan, t_s
@@ -136,14 +134,15 @@ def _arrive(
     return arrive
 
 
-def _begin(pool: Pool) -> Callable[[float, Request, int, Plan], Open]:
+def _begin(pool: Pool) -> Callable[[float, int, float, Request, int, Plan], Open]:
     opens, timers, timeout_s = pool.books.open, pool.books.timers, pool.spec.timeout_s
     lane = timers.lane(TIMEOUT, timeout_s)
     time_out = lane.append
 
-    def begin(t_s: float, request: Request, variant: int, plan: Plan) -> Open:
+    def begin(
+        t_s: float, request_id: int, latest_s: float, request: Request, variant: int, plan: Plan
+    ) -> Open:
         deadline_s = t_s + timeout_s
-        request_id, latest_s = request[0], request[8]
         if latest_s < deadline_s:
             deadline_s = latest_s
             timers.at(deadline_s, TIMEOUT, request_id)
@@ -203,7 +202,7 @@ def _dispatch(pool: Pool) -> Callable[[float, Open, Reason, Out], None]:
     return dispatch
 
 
-def _finish(pool: Pool) -> Callable[[Finished, Open, Out], None]:
+def _finish(pool: Pool) -> Callable[[float, Finished, Open, Out], None]:
     chosen = pool.controllers
     eligible, opens, leaders, moved, ended = (
         pool.eligible, pool.books.open, pool.leaders, pool.moved, pool.ended,
@@ -218,9 +217,11 @@ def _finish(pool: Pool) -> Callable[[Finished, Open, Out], None]:
     others = not pool.watching.keys() <= {"latency_s", "error"}
     escalate = getattr(chosen.planner, "escalate", None)
 
-    def finish(event: Finished, opened: Open, out: Out) -> None:
-        t_s, attempt, outcome, usage, _ = event
-        instance = opened.instance
+    def finish(t_s: float, event: Finished, opened: Open, out: Out) -> None:
+        outcome, instance = (
+            event[2],
+            opened.instance,
+        )  # a field of a named tuple costs ten times one of `Open`
         assert instance is not None
         in_flight = instance.in_flight = instance.in_flight - 1
         sizing.in_system -= 1
@@ -240,7 +241,7 @@ def _finish(pool: Pool) -> Callable[[Finished, Open, Out], None]:
         if ended:
             for hear in ended:
                 hear(t_s, instance, outcome, t_s - opened.since_s)
-        request, request_id = opened.request, opened.request_id
+        usage, attempt, request, request_id = event[3], opened.attempt, opened.request, opened.request_id
         if escalate is not None:
             if not opened.committed and t_s < opened.deadline_s:
                 plan = escalate(t_s, request, opened.plan, usage[4])

@@ -366,11 +366,12 @@ class World:
         answers, trips = self.answers, self._trips()
 
         def dispatch(command: Dispatch) -> bool:
-            attempt, request_id, number, plan, _ = command
+            attempt, request_id, number = command[0], command[1], command[2]
             replica = replica_of(number)
             if replica is None or replica.state is not _READY:
                 self._todo.append(Finished(environment.now, attempt, Outcome.UNREACHABLE, Usage()))
                 return False
+            plan = command[3]
             request, truth, tries = inside[request_id]
             agent, stream, extra = replica.agent, request[7], 0.0
             if idle_s and agent in idle_s:
