@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from itertools import repeat
 from math import inf
 from typing import NamedTuple
 
@@ -18,8 +18,7 @@ from glowsim.sim.service import Service, Truth
 
 __all__ = ["AgentTraits", "Cacheable", "Columns", "Shape"]
 
-_request = partial(tuple.__new__, Request)
-_truth = partial(tuple.__new__, Truth)
+_new = tuple.__new__
 
 
 class AgentTraits(NamedTuple):
@@ -186,7 +185,8 @@ class Columns:
         agent_list = agents.tolist()
         requests = list(
             map(
-                _request,
+                _new,
+                repeat(Request),
                 zip(
                     ids, agent_list, tokens_in.tolist(), [shape.max_tokens_out] * n, [shape.priority] * n, kinds,
                     self._regions(who, agents), [shape.stream] * n, deadline, keys, keys,
@@ -196,7 +196,11 @@ class Columns:
             )
         )  # fmt: skip
         truths = list(
-            map(_truth, zip(weight.tolist(), tokens_out.tolist(), invalid, error, [0] * n, strict=True))
+            map(
+                _new,
+                repeat(Truth),
+                zip(weight.tolist(), tokens_out.tolist(), invalid, error, [0] * n, strict=True),
+            )
         )
         return requests, truths
 
