@@ -137,7 +137,7 @@ def _arrive(
 def _begin(pool: Pool) -> Callable[[float, int, float, Request, int, Plan], Open]:
     opens, timers, timeout_s = pool.books.open, pool.books.timers, pool.spec.timeout_s
     lane = timers.lane(TIMEOUT, timeout_s)
-    time_out = lane.append
+    time_out, forget = lane.append, lane.popleft
 
     def begin(
         t_s: float, request_id: int, latest_s: float, request: Request, variant: int, plan: Plan
@@ -147,6 +147,10 @@ def _begin(pool: Pool) -> Callable[[float, int, float, Request, int, Plan], Open
             deadline_s = latest_s
             timers.at(deadline_s, TIMEOUT, request_id)
         else:
+            if (
+                lane and lane[0][2] not in opens
+            ):  # one in, one out: thousands would lie there until they are due
+                forget()
             if not lane and deadline_s < timers.earliest_s:  # behind others, it changes nothing
                 timers.earliest_s = deadline_s
             time_out((deadline_s, TIMEOUT, request_id))
