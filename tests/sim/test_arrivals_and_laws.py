@@ -9,10 +9,13 @@ import pytest
 from scipy import stats
 
 from glowsim import build, results
+from glowsim.core.streams import Streams
 from glowsim.scenario import Scenario
 from glowsim.scenario.workload import WeeklyArrivals
 from glowsim.sim import laws
+from glowsim.sim.service import TimeService
 from glowsim.sim.workload import arrivals
+from glowsim.sim.workload.columns import AgentTraits, Cacheable, Columns, Shape
 
 U = (np.arange(200_000) + 0.5) / 200_000
 
@@ -141,3 +144,42 @@ def test_users_do_not_all_arrive_at_once() -> None:
 def test_one_number_at_a_time_is_the_column(law):
     u = np.concatenate([[0.0, 0.3, 0.9], np.linspace(0.0005, 0.9995, 400)])
     assert [laws.at(law)(each) for each in u] == pytest.approx(law.ppf(u).tolist(), rel=1e-12, abs=1e-12)
+
+
+def drawn(*means, cacheable=None):
+    """Return two blocks of rows for agents whose times of service have these means."""
+    traits = [AgentTraits(TimeService(laws.Exponential(mean)), i % 2, False) for i, mean in enumerate(means)]
+    shape = Shape(
+        tuple(range(len(means))),
+        (1.0,) * len(means),
+        laws.Uniform(1, 2000),
+        laws.Constant(40),
+        99,
+        cacheable=cacheable,
+    )
+    columns = Columns("0", shape, traits, Streams(3))
+    blocks = [columns.rows(range(first, first + 500), [0.0] * 500) for first in (1, 501)]
+    return [row for requests, truths in blocks for row in zip(requests, truths, strict=True)]
+
+
+def test_the_weight_of_a_request_is_its_agents_whether_or_not_others_have_the_same_law() -> None:
+    alike, apart = drawn(2.0, 2.0, 2.0), drawn(2.0, 7.0, 2.0)
+    for (request, truth), (same, other) in zip(alike, apart, strict=True):
+        assert same == request
+        assert request.region == request.agent % 2
+        factor = 3.5 if request.agent == 1 else 1.0
+        assert other.weight == pytest.approx(truth.weight * factor, rel=1e-12)
+
+
+def test_requests_that_repeat_a_prompt_share_its_key_and_tokens_and_the_rest_are_as_they_were() -> None:
+    plain, some = drawn(1.0), drawn(1.0, cacheable=Cacheable(0.4, 20, 1.0))
+    prompts: dict[int, int] = {}
+    repeats = 0
+    for (before, _), (request, _) in zip(plain, some, strict=True):
+        if request.cache_key:
+            repeats += 1
+            assert prompts.setdefault(request.cache_key, request.tokens_in) == request.tokens_in
+        else:
+            assert request == before
+    assert len(prompts) <= 20
+    assert abs(repeats - 400) <= 4.5 * np.sqrt(1000 * 0.4 * 0.6)
