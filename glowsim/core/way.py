@@ -147,10 +147,8 @@ def _begin(pool: Pool) -> Callable[[float, int, float, Request, int, Plan], Open
             deadline_s = latest_s
             timers.at(deadline_s, TIMEOUT, request_id)
         else:
-            if (
-                lane and lane[0][2] not in opens
-            ):  # one in, one out: thousands would lie there until they are due
-                forget()
+            if lane and lane[0][2] not in opens:
+                forget()  # one in, one out: thousands would lie there until they are due
             if not lane and deadline_s < timers.earliest_s:  # behind others, it changes nothing
                 timers.earliest_s = deadline_s
             time_out((deadline_s, TIMEOUT, request_id))
@@ -222,10 +220,7 @@ def _finish(pool: Pool) -> Callable[[float, Finished, Open, Out], None]:
     escalate = getattr(chosen.planner, "escalate", None)
 
     def finish(t_s: float, event: Finished, opened: Open, out: Out) -> None:
-        outcome, instance = (
-            event[2],
-            opened.instance,
-        )  # a field of a named tuple costs ten times one of `Open`
+        outcome, instance = event[2], opened.instance
         assert instance is not None
         in_flight = instance.in_flight = instance.in_flight - 1
         sizing.in_system -= 1
