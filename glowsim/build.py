@@ -34,6 +34,7 @@ from glowsim.scenario.problems import Finding
 from glowsim.scenario.workload import ALL
 from glowsim.sim import faults, laws
 from glowsim.sim.answers import Answers
+from glowsim.sim.feedback import Users
 from glowsim.sim.service import Service, TimeService, TokenService, Variant
 from glowsim.sim.steps import Client, Loop, ModelCall, Step, Task, Together, ToolCall
 from glowsim.sim.workload import arrivals, traces
@@ -269,7 +270,7 @@ def replication(
     sources = _sources(scenario, agents, streams, data, judged)
     scripts = [fault for each in scenario.faults for fault in _faults(scenario, each)]
     journal = Journal(header(scenario, number), journal_path)
-    answers = None if judged is None else Answers(judged.quality, judged.channels, judged.feedback_key)
+    answers = None if judged is None else Answers(judged.quality, Users(judged.channels, judged.feedback_key))
     world = World(
         plane, journal, agents, sources, streams, scripts, served(scenario, streams, law), answers,
         round_trips(scenario), front_door(scenario),

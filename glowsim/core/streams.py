@@ -7,14 +7,21 @@ two policies under the same seed meet the same world: common random numbers. Num
 
 from __future__ import annotations
 
+from array import array
+from collections.abc import Callable
 from hashlib import blake2b
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Stream", "Streams", "key_of", "mix", "mix_all", "uniform_at"]
+__all__ = ["Ahead", "Stream", "Streams", "key_of", "mix", "mix_all", "uniform_at", "uniforms_at"]
 
 _BLOCK = 1024
+_AHEAD_BITS = 9
+_AHEAD = 1 << _AHEAD_BITS
+_AHEAD_WORTH = 16
+_AHEAD_KEPT = 128
 _MASK = (1 << 64) - 1
 
 
@@ -65,6 +72,84 @@ def uniform_at(key: int, *ordinals: int) -> float:
     for ordinal in ordinals:
         key = mix(key ^ mix(ordinal & _MASK))
     return (mix(key) >> 11) * 2.0**-53
+
+
+def uniforms_at(key: int, *ordinals: int | npt.NDArray[np.uint64]) -> npt.NDArray[np.float64]:
+    """Return `uniform_at` of whole columns of ordinals, each as cheap as a few machine instructions.
+
+    Parameters
+    ----------
+    key
+        64-bit key.
+    ordinals
+        Whole numbers, and columns of equal length; at least one column.
+
+    >>> uniforms_at(1, np.array([7, 8], dtype=np.uint64), 3).tolist() == [uniform_at(1, 7, 3), uniform_at(1, 8, 3)]
+    True
+    """
+    mixed = np.array([key & _MASK], dtype=np.uint64)
+    for ordinal in ordinals:
+        column = np.array([ordinal & _MASK], dtype=np.uint64) if isinstance(ordinal, int) else ordinal
+        mixed = mix_all(mixed ^ mix_all(column))
+    return (mix_all(mixed) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+class Ahead:
+    """Numbers that belong to ordinals, for who asks about ordinals that lie close together, such as requests in turn.
+
+    A block of consecutive ordinals is drawn ahead once as many of it were asked for as make it worth its price; until
+    then each is drawn alone (rent, then buy: whatever is asked, it costs at most twice as much as the better way).
+    Either way it is a function of the ordinal, whoever asks and in whatever order.
+
+    Parameters
+    ----------
+    one
+        Returns the number that belongs to an ordinal.
+    column
+        Returns the very same numbers for a column of ordinals.
+
+    >>> luck = Ahead(lambda n: uniform_at(5, n), lambda n: uniforms_at(5, n))
+    >>> all(luck.at(n) == uniform_at(5, n) for n in range(2000))
+    True
+    """
+
+    __slots__ = ("_asked", "_blocks", "_column", "_one")
+
+    def __init__(
+        self,
+        one: Callable[[int], float],
+        column: Callable[[npt.NDArray[np.uint64]], npt.NDArray[np.float64]],
+    ) -> None:
+        self._one = one
+        self._column = column
+        self._blocks: dict[int, array[float]] = {}
+        self._asked: dict[int, int] = {}
+        """Block that is not drawn -> how many of its numbers were."""
+
+    def at(self, ordinal: int) -> float:
+        """Return the number that belongs to an ordinal, 0 or more."""
+        block = self._blocks.get(ordinal >> _AHEAD_BITS)
+        if block is None:
+            return self._alone(ordinal)
+        return block[ordinal & _AHEAD - 1]
+
+    def _alone(self, ordinal: int) -> float:
+        number = ordinal >> _AHEAD_BITS
+        asked = self._asked.pop(number, 0) + 1
+        if asked < _AHEAD_WORTH:
+            _put(self._asked, number, asked)
+        else:
+            first = number << _AHEAD_BITS
+            drawn = self._column(np.arange(first, first + _AHEAD, dtype=np.uint64))
+            _put(self._blocks, number, array("d", drawn.tobytes()))
+        return self._one(ordinal)
+
+
+def _put(held: dict[int, Any], number: int, value: Any) -> None:
+    """Hold a value; what has been held for longest goes beyond the limit."""
+    if len(held) >= _AHEAD_KEPT:
+        del held[next(iter(held))]
+    held[number] = value
 
 
 class Stream:

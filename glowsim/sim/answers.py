@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from glowsim.core.types import Plan, Request
-from glowsim.sim.feedback import Channel, Feedback, feedback
+from glowsim.sim.feedback import Feedback, Users
 from glowsim.sim.quality import Failure, Quality
 
 __all__ = ["Answers", "Spoken"]
@@ -36,18 +36,15 @@ class Answers:
     ----------
     quality
         The truth.
-    channels
-        How users speak.
-    key
-        Of what they say, in this replication.
+    users
+        Who speak of them.
     """
 
-    __slots__ = ("_channels", "_given", "_key", "_quality", "_worth", "failures")
+    __slots__ = ("_given", "_quality", "_users", "_worth", "failures")
 
-    def __init__(self, quality: Quality, channels: tuple[Channel, ...], key: int) -> None:
+    def __init__(self, quality: Quality, users: Users) -> None:
         self._quality = quality
-        self._channels = channels
-        self._key = key
+        self._users = users
         self._worth: dict[int, _Worth] = {}
         """By the attempt, from its dispatch until nobody can be answered with it any more."""
         self._given: list[int] = []
@@ -83,5 +80,4 @@ class Answers:
         self.failures[request_id] = int(worth.failure)
         if not keep:
             self._given.append(source)
-        said = feedback(self._channels, request_id, worth.tries, worth.failure, self._key)
-        return Spoken(worth.variant, said)
+        return Spoken(worth.variant, self._users.say(request_id, worth.tries, worth.failure))

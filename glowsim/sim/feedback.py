@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import accumulate
 from math import exp
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from glowsim.core.errors import WorldError
-from glowsim.core.streams import uniform_at
+from glowsim.core.streams import Ahead, uniform_at, uniforms_at
 from glowsim.sim.quality import Failure, normal_at
 
-__all__ = ["Channel", "Feedback", "feedback"]
+__all__ = ["Channel", "Feedback", "Users"]
 
 _WHETHER, _WHAT, _WHEN = range(3)
 
@@ -53,8 +54,8 @@ class Channel:
         There is not one share for each failure, or a number is out of its bounds.
 
     >>> rating = Channel("rating", (0.03, 0.08, 0.05, 0.08, 0.08), ((5.0, 0.7), (4.0, 0.3)), ((1.0, 1.0),), 3600.0, 1.0)
-    >>> [rating.hears(1, 0, failure, 5) for failure in (Failure.NONE, Failure.WRONG)]
-    [None, None]
+    >>> rating.remark(1, 0, Failure.WRONG, 5).value
+    1.0
     """
 
     metric: str
@@ -79,10 +80,8 @@ class Channel:
         if self.median_s <= 0.0 or self.sigma < 0.0:
             raise WorldError(f"feedback: {self.metric} needs a median above 0 and a sigma of 0 or more")
 
-    def hears(self, request_id: int, tries: int, failure: Failure, key: int) -> Feedback | None:
-        """Return what is said of the answer of an attempt, or None; ``key`` is this channel's own."""
-        if uniform_at(key, _WHETHER, request_id, tries) >= self.shares[failure]:
-            return None
+    def remark(self, request_id: int, tries: int, failure: Failure, key: int) -> Feedback:
+        """Return what a user who speaks says of the answer of an attempt; ``key`` is this channel's own."""
         values = self.if_correct if failure is Failure.NONE else self.otherwise
         sums = list(accumulate(weight for _, weight in values))
         luck = uniform_at(key, _WHAT, request_id, tries) * sums[-1]
@@ -91,25 +90,54 @@ class Channel:
         return Feedback(delay_s, self.metric, value)
 
 
-def feedback(
-    channels: tuple[Channel, ...], request_id: int, tries: int, failure: Failure, key: int
-) -> tuple[Feedback, ...]:
-    """Return everything that will be said of an answer, in the order of the channels.
+class Users:
+    """Say what they have to say about answers, a function of the request and the attempt.
 
     Parameters
     ----------
     channels
-        How users speak.
-    request_id, tries
-        The request, and how many attempts came before the one whose answer it got.
-    failure
-        What is wrong with that answer.
+        How they speak.
     key
         64-bit key of the random numbers, of this replication; another one than the truth's.
 
     >>> always = Channel("correction", (0.0, 1.0, 1.0, 1.0, 1.0), ((1.0, 1.0),), ((1.0, 1.0),), 60.0, 0.0)
-    >>> feedback((always,), 7, 0, Failure.WRONG, 1), feedback((always,), 7, 0, Failure.NONE, 1)
+    >>> users = Users((always,), 1)
+    >>> users.say(7, 0, Failure.WRONG), users.say(7, 0, Failure.NONE)
     ((Feedback(delay_s=60.0, metric='correction', value=1.0),), ())
     """
-    said = (channel.hears(request_id, tries, failure, key + place) for place, channel in enumerate(channels))
-    return tuple(each for each in said if each is not None)
+
+    __slots__ = ("_channels", "_lucks")
+
+    def __init__(self, channels: tuple[Channel, ...], key: int) -> None:
+        self._channels = tuple((channel, key + place) for place, channel in enumerate(channels))
+        self._lucks: dict[int, list[Callable[[int], float]]] = {}
+        """Attempts before -> the luck that has each channel speak, by the request's number."""
+
+    def say(self, request_id: int, tries: int, failure: Failure) -> tuple[Feedback, ...]:
+        """Return everything that will be said of an answer, in the order of the channels.
+
+        Parameters
+        ----------
+        request_id, tries
+            The request, and how many attempts came before the one whose answer it got.
+        failure
+            What is wrong with that answer.
+        """
+        lucks = self._lucks.get(tries)
+        if lucks is None:
+            lucks = self._lucks[tries] = [_whether(key, tries) for _, key in self._channels]
+        said = _NOTHING
+        for (channel, key), luck in zip(self._channels, lucks, strict=True):
+            if luck(request_id) < channel.shares[failure]:
+                said += (channel.remark(request_id, tries, failure, key),)
+        return said
+
+
+_NOTHING: Final[tuple[Feedback, ...]] = ()
+
+
+def _whether(key: int, tries: int) -> Callable[[int], float]:
+    return Ahead(
+        lambda number: uniform_at(key, _WHETHER, number, tries),
+        lambda numbers: uniforms_at(key, _WHETHER, numbers, tries),
+    ).at

@@ -17,18 +17,25 @@ Novick, "Statistical theories of mental test scores", 1968).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from enum import IntEnum
 from math import exp, fsum, inf, prod, sqrt
 from statistics import NormalDist
 from typing import Final, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
 from glowsim.core.errors import WorldError
-from glowsim.core.streams import uniform_at
+from glowsim.core.streams import Ahead, uniform_at, uniforms_at
 from glowsim.core.types import Plan, Request
 
 __all__ = ["Drift", "Failure", "Likeness", "Quality", "Skill", "Verdict", "normal_at"]
 
+Column = npt.NDArray[np.float64]
+Ordinals = npt.NDArray[np.uint64]
+_new = tuple.__new__
 _quantile = NormalDist().inv_cdf
 _HARD, _LACKS, _LUCK, _HOW, _SIGNAL = range(5)
 """What a number is drawn for: added to the key."""
@@ -47,6 +54,9 @@ class Failure(IntEnum):
     FORMAT = 3
     """Not in the form that was asked for: the adapter sees it at once."""
     REFUSAL = 4
+
+
+_NONE: Final = Failure.NONE
 
 
 class Verdict(NamedTuple):
@@ -201,6 +211,16 @@ class Quality:
     key: int
     variants: tuple[tuple[float, ...], ...] = ()
     drifts: tuple[Drift, ...] = ()
+    _segments: dict[tuple[int, int, int], tuple[Drift, ...]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    """(model, kind, agent) -> the drifts that concern it."""
+    _lucks: dict[tuple[int, int, int], _Luck] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    """(kind, model, attempts before) -> what is random in it."""
+    _apart: float = field(default=0.0, init=False, repr=False, compare=False)
+    """The distance between the means of the signals of correct answers and of others."""
 
     def __post_init__(self) -> None:
         for number, skill in enumerate(self.skills):
@@ -217,6 +237,7 @@ class Quality:
         _within("context_loss", 1.0, self.context_loss)
         if not 0.5 <= self.auc < 1.0:
             raise WorldError(f"quality: auc must be at least 0.5 and below 1, got {self.auc}")
+        object.__setattr__(self, "_apart", sqrt(2.0) * _quantile(self.auc))
 
     def accuracy(self, t_s: float, request: Request, plan: Plan) -> float:
         """Return the chance that such a request is answered correctly, over all of its kind."""
@@ -225,8 +246,19 @@ class Quality:
             accuracy *= self.variants[request.agent][plan.variant]
         if plan.tokens_in < request.tokens_in:
             accuracy *= 1.0 - self.context_loss * (1.0 - plan.tokens_in / request.tokens_in)
-        accuracy *= prod(drift.at(t_s) for drift in self.drifts if drift.concerns(request, plan))
+        drifts = self._concerning(request, plan)
+        if drifts:
+            accuracy *= prod([drift.at(t_s) for drift in drifts])
         return min(accuracy, 1.0)
+
+    def _concerning(self, request: Request, plan: Plan) -> tuple[Drift, ...]:
+        """Return the drifts that concern a request, found once for each segment."""
+        segment = (plan.model, request.kind, request.agent)
+        found = self._segments.get(segment)
+        if found is None:
+            found = tuple(drift for drift in self.drifts if drift.concerns(request, plan))
+            self._segments[segment] = found
+        return found
 
     def judge(self, t_s: float, request: Request, plan: Plan, tries: int) -> Verdict:
         """Return what the answer of an attempt is worth.
@@ -241,28 +273,49 @@ class Quality:
             How many attempts at this request came before.
         """
         number, model = request.request_id, plan.model
-        attempt = _attempt(model, tries)
-        skill = self.skills[model]
-        if self._masters(number, request.kind, model, tries, self.accuracy(t_s, request, plan)):
-            failure = Failure.NONE
+        luck = self._lucks.get((request.kind, model, tries))
+        if luck is None:
+            luck = self._lucks[request.kind, model, tries] = self._luck(request.kind, model, tries)
+        accuracy = self.accuracy(t_s, request, plan)
+        apart = self._apart
+        if accuracy > 0.0 and (accuracy >= 1.0 or luck.score(number) <= _quantile(accuracy)):
+            failure = _NONE
+            signal = luck.signal(number) + apart
         else:
-            failure = _how(skill, uniform_at(self.key + _HOW, number, attempt))
-        if failure is Failure.FORMAT:
-            return Verdict(failure, 0.0)
-        apart = sqrt(2.0) * _quantile(self.auc)
-        signal = normal_at(self.key + _SIGNAL, number, attempt)
-        if failure is Failure.NONE:
-            signal += apart
-        return Verdict(failure, 1.0 / (1.0 + exp(apart * apart / 2.0 - apart * signal)))
+            failure = _how(self.skills[model], uniform_at(self.key + _HOW, number, _attempt(model, tries)))
+            if failure is Failure.FORMAT:
+                return Verdict(failure, 0.0)
+            signal = luck.signal(number)
+        return _new(Verdict, (failure, 1.0 / (1.0 + exp(apart * apart / 2.0 - apart * signal))))
 
-    def _masters(self, number: int, kind: int, model: int, tries: int, accuracy: float) -> bool:
-        if accuracy in (0.0, 1.0):
-            return accuracy == 1.0
+    def _luck(self, kind: int, model: int, tries: int) -> _Luck:
+        """Return the latent scores and the signals of an attempt at requests of a kind."""
         shared, repeat = self.kinds[kind]
-        score = sqrt(shared) * normal_at(self.key + _HARD, number)
-        score += sqrt(repeat - shared) * normal_at(self.key + _LACKS, number, model)
-        score += sqrt(1.0 - repeat) * normal_at(self.key + _LUCK, number, _attempt(model, tries))
-        return score <= _quantile(accuracy)
+        key, attempt = self.key, _attempt(model, tries)
+        hard, lacks, luck = sqrt(shared), sqrt(repeat - shared), sqrt(1.0 - repeat)
+
+        def score(number: int) -> float:
+            of_all = hard * normal_at(key + _HARD, number) + lacks * normal_at(key + _LACKS, number, model)
+            return of_all + luck * normal_at(key + _LUCK, number, attempt)
+
+        def scores(numbers: Ordinals) -> Column:
+            of_all = hard * _normals_at(key + _HARD, numbers) + lacks * _normals_at(
+                key + _LACKS, numbers, model
+            )
+            return of_all + luck * _normals_at(key + _LUCK, numbers, attempt)
+
+        signals = Ahead(
+            lambda number: normal_at(key + _SIGNAL, number, attempt),
+            lambda numbers: _normals_at(key + _SIGNAL, numbers, attempt),
+        )
+        return _Luck(Ahead(score, scores).at, signals.at)
+
+
+class _Luck(NamedTuple):
+    """What is random in attempts at requests of one kind, by the request's number."""
+
+    score: Callable[[int], float]
+    signal: Callable[[int], float]
 
 
 def normal_at(key: int, *ordinals: int) -> float:
@@ -272,6 +325,11 @@ def normal_at(key: int, *ordinals: int) -> float:
     True
     """
     return _quantile(max(uniform_at(key, *ordinals), _LEAST))
+
+
+def _normals_at(key: int, *ordinals: int | Ordinals) -> Column:
+    """Return `normal_at` of whole columns: by the same function, or a last digit could differ."""
+    return np.array(list(map(_quantile, np.maximum(uniforms_at(key, *ordinals), _LEAST).tolist())))
 
 
 _LEAST: Final = 2.0**-54

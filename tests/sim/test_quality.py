@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import replace
 from math import log, sqrt
 from statistics import fmean, median, stdev
@@ -22,7 +23,7 @@ from glowsim.presets import PresetError
 from glowsim.presets.quality import all_right
 from glowsim.scenario.quality import Quality as Block
 from glowsim.scenario.quality import completed, references
-from glowsim.sim.feedback import Channel, feedback
+from glowsim.sim.feedback import Channel, Feedback, Users
 from glowsim.sim.quality import Drift, Failure, Likeness, Quality, Skill
 
 MODELS = ["mixtral-8x7b", "gpt-4-1106"]
@@ -243,45 +244,49 @@ def channels() -> tuple[Channel, ...]:
     return judged(presets=["routellm", "feedback"]).channels
 
 
+def heard(channel: Channel, failures: Iterable[Failure]) -> list[Feedback]:
+    users = Users((channel,), 3)
+    return [said for n, failure in enumerate(failures) for said in users.say(n, 0, failure)]
+
+
 def test_what_is_heard_has_the_shares_the_marks_and_the_delays_that_it_should() -> None:
     rating, correction, complaint = channels()
     assert [each.metric for each in (rating, correction, complaint)] == ["rating", "correction", "complaint"]
     often = replace(rating, shares=(0.5, 0.9, 0.9, 0.9, 0.9))
     for failure, share, mean in ((Failure.NONE, 0.5, 4.33), (Failure.WRONG, 0.9, 2.05)):
-        said = [each for n in range(N) if (each := often.hears(n, 0, failure, 3))]
+        said = heard(often, [failure] * N)
         assert off(len(said) / N, share, N) < 3.7
         assert fmean(each.value for each in said) == pytest.approx(mean, abs=0.06)
         assert {each.value for each in said} == {1.0, 2.0, 3.0, 4.0, 5.0}
         logs = [log(each.delay_s) for each in said]
         assert median(logs) == pytest.approx(log(600.0), abs=0.08)
         assert stdev(logs) == pytest.approx(1.5, abs=0.05)
-    spoken = [correction.hears(n, 0, Failure.WRONG, 3) for n in range(2000)]
-    assert {each.value for each in spoken if each} == {1.0}
+    assert {each.value for each in heard(correction, [Failure.WRONG] * 2000)} == {1.0}
 
 
 def test_what_is_heard_is_worse_than_what_is() -> None:
     """The unhappy speak more: the mean of the ratings is far below that of a fair sample of the same users."""
     quality, (rating, *_) = judged().quality, channels()
     fair = replace(rating, shares=(1.0,) * 5)
-    verdicts = {n: quality.judge(0.0, ask(n), served(), 0).failure for n in range(N)}
-    heard = [said.value for n, failure in verdicts.items() if (said := rating.hears(n, 0, failure, 3))]
-    true = [said.value for n, failure in verdicts.items() if (said := fair.hears(n, 0, failure, 3))]
-    assert len(heard) < 0.07 * N
-    assert fmean(true) - fmean(heard) > 0.2
+    failures = [quality.judge(0.0, ask(n), served(), 0).failure for n in range(N)]
+    said = [each.value for each in heard(rating, failures)]
+    true = [each.value for each in heard(fair, failures)]
+    assert len(true) == N
+    assert len(said) < 0.07 * N
+    assert fmean(true) - fmean(said) > 0.2
 
 
 def test_feedback_is_a_function_of_request_and_attempt() -> None:
     said = channels()
-    forth = {n: feedback(said, n, 0, Failure.WRONG, 3) for n in range(300)}
-    assert forth == {n: feedback(said, n, 0, Failure.WRONG, 3) for n in reversed(range(300))}
-    assert forth != {n: feedback(said, n, 1, Failure.WRONG, 3) for n in range(300)}
-    silent = [{n for n in range(300) if not feedback(said, n, tries, Failure.WRONG, 3)} for tries in (0, 1)]
+    users = Users(said, 3)
+    forth = {n: users.say(n, 0, Failure.WRONG) for n in range(300)}
+    assert forth == {n: Users(said, 3).say(n, 0, Failure.WRONG) for n in reversed(range(300))}
+    assert forth != {n: users.say(n, 1, Failure.WRONG) for n in range(300)}
+    silent = [{n for n in range(300) if not users.say(n, tries, Failure.WRONG)} for tries in (0, 1)]
     assert silent[0] != silent[1], "a new answer is a new occasion"
-    more = replace(said[0], shares=(1.0,) * 5)
-    assert all(
-        set(forth[n][1:]) <= set(feedback((more, *said[1:]), n, 0, Failure.WRONG, 3)) for n in range(300)
-    )
-    both = [n for n in range(N) if len(feedback(said, n, 0, Failure.WRONG, 3)) == 2]
+    more = Users((replace(said[0], shares=(1.0,) * 5), *said[1:]), 3)
+    assert all(set(forth[n][1:]) <= set(more.say(n, 0, Failure.WRONG)) for n in range(300))
+    both = [n for n in range(N) if len(users.say(n, 0, Failure.WRONG)) == 2]
     assert off(len(both) / N, 0.08 * 0.12 + 0.08 * 0.015 + 0.12 * 0.015, N) < 3.7, (
         "the channels are independent"
     )
