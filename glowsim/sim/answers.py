@@ -11,6 +11,9 @@ from glowsim.sim.quality import Failure, Quality
 __all__ = ["Answers", "Spoken"]
 
 
+_new = tuple.__new__
+
+
 class _Worth(NamedTuple):
     failure: Failure
     confidence: float
@@ -55,7 +58,7 @@ class Answers:
     def begun(self, t_s: float, attempt: int, request: Request, plan: Plan, tries: int) -> None:
         """Judge what an attempt will answer, if it does."""
         failure, confidence = self._quality.judge(t_s, request, plan, tries)
-        self._worth[attempt] = _Worth(failure, confidence, tries, plan.variant)
+        self._worth[attempt] = _new(_Worth, (failure, confidence, tries, plan.variant))
 
     def spoilt(self, attempt: int, tries: int, variant: int) -> None:
         """Take in that an attempt will answer nonsense, as a fault makes it; any check sees that."""
@@ -63,9 +66,10 @@ class Answers:
 
     def score(self, attempt: int) -> float:
         """Return what a check says of the answer that has just come."""
-        for source in self._given:
-            self._worth.pop(source, None)
-        self._given.clear()
+        if self._given:
+            for source in self._given:
+                self._worth.pop(source, None)
+            self._given.clear()
         return self._worth[attempt].confidence
 
     def lost(self, source: int) -> None:
@@ -80,4 +84,4 @@ class Answers:
         self.failures[request_id] = int(worth.failure)
         if not keep:
             self._given.append(source)
-        return Spoken(worth.variant, self._users.say(request_id, worth.tries, worth.failure))
+        return _new(Spoken, (worth.variant, self._users.say(request_id, worth.tries, worth.failure)))

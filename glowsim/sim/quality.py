@@ -33,6 +33,7 @@ from glowsim.core.types import Plan, Request
 
 __all__ = ["Drift", "Failure", "Likeness", "Quality", "Skill", "Verdict", "normal_at"]
 
+Luck = Callable[[int], float]
 Column = npt.NDArray[np.float64]
 Ordinals = npt.NDArray[np.uint64]
 _new = tuple.__new__
@@ -211,14 +212,14 @@ class Quality:
     key: int
     variants: tuple[tuple[float, ...], ...] = ()
     drifts: tuple[Drift, ...] = ()
-    _segments: dict[tuple[int, int, int], tuple[Drift, ...]] = field(
+    _cases: dict[tuple[int, int, int, int, int], _Case] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
-    """(model, kind, agent) -> the drifts that concern it."""
-    _lucks: dict[tuple[int, int, int], _Luck] = field(
+    """(model, variant, kind, agent, attempts before) -> what judging takes."""
+    _lucks: dict[tuple[int, int, int], tuple[Luck, Luck]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
-    """(kind, model, attempts before) -> what is random in it."""
+    """(kind, model, attempts before) -> what is random in it: latent scores and signals."""
     _apart: float = field(default=0.0, init=False, repr=False, compare=False)
     """The distance between the means of the signals of correct answers and of others."""
 
@@ -246,19 +247,8 @@ class Quality:
             accuracy *= self.variants[request.agent][plan.variant]
         if plan.tokens_in < request.tokens_in:
             accuracy *= 1.0 - self.context_loss * (1.0 - plan.tokens_in / request.tokens_in)
-        drifts = self._concerning(request, plan)
-        if drifts:
-            accuracy *= prod([drift.at(t_s) for drift in drifts])
+        accuracy *= prod([drift.at(t_s) for drift in self.drifts if drift.concerns(request, plan)])
         return min(accuracy, 1.0)
-
-    def _concerning(self, request: Request, plan: Plan) -> tuple[Drift, ...]:
-        """Return the drifts that concern a request, found once for each segment."""
-        segment = (plan.model, request.kind, request.agent)
-        found = self._segments.get(segment)
-        if found is None:
-            found = tuple(drift for drift in self.drifts if drift.concerns(request, plan))
-            self._segments[segment] = found
-        return found
 
     def judge(self, t_s: float, request: Request, plan: Plan, tries: int) -> Verdict:
         """Return what the answer of an attempt is worth.
@@ -272,24 +262,38 @@ class Quality:
         tries
             How many attempts at this request came before.
         """
-        number, model = request.request_id, plan.model
-        luck = self._lucks.get((request.kind, model, tries))
-        if luck is None:
-            luck = self._lucks[request.kind, model, tries] = self._luck(request.kind, model, tries)
-        accuracy = self.accuracy(t_s, request, plan)
+        number = request[0]
+        segment = (plan[0], plan[1], request[5], request[1], tries)
+        case = self._cases.get(segment)
+        if case is None:
+            case = self._cases[segment] = self._case(request, plan, tries)
+        steady, bar, score, signal_of = case
+        if not steady or plan[2] < request[2]:
+            bar = _bar(self.accuracy(t_s, request, plan))
         apart = self._apart
-        if accuracy > 0.0 and (accuracy >= 1.0 or luck.score(number) <= _quantile(accuracy)):
+        if score(number) <= bar:
             failure = _NONE
-            signal = luck.signal(number) + apart
+            signal = signal_of(number) + apart
         else:
-            failure = _how(self.skills[model], uniform_at(self.key + _HOW, number, _attempt(model, tries)))
+            how = uniform_at(self.key + _HOW, number, _attempt(plan[0], tries))
+            failure = _how(self.skills[plan[0]], how)
             if failure is Failure.FORMAT:
                 return Verdict(failure, 0.0)
-            signal = luck.signal(number)
+            signal = signal_of(number)
         return _new(Verdict, (failure, 1.0 / (1.0 + exp(apart * apart / 2.0 - apart * signal))))
 
-    def _luck(self, kind: int, model: int, tries: int) -> _Luck:
-        """Return the latent scores and the signals of an attempt at requests of a kind."""
+    def _case(self, request: Request, plan: Plan, tries: int) -> _Case:
+        """Return what judging the attempts of a segment takes."""
+        model, kind = plan.model, request.kind
+        luck = self._lucks.get((kind, model, tries))
+        if luck is None:
+            luck = self._lucks[kind, model, tries] = self._luck(kind, model, tries)
+        steady = not any(drift.concerns(request, plan) for drift in self.drifts)
+        whole = plan._replace(tokens_in=max(plan.tokens_in, request.tokens_in))
+        return _Case(steady, _bar(self.accuracy(0.0, request, whole)), *luck)
+
+    def _luck(self, kind: int, model: int, tries: int) -> tuple[Luck, Luck]:
+        """Return the latent scores and the signals of an attempt at requests of a kind, by their numbers."""
         shared, repeat = self.kinds[kind]
         key, attempt = self.key, _attempt(model, tries)
         hard, lacks, luck = sqrt(shared), sqrt(repeat - shared), sqrt(1.0 - repeat)
@@ -308,14 +312,25 @@ class Quality:
             lambda number: normal_at(key + _SIGNAL, number, attempt),
             lambda numbers: _normals_at(key + _SIGNAL, numbers, attempt),
         )
-        return _Luck(Ahead(score, scores).at, signals.at)
+        return Ahead(score, scores).at, signals.at
 
 
-class _Luck(NamedTuple):
-    """What is random in attempts at requests of one kind, by the request's number."""
+class _Case(NamedTuple):
+    """What judging an attempt of a segment takes: of one model, variant, kind and agent, after so many attempts."""
 
-    score: Callable[[int], float]
-    signal: Callable[[int], float]
+    steady: bool
+    """Whether its accuracy stays as it is."""
+    bar: float
+    """The score up to which an answer is correct, where nothing of the input was left out."""
+    score: Luck
+    signal: Luck
+
+
+def _bar(accuracy: float) -> float:
+    """Return the score up to which an answer is correct."""
+    if accuracy in (0.0, 1.0):
+        return inf if accuracy else -inf
+    return _quantile(accuracy)
 
 
 def normal_at(key: int, *ordinals: int) -> float:

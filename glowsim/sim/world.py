@@ -590,6 +590,8 @@ class World:
         """Have a user say later what there is to say about an answer."""
         assert self.answers is not None
         variant, said = self.answers.given(answer.request_id, answer.source, answer.keep)
+        if not said:
+            return
         weight = self._weights.get(request.agent, 0.0)
         for each in said:
             t_s = self.environment.now + each.delay_s

@@ -8,6 +8,7 @@ follows from (key, number of the call) alone, so two policies that make the same
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Final
@@ -16,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from glowsim.core.errors import WorldError
-from glowsim.core.streams import uniform_at
+from glowsim.core.streams import mix
 from glowsim.core.types import Outcome
 from glowsim.sim.environment import Environment
 from glowsim.sim.laws import Law, at
@@ -26,8 +27,9 @@ from glowsim.sim.serving.outages import Timetable
 __all__ = ["HostedApi", "HostedSpec", "PromptCache"]
 
 Array = npt.NDArray[np.float64]
-_FIRST_TOKEN, _PER_TOKEN, _ERROR, _OUTAGE = range(4)
+_FIRST_TOKEN, _PER_TOKEN, _ERROR, _OUTAGE = map(mix, range(4))
 """What a number is drawn for: a function of the call's number, never of the order in which calls come."""
+_TO_UNIT: Final = 2.0**-53
 _ROUNDING: Final = 1e-9
 
 
@@ -187,6 +189,7 @@ class HostedApi:
         self._first_token_at, self._per_token_at = at(spec.first_token), at(spec.per_token)
         self._requests = _Bucket(spec.requests_per_min, spec.burst_s)
         self._tokens = _Bucket(spec.tokens_per_min, spec.burst_s)
+        self._limited = spec.requests_per_min is not None or spec.tokens_per_min is not None
         self._texts = _Texts(spec.cache) if spec.cache is not None else None
         self._inside: dict[int, _Answer] = {}
         self._busy = 0
@@ -196,38 +199,47 @@ class HostedApi:
     def start(self, call: Call) -> None:
         """Take a call in, or turn it away."""
         now_s = self._environment._now
-        key, number = self._key, call.number
-        self._inside[call.number] = answer = _Answer(call)
-        if self._timetable is not None and uniform_at(key, number, _OUTAGE) < self._timetable.share(now_s):
-            self._end_at(now_s + self._spec.outage_after_s, answer, Outcome.ERROR)
+        number, spec = call.number, self._spec
+        # What all draws of a call begin with: (key, number, what) give the number of `uniform_at`.
+        luck = mix(self._key ^ mix(number))
+        self._inside[number] = answer = _Answer(call)
+        if self._timetable is not None and _drawn(luck, _OUTAGE) < self._timetable.share(now_s):
+            self._end_at(now_s + spec.outage_after_s, answer, Outcome.ERROR)
             return
-        spec = self._spec
         if spec.concurrency is not None and self._busy >= spec.concurrency:
             call.retry_after_s = spec.busy_retry_after_s
             self._end_at(now_s, answer, Outcome.THROTTLED)
             return
-        cached = self._texts.common(call, now_s) if self._texts is not None else 0
+        texts = self._texts
+        cached = texts.common(call, now_s) if texts is not None else 0
+        if self._limited and not self._admits(answer, cached, now_s):
+            return
+        self._busy += 1
+        first_token_s = self._first_token_at(_drawn(luck, _FIRST_TOKEN)) / self._speed
+        per_token_s = self._per_token_at(_drawn(luck, _PER_TOKEN)) / self._speed
+        answer.accepted(now_s, cached, first_token_s, per_token_s)
+        if spec.error and _drawn(luck, _ERROR) < spec.error:
+            self._end_at(answer.first_s, answer, Outcome.ERROR)
+            return
+        if texts is not None:
+            texts.learn(call, now_s, answer.first_s)
+        if call.stream:
+            self._environment.call_at(answer.first_s, self._stream, answer)
+        self._environment.call_at(answer.end_s, self._end, answer)
+
+    def _admits(self, answer: _Answer, cached: int, now_s: float) -> bool:
+        """Take a call's share from the buckets, or turn it away."""
+        call, spec = answer.call, self._spec
         counted = call.tokens_in - (0 if spec.counts_cached else cached)
         amount = counted + spec.reserved_out
         wait_s = max(self._requests.wait_s(1.0, now_s), self._tokens.wait_s(amount, now_s))
         if wait_s > 0.0:
             call.retry_after_s = wait_s if wait_s < inf else 0.0
             self._end_at(now_s, answer, Outcome.THROTTLED if wait_s < inf else Outcome.INVALID)
-            return
+            return False
         self._requests.take(1.0)
         self._tokens.take(amount)
-        self._busy += 1
-        first_token_s = self._first_token_at(uniform_at(key, number, _FIRST_TOKEN)) / self._speed
-        per_token_s = self._per_token_at(uniform_at(key, number, _PER_TOKEN)) / self._speed
-        answer.accepted(now_s, cached, first_token_s, per_token_s)
-        if spec.error and uniform_at(key, number, _ERROR) < spec.error:
-            self._end_at(answer.first_s, answer, Outcome.ERROR)
-            return
-        if self._texts is not None:
-            self._texts.learn(call, now_s, answer.first_s)
-        if call.stream:
-            self._environment.call_at(answer.first_s, self._stream, answer)
-        self._end_at(answer.end_s, answer, Outcome.OK)
+        return True
 
     def cancel(self, call: Call) -> None:
         """Drop a call; ``written`` and ``tokens_cached`` are set."""
@@ -270,7 +282,13 @@ class HostedApi:
         call.tokens_cached = answer.cached
         if written:
             call.first_token_s = answer.first_s
-        self._tokens.take(written - self._spec.reserved_out)
+        if self._limited:
+            self._tokens.take(written - self._spec.reserved_out)
+
+
+def _drawn(luck: int, what: int) -> float:
+    """Return a call's uniform number for one purpose."""
+    return (mix(mix(luck ^ what)) >> 11) * _TO_UNIT
 
 
 class _Answer:
@@ -333,37 +351,51 @@ class _Texts:
         self._cache = cache
         self._held: OrderedDict[tuple[int, ...], tuple[float, float, int]] = OrderedDict()
         """What the prefix is -> (when it can be used, when it is dropped, its tokens)."""
+        self._drop_s = inf
+        """Nothing is to be dropped at this moment or before it."""
 
     def common(self, call: Call, now_s: float) -> int:
         """Return how many tokens of the prompt are billed as cached."""
-        while self._held and next(iter(self._held.values()))[1] < now_s:
-            self._held.popitem(last=False)
+        held = self._held
+        if self._drop_s < now_s:
+            self._drop(now_s)
         found = 0
         for name, tokens in self._prefixes(call):
-            ready_s, _, held = self._held.get(name, (inf, 0.0, 0))
-            if ready_s <= now_s:
-                found = max(found, min(held, tokens))
+            text = held.get(name)
+            if text is not None and text[0] <= now_s:
+                found = max(found, min(text[2], tokens))
             elif call.blocks:
                 break  # a block counts only behind all that stand before it
         return self._cache.billed(found)
 
+    def _drop(self, now_s: float) -> None:
+        held = self._held
+        while held:
+            self._drop_s = next(iter(held.values()))[1]
+            if self._drop_s >= now_s:
+                return
+            held.popitem(last=False)
+        self._drop_s = inf
+
     def learn(self, call: Call, now_s: float, ready_s: float) -> None:
         """Hold the prompt's text, usable from when its first token is out; what is held already is used again."""
+        held, drop_s = self._held, now_s + self._cache.ttl_s
         for name, tokens in self._prefixes(call):
-            since_s, _, held = self._held.get(name, (ready_s, 0.0, 0))
-            if held < tokens:
-                since_s, held = ready_s, tokens
-            self._held[name] = since_s, now_s + self._cache.ttl_s, held
-            self._held.move_to_end(name)
+            text = held.get(name)
+            if text is None:
+                held[name] = ready_s, drop_s, tokens
+                continue
+            held[name] = (ready_s, drop_s, tokens) if text[2] < tokens else (text[0], drop_s, text[2])
+            held.move_to_end(name)
+        self._drop_s = min(self._drop_s, drop_s)
 
-    def _prefixes(self, call: Call) -> list[tuple[tuple[int, ...], int]]:
+    def _prefixes(self, call: Call) -> Sequence[tuple[tuple[int, ...], int]]:
         """Return (name, tokens) of the prefixes that another call may have too, shortest first."""
         if call.blocks:
             size = self._cache.block_tokens
             return [((block,), min((i + 1) * size, call.tokens_in)) for i, block in enumerate(call.blocks)]
-        found: list[tuple[tuple[int, ...], int]] = []
-        if call.shared_tokens:
-            found.append(((call.shared_key, 0), call.shared_tokens))
-        if call.own_key:
-            found.append(((call.shared_key, call.shared_tokens, call.own_key), call.tokens_in))
-        return found
+        shared = ((call.shared_key, 0), call.shared_tokens)
+        if not call.own_key:
+            return (shared,) if call.shared_tokens else ()
+        own = ((call.shared_key, call.shared_tokens, call.own_key), call.tokens_in)
+        return (shared, own) if call.shared_tokens else (own,)
