@@ -125,9 +125,10 @@ class AgentScaler(Stateful):
 
     def decide(self, t_s: float, load: Load) -> Wanted:
         """Return how many instances to have, why, and when to look again."""
-        have = load.ready + load.starting
-        now = (load.in_flight + load.queued) / load.concurrency
-        work = load.mean_in_system / load.concurrency if now else 0.0
+        in_flight, queued, mean_in_system, ready, starting, _, _, concurrency = load
+        have = ready + starting
+        now = (in_flight + queued) / concurrency
+        work = mean_in_system / concurrency if now else 0.0
         utilisation = work / have if have else inf if now else 0.0
         self._follow(t_s, now, work, utilisation)
         if not self._min <= have <= self._max:
@@ -144,10 +145,15 @@ class AgentScaler(Stateful):
 
     def _follow(self, t_s: float, now: float, work: float, utilisation: float) -> None:
         """Remember since when nothing is there, and since when the load is low, with its highest since."""
-        self._idle_since_s = inf if now else min(self._idle_since_s, t_s)
+        if now:
+            self._idle_since_s = inf
+        elif t_s < self._idle_since_s:
+            self._idle_since_s = t_s
         if utilisation < self._scale_down:
-            self._low_since_s = min(self._low_since_s, t_s)
-            self._low_peak = max(self._low_peak, work)
+            if t_s < self._low_since_s:
+                self._low_since_s = t_s
+            if work > self._low_peak:
+                self._low_peak = work
         else:
             self._low_since_s, self._low_peak = inf, 0.0
 
@@ -186,7 +192,8 @@ class AgentScaler(Stateful):
         """Return how few would do: at the target by the highest load while low, and below scale_up by any."""
         peak = self._low_peak
         at_target = ceil(peak / self._target - _ROUNDING)
-        return max(at_target, floor(max(peak, now) / self._scale_up + _ROUNDING) + 1)
+        by_any = floor((peak if peak > now else now) / self._scale_up + _ROUNDING) + 1
+        return at_target if at_target > by_any else by_any
 
     def _next_look_s(self, t_s: float, want: int, *, busy: bool) -> float:
         """Return the earliest moment at which the answer could be another one."""

@@ -78,7 +78,8 @@ class Sizing:
         if self._scaler is None:
             self.asleep = False
             return
-        want, reason, look_s = self._scaler.decide(t_s, self.load(t_s))
+        load = self.load(t_s)
+        want, reason, look_s = self._scaler.decide(t_s, load)
         self._since_s, self.entered_s = t_s, self.in_system * t_s
         # With nothing in the system, an arrival is news that the scaler has not seen, whenever it next looks.
         self.asleep = self.in_system == 0
@@ -88,7 +89,7 @@ class Sizing:
                 raise ControllerError(f"the scaler wants to look again at {look_s} s, but it is {t_s} s")
             self._due_s = look_s
             self._pool.books.timers.at(look_s, SCALER, self._pool.spec.agent)
-        if not self._paused:
+        if want != load[3] + load[4] and not self._paused:
             self.scale(t_s, want, reason, out)
 
     def scale(self, t_s: float, want: int, reason: Reason, out: Out) -> None:

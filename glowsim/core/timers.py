@@ -30,11 +30,13 @@ class Timers:
     (10.0, (10.0, 2, 8), None)
     """
 
-    __slots__ = ("_heap", "_lanes", "alive", "earliest_s")
+    __slots__ = ("_heap", "_lanes", "_watched", "alive", "earliest_s")
 
     def __init__(self, alive: dict[int, Callable[[int], bool]]) -> None:
         self.alive = alive
         self._lanes: dict[tuple[int, float], deque[Timer]] = {}
+        self._watched: list[tuple[deque[Timer], Callable[[int], bool]]] = []
+        """Every lane, with what says whether one of its timers still matters."""
         self._heap: list[Timer] = []
         self.earliest_s = inf
         """No timer is due before this moment; it may be early, never late."""
@@ -48,7 +50,11 @@ class Timers:
 
     def lane(self, kind: int, delay_s: float) -> deque[Timer]:
         """Return the lane of a delay, for a caller who appends to it and keeps `earliest_s` himself."""
-        return self._lanes.setdefault((kind, delay_s), deque())
+        lane = self._lanes.get((kind, delay_s))
+        if lane is None:
+            lane = self._lanes[kind, delay_s] = deque()
+            self._watched.append((lane, self.alive.get(kind, _always)))
+        return lane
 
     def at(self, due_s: float, kind: int, number: int) -> None:
         """Set a timer at a moment of its own."""
@@ -97,18 +103,23 @@ class Timers:
         return [timer for timer in timers if timer[1] not in alive or alive[timer[1]](timer[2])]
 
     def _first(self) -> Timer | None:
-        alive = self.alive
         first: Timer | None = None
-        for (kind, _), lane in self._lanes.items():
-            if kind in alive:
-                matters = alive[kind]
-                while lane and not matters(lane[0][2]):
-                    lane.popleft()
-            if lane and (first is None or lane[0] < first):
-                first = lane[0]
-        heap = self._heap
-        while heap and heap[0][1] in alive and not alive[heap[0][1]](heap[0][2]):
+        for lane, matters in self._watched:
+            while lane:
+                timer = lane[0]
+                if matters(timer[2]):
+                    if first is None or timer < first:
+                        first = timer
+                    break
+                lane.popleft()
+        heap, alive = self._heap, self.alive
+        while heap:
+            timer = heap[0]
+            if timer[1] not in alive or alive[timer[1]](timer[2]):
+                return timer if first is None or timer < first else first
             heappop(heap)
-        if heap and (first is None or heap[0] < first):
-            first = heap[0]
         return first
+
+
+def _always(number: int) -> bool:
+    return True
