@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
     from glowsim.scenario import Scenario
 
-__all__ = ["Run", "RunError", "Tables", "digests", "figures", "fold", "load", "little", "samples"]
+__all__ = ["Run", "RunError", "Tables", "digests", "figures", "figures_by", "fold", "load", "little", "samples"]
 
 Column = npt.NDArray[Any]
 Table = dict[str, Column]
@@ -401,12 +401,27 @@ def figures(tables: Tables, warmup_s: float = 0.0, agents: Sequence[int] | None 
     agents
         Only these; default: the whole fleet.
     """
+    return _figures(tables, warmup_s, agents, _server_shares(tables, warmup_s))
+
+
+def figures_by(
+    tables: Tables, warmup_s: float, groups: Mapping[str, Sequence[int]]
+) -> dict[str, dict[str, float]]:
+    """Return the `figures` of each group of agents; what they have in common is worked out once."""
+    shares = _server_shares(tables, warmup_s)
+    return {name: _figures(tables, warmup_s, agents, shares) for name, agents in groups.items()}
+
+
+def _figures(
+    tables: Tables, warmup_s: float, agents: Sequence[int] | None, shares: _ServerShares
+) -> dict[str, float]:
     requests = tables.requests
     counted = requests["t_arrive_s"] >= warmup_s
     if agents is not None:
-        counted &= np.isin(requests["agent"], list(agents))
-    part = {name: column[counted] for name, column in requests.items()}
-    launched = int(counted.sum())
+        counted &= _among(requests["agent"], agents)
+    rows = np.flatnonzero(counted)
+    part = {name: column[rows] for name, column in requests.items()}
+    launched = len(rows)
     answered = part["ending"] == 1
     completed = int(answered.sum())
     latency = part["latency_s"][answered]
@@ -415,7 +430,7 @@ def figures(tables: Tables, warmup_s: float = 0.0, agents: Sequence[int] | None 
     wait = part["wait_s"][answered]
     token_usd = math.fsum(part["cost_usd"])
     instance_usd = _instance_usd(tables, warmup_s, agents)
-    server_usd = _server_usd(tables, warmup_s, agents)
+    server_usd = shares.usd(agents)
     cost_usd = token_usd + instance_usd + server_usd
     arrivals = part["t_arrive_s"]
     span_s = float(arrivals.max()) - warmup_s if launched else math.nan
@@ -462,26 +477,26 @@ def figures(tables: Tables, warmup_s: float = 0.0, agents: Sequence[int] | None 
 
 
 def _spread(name: str, values: Column, which: Sequence[str]) -> dict[str, float]:
-    found = {}
-    for each in which:
-        if not len(values):
-            value = math.nan
-        elif each in ("min", "mean", "max"):
-            value = float(getattr(values, each)())
-        else:
-            value = float(np.quantile(values, int(each[1:]) / 100))
-        found[f"{name}_{each}"] = value
-    return found
+    if not len(values):
+        return {f"{name}_{each}": math.nan for each in which}
+    shares = {each: int(each[1:]) / 100 for each in which if each[1:].isdigit()}
+    quantiles = dict(zip(shares, np.quantile(values, list(shares.values())).tolist(), strict=True))
+    return {
+        f"{name}_{each}": quantiles[each] if each in shares else float(getattr(values, each)())
+        for each in which
+    }
+
+
+def _among(agent: Column, agents: Sequence[int]) -> Column:
+    """Return which rows are of some agents."""
+    among: Column = agent == agents[0] if len(agents) == 1 else np.isin(agent, list(agents))
+    return among
 
 
 def _instance_usd(tables: Tables, warmup_s: float, agents: Sequence[int] | None) -> float:
     """Return what the instances cost from the warm-up on: from their start to their end, ready or not."""
     table = tables.instances
-    mine = (
-        np.isin(table["agent"], list(agents))
-        if agents is not None
-        else np.ones(len(table["t_s"]), dtype=bool)
-    )
+    mine = slice(None) if agents is None else _among(table["agent"], agents)
     t_s, number, state, usd = (table[name][mine] for name in ("t_s", "instance", "state", "usd_per_hour"))
     if not len(t_s):
         return 0.0
@@ -493,17 +508,29 @@ def _instance_usd(tables: Tables, warmup_s: float, agents: Sequence[int] | None)
     return math.fsum(seconds / 3600 * usd[first])
 
 
-def _server_usd(tables: Tables, warmup_s: float, agents: Sequence[int] | None) -> float:
-    """Return what the model servers cost: all of it, or the share of some agents' requests."""
+class _ServerShares(NamedTuple):
+    """What each attempt costs of its model server, in US dollars."""
+
+    agent: Column
+    """Of the attempt's request."""
+    usd_each: Column
+    unused_usd: tuple[float, ...]
+    """Of servers that nobody used."""
+
+    def usd(self, agents: Sequence[int] | None) -> float:
+        """Return what the model servers cost: all of it, or the share of some agents' requests."""
+        if agents is None:
+            return math.fsum([*self.usd_each.tolist(), *self.unused_usd])
+        return math.fsum(self.usd_each[_among(self.agent, agents)].tolist())
+
+
+def _server_shares(tables: Tables, warmup_s: float) -> _ServerShares:
     if not len(tables.servers["server"]):
-        return 0.0
-    requests, attempts = tables.requests, tables.attempts
-    row = _rows_of(requests["request_id"], attempts["request_id"])
-    counted = requests["t_arrive_s"][row] >= warmup_s
-    shares, unused = of_attempts(tables, counted, warmup_s)
-    if agents is None:
-        return math.fsum([*shares.tolist(), *unused.values()])
-    return math.fsum(shares[np.isin(requests["agent"][row], list(agents))].tolist())
+        return _ServerShares(np.zeros(0, dtype=np.int32), np.zeros(0), ())
+    requests = tables.requests
+    row = _rows_of(requests["request_id"], tables.attempts["request_id"])
+    shares, unused = of_attempts(tables, requests["t_arrive_s"][row] >= warmup_s, warmup_s)
+    return _ServerShares(requests["agent"][row], shares, tuple(unused.values()))
 
 
 def little(tables: Tables) -> tuple[float, float]:

@@ -73,10 +73,12 @@ def of_attempts(
         mine = servers["server"] == server
         hours = max(float(servers["until_s"][mine][0]) - warmup_s, 0.0) / 3600.0
         usd = hours * float(servers["usd_per_hour"][mine][0])
+        if not usd:
+            continue
         on = counted & np.isin(attempts["model"], servers["model"][mine])
         total = float(work[on].sum())
         if total:
             shares[on] = usd * work[on] / total
-        elif usd:
+        else:
             unused[int(servers["model"][mine][0])] = usd
     return shares, unused

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from itertools import compress
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -114,9 +115,12 @@ class _Kind(NamedTuple):
         return np.dtype([(name, _NUMPY[form]) for name, form in self.columns])
 
 
+_code, _constraint = cache(Code), cache(Constraint)
+
+
 def _reason(values: Sequence[Any]) -> Reason:
-    code, bound, *numbers = values
-    return Reason(Code(code), Constraint(bound), *numbers)
+    code, bound, a, b, c = values
+    return Reason(_code(code), _constraint(bound), a, b, c)
 
 
 _FIXED = [

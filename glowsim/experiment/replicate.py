@@ -138,13 +138,12 @@ def keep(
     numbers = {agent: at for at, agent in enumerate(scenario.agents())}
     groups = {slo.agent for slo in scenario.slos if slo.agent is not None} | set(numbers)
     hidden = dict.fromkeys(unknown, nan)
-    by_group = {
-        group: results.figures(
-            tables, scenario.warmup_s, [numbers[member] for member in scenario.members(group)]
-        )
-        | hidden
-        for group in sorted(groups)
-    }
+    found = results.figures_by(
+        tables,
+        scenario.warmup_s,
+        {group: [numbers[member] for member in scenario.members(group)] for group in sorted(groups)},
+    )
+    by_group = {group: figures | hidden for group, figures in found.items()}
     return Replicated(
         number,
         results.figures(tables, scenario.warmup_s) | hidden,
