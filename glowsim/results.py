@@ -46,7 +46,18 @@ if TYPE_CHECKING:
 
     from glowsim.scenario import Scenario
 
-__all__ = ["Run", "RunError", "Tables", "digests", "figures", "figures_by", "fold", "load", "little", "samples"]
+__all__ = [
+    "Run",
+    "RunError",
+    "Tables",
+    "digests",
+    "figures",
+    "figures_by",
+    "fold",
+    "load",
+    "little",
+    "samples",
+]
 
 Column = npt.NDArray[Any]
 Table = dict[str, Column]

@@ -257,7 +257,7 @@ def test_two_hours_at_200_requests_a_second_fit_into_a_minute_and_two_gigabytes(
     cpu_s, most_mb = used(WHOLE, str(tmp_path))
     assert cpu_s <= 60
     assert most_mb <= 2048
-    requests = pd.read_parquet(tmp_path / "parts" / "requests-0.parquet", columns=["t_arrive_s", "latency_s"])
+    requests = pd.read_feather(tmp_path / "parts" / "requests-0.arrow", columns=["t_arrive_s", "latency_s"])
     halves = np.floor(requests["t_arrive_s"] / 1800)
     p95_s = requests.groupby(halves)["latency_s"].quantile(0.95)
     assert len(p95_s) == 4

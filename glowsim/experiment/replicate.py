@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 from glowsim import build, results
 from glowsim.core import journal
 from glowsim.core.errors import ControllerError, WorldError
+from glowsim.experiment.parts import write_parts
 from glowsim.ledger import ledger
 from glowsim.scenario import Scenario
 
-__all__ = ["Replicated", "journal_path", "keep", "part_path", "rare_collections", "replicate"]
+__all__ = ["Replicated", "journal_path", "keep", "rare_collections", "replicate"]
 
 Progress = Callable[[float], None]
 """Told the simulated time, in seconds."""
@@ -44,22 +45,17 @@ def journal_path(folder: Path, number: int) -> Path:
     return folder / f"journal-{number}.glow"
 
 
-def part_path(folder: Path, table: str, number: int) -> Path:
-    """Return where a replication's part of a table lies until the parts are put together."""
-    return folder / "parts" / f"{table}-{number}.parquet"
-
-
 @contextmanager
 def rare_collections() -> Iterator[None]:
     """Have the garbage collector look rarely: a simulation makes many objects and hardly any cycles."""
     threshold = gc.get_threshold()
-    gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 50, 50)
     try:
         yield
     finally:
         gc.set_threshold(*threshold)
+        gc.collect()  # what was made meanwhile, and not every module that was there before
         gc.unfreeze()
 
 
@@ -84,13 +80,20 @@ def replicate(
     progress
         Told the simulated time now and then.
     """
+    with rare_collections():
+        return _replicate(scenario, number, folder, data, allow_plugins, progress)
+
+
+def _replicate(
+    scenario: Scenario, number: int, folder: Path, data: Path | None, allow_plugins: bool,
+    progress: Progress | None,
+) -> Replicated:  # fmt: skip
     begun_s = time.process_time()
     path = journal_path(folder, number)
     built = build.replication(scenario, number, journal_path=path, data=data, allow_plugins=allow_plugins)
     try:
-        with rare_collections():
-            built.world.start()
-            built.world.run(scenario.duration_s + scenario.drain_s, progress)
+        built.world.start()
+        built.world.run(scenario.duration_s + scenario.drain_s, progress)
     except (ControllerError, WorldError) as error:
         built.journal.close()
         error.add_note(f"the journal up to there is {path}")
@@ -128,13 +131,7 @@ def keep(
     unknown
         Figures that nobody knows of this replication: they are nan.
     """
-    import pyarrow.parquet as pq
-
-    names = results.naming(header)
-    (folder / "parts").mkdir(exist_ok=True)
-    for name, table in zip(results.Tables._fields, tables, strict=True):
-        arrow = results.arrow_table(name, table, number, names)
-        pq.write_table(arrow, part_path(folder, name, number), compression="zstd")
+    write_parts(folder, number, tables, header)
     numbers = {agent: at for at, agent in enumerate(scenario.agents())}
     groups = {slo.agent for slo in scenario.slos if slo.agent is not None} | set(numbers)
     hidden = dict.fromkeys(unknown, nan)

@@ -6,6 +6,7 @@ leaves nothing that loads as a result.
 
 from __future__ import annotations
 
+import functools
 import json
 import multiprocessing
 import os
@@ -13,8 +14,9 @@ import platform
 import resource
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -24,7 +26,8 @@ import glowsim
 from glowsim.build import BuildError
 from glowsim.core.errors import GlowsimError, WorldError
 from glowsim.experiment.judgement import summarise
-from glowsim.experiment.replicate import Replicated, part_path, replicate
+from glowsim.experiment.parts import merging
+from glowsim.experiment.replicate import Replicated, journal_path, replicate
 from glowsim.registry import RegistryError
 from glowsim.results import Tables
 from glowsim.scenario import Scenario, digest
@@ -183,7 +186,6 @@ def conclude(
     partial = _partial(folder)
     deterministic = not done[0].random
     summary = summarise(name, scenario, done, deterministic=deterministic)
-    _merge_parts(partial, len(done))
     manifest = {
         "glowsim": glowsim.__version__,
         "name": name,
@@ -219,39 +221,49 @@ def _replicated(
     scenario: Scenario, wanted: int, folder: Path, jobs: int, data: Path | None, allow_plugins: bool,
     progress: Progress | None,
 ) -> list[Replicated]:  # fmt: skip
-    def here(number: int) -> Replicated:
-        told = None if progress is None else (lambda t_s: progress(number, wanted, t_s))
-        return replicate(scenario, number, folder, data=data, allow_plugins=allow_plugins, progress=told)
-
-    done = [here(0)]
-    if wanted == 1 or not done[0].random:
-        return done
-    if jobs == 1:
-        return done + [here(number) for number in range(1, wanted)]
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(jobs, wanted - 1), mp_context=context) as pool:
-        futures = [
-            pool.submit(replicate, scenario, number, folder, data=data, allow_plugins=allow_plugins)
-            for number in range(1, wanted)
-        ]
-        for number, future in enumerate(futures, 1):
-            done.append(future.result())
-            if progress is not None:
-                progress(number, wanted, scenario.duration_s)
+    """Run the replications, one or several at a time, and put their tables together as they come."""
+    make = functools.partial(replicate, scenario, folder=folder, data=data, allow_plugins=allow_plugins)
+    jobs = min(jobs, wanted)
+    each = (
+        _in_turn(make, wanted, progress)
+        if jobs == 1
+        else _at_once(make, wanted, jobs, progress, scenario.duration_s)
+    )
+    done = []
+    with merging(folder) as add, closing(each):
+        for number, replicated in enumerate(each):
+            done.append(replicated)
+            add(number)
+            if not replicated.random:
+                break
+    for number in range(len(done), wanted):  # begun before it was known that nothing is random
+        journal_path(folder, number).unlink(missing_ok=True)
     return done
 
 
-def _merge_parts(folder: Path, replications: int) -> None:
-    """Put the replications' parts of each table into one file, a row group each."""
-    import pyarrow.parquet as pq
+Make = Callable[..., Replicated]
 
-    for table in Tables._fields:
-        first = pq.read_table(part_path(folder, table, 0))
-        with pq.ParquetWriter(folder / f"{table}.parquet", first.schema, compression="zstd") as writer:
-            writer.write_table(first)
-            for number in range(1, replications):
-                writer.write_table(pq.read_table(part_path(folder, table, number)))
-    shutil.rmtree(folder / "parts")
+
+def _in_turn(make: Make, wanted: int, progress: Progress | None) -> Generator[Replicated, None, None]:
+    for number in range(wanted):
+        told = None if progress is None else functools.partial(progress, number, wanted)
+        yield make(number, progress=told)
+
+
+def _at_once(
+    make: Make, wanted: int, jobs: int, progress: Progress | None, until_s: float
+) -> Generator[Replicated, None, None]:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(jobs, wanted), mp_context=context) as pool:
+        futures = [pool.submit(make, number) for number in range(wanted)]
+        try:
+            for number, future in enumerate(futures):
+                replicated = future.result()
+                if progress is not None:
+                    progress(number, wanted, until_s)
+                yield replicated
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _write_json(path: Path, data: dict[str, Any]) -> None:

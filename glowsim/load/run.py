@@ -21,6 +21,7 @@ import numpy as np
 
 from glowsim import build
 from glowsim.core.errors import GlowsimError
+from glowsim.experiment.parts import merging
 from glowsim.experiment.replicate import Replicated, keep, rare_collections
 from glowsim.experiment.run import Finished, begin, conclude
 from glowsim.load import records
@@ -115,17 +116,21 @@ def load(
     kept: list[Replicated] = []
     ended_by = ""
     try:
-        for number in range(how.replications):
-            try:
-                sent.append(asyncio.run(_sent(scenario, number, how, face, data)))
-            except (TargetError, KeyboardInterrupt) as error:
-                if not sent:
-                    raise
-                ended_by = str(error) or "interrupted"  # what the replications before have measured is kept
-                break
-            kept.append(_kept(scenario, number, partial, sent[-1]))
-            if sent[-1].generator.interrupted:
-                break
+        with merging(partial) as add:
+            for number in range(how.replications):
+                try:
+                    sent.append(asyncio.run(_sent(scenario, number, how, face, data)))
+                except (TargetError, KeyboardInterrupt) as error:
+                    if not sent:
+                        raise
+                    ended_by = (
+                        str(error) or "interrupted"
+                    )  # what the replications before have measured is kept
+                    break
+                kept.append(_kept(scenario, number, partial, sent[-1]))
+                add(number)
+                if sent[-1].generator.interrupted:
+                    break
     except (GlowsimError, KeyboardInterrupt):
         shutil.rmtree(partial)
         raise
