@@ -32,12 +32,13 @@ class Allowance(Stateful):
 
     def __init__(self, share: float, burst: int) -> None:
         self._share = share
-        self._burst = burst
-        self._left = float(burst)
+        self._burst = float(burst)
+        self._left = self._burst
 
     def earn(self) -> None:
         """Take in that a request came."""
-        self._left = min(self._left + self._share, float(self._burst))
+        left = self._left + self._share
+        self._left = left if left < self._burst else self._burst
 
     def spend(self) -> bool:
         """Return whether a call may be made, and take it."""

@@ -13,6 +13,8 @@ from glowsim.core.types import Plan, Request
 
 __all__ = ["CheapFirst"]
 
+_new = tuple.__new__
+
 
 class CheapFirst(Stateful):
     """Decides that the cheap model answers, and the strong one again where the answer scores below a threshold.
@@ -82,15 +84,20 @@ class CheapFirst(Stateful):
     def plan(self, t_s: float, request: Request, plan: Plan) -> Plan:
         """Return the plan with the cheap model."""
         self._allowance.earn()
-        return plan._replace(model=self._cheap)
+        return _on(self._cheap, plan)
 
     def escalate(self, t_s: float, request: Request, plan: Plan, score: float) -> Plan | None:
         """Return the plan of another attempt in place of this answer, or None: it is good enough."""
-        if plan.model != self._cheap:
+        if plan[0] != self._cheap:
             return None
         unscored = score != score
         if self._escalates_unscored if unscored else score < self._threshold:
             if self._capped and not self._allowance.spend():
                 return None
-            return plan._replace(model=self._strong)
+            return _on(self._strong, plan)
         return None
+
+
+def _on(model: int, plan: Plan) -> Plan:
+    """Return the plan with another model: a quarter of the price of `_replace`, for every request."""
+    return _new(Plan, (model, *plan[1:]))

@@ -13,6 +13,8 @@ from glowsim.core.types import Code, Constraint, Reason
 __all__ = ["AgentScaler"]
 
 _new = tuple.__new__
+_LOW, _HELD = Code.LOAD_LOW, Code.HELD
+_UNBOUND, _COOLDOWN = Constraint.NONE, Constraint.COOLDOWN
 _ROUNDING = 1e-9
 """Work for exactly n instances must not ask for one more by a rounding error."""
 
@@ -134,13 +136,13 @@ class AgentScaler(Stateful):
         if not self._min <= have <= self._max:
             want = max(self._min, min(have, self._max))
             bound = Constraint.MINIMUM if want > have else Constraint.MAXIMUM
-            reason = _new(Reason, (Code.HELD, bound, utilisation, 0.0, want))
+            reason = _new(Reason, (_HELD, bound, utilisation, 0.0, want))
         elif utilisation > self._scale_up:
             want, reason = self._up(t_s, have, work, utilisation)
         elif have and utilisation < self._scale_down:
             want, reason = self._down(t_s, have, now, utilisation)
         else:
-            want, reason = have, _new(Reason, (Code.HELD, Constraint.NONE, utilisation, 0.0, have))
+            want, reason = have, _new(Reason, (_HELD, _UNBOUND, utilisation, 0.0, have))
         return _new(Wanted, (want, reason, self._next_look_s(t_s, want, busy=now > 0.0)))
 
     def _follow(self, t_s: float, now: float, work: float, utilisation: float) -> None:
@@ -159,13 +161,13 @@ class AgentScaler(Stateful):
 
     def _up(self, t_s: float, have: int, work: float, utilisation: float) -> tuple[int, Reason]:
         called_for = max(ceil(work / self._target - _ROUNDING), 1)
-        want, bound = called_for, Constraint.NONE
+        want, bound = called_for, _UNBOUND
         if want > have + self._step:
             want, bound = have + self._step, Constraint.STEP
         if want > self._max:
             want, bound = self._max, Constraint.MAXIMUM
         if have and want > have and t_s < self._changed_s + self._cooldown_up_s:
-            want, bound = have, Constraint.COOLDOWN
+            want, bound = have, _COOLDOWN
         elif want > have:
             self._changed_s = t_s
         return want, _new(Reason, (Code.LOAD_HIGH, bound, utilisation, self._scale_up, called_for))
@@ -176,17 +178,17 @@ class AgentScaler(Stateful):
         else:
             called_for = self._enough(now)
             if t_s < self._low_since_s + self._cooldown_down_s:
-                bound = Constraint.COOLDOWN if called_for < have > self._min else Constraint.NONE
-                return have, _new(Reason, (Code.LOAD_LOW, bound, utilisation, self._scale_down, called_for))
+                bound = _COOLDOWN if called_for < have > self._min else _UNBOUND
+                return have, _new(Reason, (_LOW, bound, utilisation, self._scale_down, called_for))
             self._low_since_s, self._low_peak = t_s, 0.0
-        want, bound = min(called_for, have), Constraint.NONE
+        want, bound = min(called_for, have), _UNBOUND
         if want < have - self._step:
             want, bound = have - self._step, Constraint.STEP
         if want < self._min:
             want, bound = self._min, Constraint.MINIMUM
         if want < have:
             self._changed_s = t_s
-        return want, _new(Reason, (Code.LOAD_LOW, bound, utilisation, self._scale_down, called_for))
+        return want, _new(Reason, (_LOW, bound, utilisation, self._scale_down, called_for))
 
     def _enough(self, now: float) -> int:
         """Return how few would do: at the target by the highest load while low, and below scale_up by any."""

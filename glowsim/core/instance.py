@@ -8,6 +8,7 @@ from glowsim.core.types import State
 
 __all__ = ["UNLIMITED", "Eligible", "Instance"]
 
+_READY = State.READY
 UNLIMITED = (1 << 30) - 1
 """The cap of a closed breaker: no instance has more in flight. Up to here Python compares integers fast."""
 
@@ -84,7 +85,7 @@ class Eligible(list[Instance]):
 
     def refresh(self, instance: Instance) -> None:
         """Have the instance in the list exactly if it may get work."""
-        wanted = instance.state is State.READY and instance.in_flight < instance.cap
+        wanted = instance.state is _READY and instance.in_flight < instance.cap
         if wanted and instance.place < 0:
             self.add(instance)
         elif not wanted and instance.place >= 0:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 __all__ = ["Sizing"]
 
 Out = list[Command]
+_new = tuple.__new__
+_STARTING, _READY = State.STARTING, State.READY
 
 
 class Sizing:
@@ -26,7 +28,8 @@ class Sizing:
     """
 
     __slots__ = (
-        "_due_s", "_paused", "_pool", "_scaler", "_since_s", "asleep", "entered_s", "in_system",
+        "_concurrency", "_due_s", "_paused", "_pool", "_scaler", "_since_s", "_slots", "asleep", "entered_s",
+        "in_system",
     )  # fmt: skip
 
     _PLAIN = ("in_system", "entered_s", "asleep", "_since_s", "_due_s", "_paused")
@@ -34,6 +37,7 @@ class Sizing:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._scaler = pool.controllers.scaler
+        self._slots, self._concurrency = pool.spec.slots, pool.spec.concurrency
         self.in_system = 0
         """Requests that are queued or in flight, and attempts that outlive their requests."""
         self.entered_s = 0.0
@@ -53,19 +57,20 @@ class Sizing:
         pool = self._pool
         ready = starting = draining = 0
         for instance in pool.instances.values():
-            if instance.state is State.READY:
+            state = instance.state
+            if state is _READY:
                 ready += 1
-            elif instance.state is State.STARTING:
+            elif state is _STARTING:
                 starting += 1
             else:
                 draining += 1
         span_s = t_s - self._since_s
         in_system = self.in_system
         mean = max(in_system * t_s - self.entered_s, 0.0) / span_s if span_s > 0.0 else float(in_system)
-        spec, waiting = pool.spec, pool.waiting
-        return tuple.__new__(
+        waiting = pool.waiting
+        return _new(
             Load,
-            (in_system - waiting, waiting, mean, ready, starting, draining, spec.slots, spec.concurrency),
+            (in_system - waiting, waiting, mean, ready, starting, draining, self._slots, self._concurrency),
         )
 
     def due(self, t_s: float, out: Out) -> None:
@@ -98,16 +103,14 @@ class Sizing:
             raise ControllerError(f"the scaler wants {want} instances: give 0 or more")
         pool = self._pool
         staying = [
-            instance
-            for instance in pool.instances.values()
-            if instance.state is State.READY or instance.state is State.STARTING
+            each for each in pool.instances.values() if each.state is _READY or each.state is _STARTING
         ]
         if want == len(staying):
             return
         victims: tuple[int, ...] = ()
         if want < len(staying):
             # Starting ones have nothing to lose, then those with the least work, then the newest.
-            staying.sort(key=lambda each: (each.state is not State.STARTING, each.in_flight, -each.number))
+            staying.sort(key=lambda each: (each.state is not _STARTING, each.in_flight, -each.number))
             going = staying[: len(staying) - want]
             victims = tuple(instance.number for instance in going)
             for instance in going:

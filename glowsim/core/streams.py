@@ -18,7 +18,7 @@ import numpy.typing as npt
 __all__ = ["Ahead", "Stream", "Streams", "key_of", "mix", "mix_all", "uniform_at", "uniforms_at"]
 
 _BLOCK = 1024
-_AHEAD_BITS = 9
+_AHEAD_BITS = 10
 _AHEAD = 1 << _AHEAD_BITS
 _AHEAD_WORTH = 16
 _AHEAD_KEPT = 128

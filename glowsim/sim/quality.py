@@ -57,7 +57,7 @@ class Failure(IntEnum):
     REFUSAL = 4
 
 
-_NONE: Final = Failure.NONE
+_NONE, _FORMAT = Failure.NONE, Failure.FORMAT
 
 
 class Verdict(NamedTuple):
@@ -216,10 +216,10 @@ class Quality:
         default_factory=dict, init=False, repr=False, compare=False
     )
     """(model, variant, kind, agent, attempts before) -> what judging takes."""
-    _lucks: dict[tuple[int, int, int], tuple[Luck, Luck]] = field(
+    _lucks: dict[tuple[int, int, int], tuple[Luck, Luck, Luck]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
-    """(kind, model, attempts before) -> what is random in it: latent scores and signals."""
+    """(kind, model, attempts before) -> what is random in it."""
     _apart: float = field(default=0.0, init=False, repr=False, compare=False)
     """The distance between the means of the signals of correct answers and of others."""
 
@@ -267,7 +267,7 @@ class Quality:
         case = self._cases.get(segment)
         if case is None:
             case = self._cases[segment] = self._case(request, plan, tries)
-        steady, bar, score, signal_of = case
+        steady, bar, score, signal_of, how = case
         if not steady or plan[2] < request[2]:
             bar = _bar(self.accuracy(t_s, request, plan))
         apart = self._apart
@@ -275,9 +275,8 @@ class Quality:
             failure = _NONE
             signal = signal_of(number) + apart
         else:
-            how = uniform_at(self.key + _HOW, number, _attempt(plan[0], tries))
-            failure = _how(self.skills[plan[0]], how)
-            if failure is Failure.FORMAT:
+            failure = _how(self.skills[plan[0]], how(number))
+            if failure is _FORMAT:
                 return Verdict(failure, 0.0)
             signal = signal_of(number)
         return _new(Verdict, (failure, 1.0 / (1.0 + exp(apart * apart / 2.0 - apart * signal))))
@@ -292,8 +291,8 @@ class Quality:
         whole = plan._replace(tokens_in=max(plan.tokens_in, request.tokens_in))
         return _Case(steady, _bar(self.accuracy(0.0, request, whole)), *luck)
 
-    def _luck(self, kind: int, model: int, tries: int) -> tuple[Luck, Luck]:
-        """Return the latent scores and the signals of an attempt at requests of a kind, by their numbers."""
+    def _luck(self, kind: int, model: int, tries: int) -> tuple[Luck, Luck, Luck]:
+        """Return (score, signal, how it fails) of an attempt at requests of a kind, by their numbers."""
         shared, repeat = self.kinds[kind]
         key, attempt = self.key, _attempt(model, tries)
         hard, lacks, luck = sqrt(shared), sqrt(repeat - shared), sqrt(1.0 - repeat)
@@ -312,7 +311,11 @@ class Quality:
             lambda number: normal_at(key + _SIGNAL, number, attempt),
             lambda numbers: _normals_at(key + _SIGNAL, numbers, attempt),
         )
-        return Ahead(score, scores).at, signals.at
+        fails = Ahead(
+            lambda number: uniform_at(key + _HOW, number, attempt),
+            lambda numbers: uniforms_at(key + _HOW, numbers, attempt),
+        )
+        return Ahead(score, scores).at, signals.at, fails.at
 
 
 class _Case(NamedTuple):
@@ -324,6 +327,8 @@ class _Case(NamedTuple):
     """The score up to which an answer is correct, where nothing of the input was left out."""
     score: Luck
     signal: Luck
+    how: Luck
+    """Uniform: how it fails if it is not correct."""
 
 
 def _bar(accuracy: float) -> float:

@@ -40,18 +40,18 @@ def test_the_order_and_the_gaps_of_questions_change_nothing(asked: list[int], of
 
 @pytest.mark.parametrize(("stride", "drawn"), [(1, 20), (10, 20), (1000, 0)])
 def test_blocks_are_drawn_where_they_are_worth_it(stride: int, drawn: int) -> None:
-    """Of 20 blocks of 512 all are drawn once where every tenth number is asked for, and none for a few numbers."""
+    """Of 20 blocks of 1024 all are drawn once where every tenth number is asked for, and none for a few numbers."""
     ahead, blocks = counted()
-    assert all(ahead.at(n) == uniform_at(5, n) for n in range(0, 20 * 512, stride))
+    assert all(ahead.at(n) == uniform_at(5, n) for n in range(0, 20 * 1024, stride))
     assert len(blocks) == len(set(blocks)) == drawn
 
 
 def test_memory_is_bounded() -> None:
     """Of a thousand blocks that were drawn the oldest is drawn anew, the latest is still there."""
     ahead, blocks = counted()
-    for n in range(0, 1000 * 512, 8):
+    for n in range(0, 1000 * 1024, 8):
         ahead.at(n)
     assert len(blocks) == 1000
-    for n in (*range(999 * 512, 1000 * 512), *range(512)):
+    for n in (*range(999 * 1024, 1000 * 1024), *range(1024)):
         assert ahead.at(n) == uniform_at(5, n)
     assert len(blocks) == 1001

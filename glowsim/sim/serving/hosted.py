@@ -26,9 +26,12 @@ from glowsim.sim.serving.outages import Timetable
 
 __all__ = ["HostedApi", "HostedSpec", "PromptCache"]
 
+Prefixes = Sequence[tuple[tuple[int, ...], int]]
+"""What they are, and their tokens."""
 Array = npt.NDArray[np.float64]
 _FIRST_TOKEN, _PER_TOKEN, _ERROR, _OUTAGE = map(mix, range(4))
 """What a number is drawn for: a function of the call's number, never of the order in which calls come."""
+_OK: Final = Outcome.OK
 _TO_UNIT: Final = 2.0**-53
 _ROUNDING: Final = 1e-9
 
@@ -202,40 +205,52 @@ class HostedApi:
         number, spec = call.number, self._spec
         # What all draws of a call begin with: (key, number, what) give the number of `uniform_at`.
         luck = mix(self._key ^ mix(number))
-        self._inside[number] = answer = _Answer(call)
         if self._timetable is not None and _drawn(luck, _OUTAGE) < self._timetable.share(now_s):
-            self._end_at(now_s + spec.outage_after_s, answer, Outcome.ERROR)
+            self._refuse(call, Outcome.ERROR, now_s + spec.outage_after_s)
             return
         if spec.concurrency is not None and self._busy >= spec.concurrency:
             call.retry_after_s = spec.busy_retry_after_s
-            self._end_at(now_s, answer, Outcome.THROTTLED)
+            self._refuse(call, Outcome.THROTTLED, now_s)
             return
         texts = self._texts
-        cached = texts.common(call, now_s) if texts is not None else 0
-        if self._limited and not self._admits(answer, cached, now_s):
+        if texts is not None:
+            prefixes = texts.prefixes(call)
+            cached = texts.common(call, prefixes, now_s)
+        else:
+            cached = 0
+        if self._limited and not self._admits(call, cached, now_s):
             return
         self._busy += 1
-        first_token_s = self._first_token_at(_drawn(luck, _FIRST_TOKEN)) / self._speed
-        per_token_s = self._per_token_at(_drawn(luck, _PER_TOKEN)) / self._speed
-        answer.accepted(now_s, cached, first_token_s, per_token_s)
+        speed = self._speed
+        first_s = now_s + self._first_token_at(_drawn(luck, _FIRST_TOKEN)) / speed
+        per_token_s = self._per_token_at(_drawn(luck, _PER_TOKEN)) / speed
+        end_s = first_s + per_token_s * (call.tokens_out - 1)
         if spec.error and _drawn(luck, _ERROR) < spec.error:
-            self._end_at(answer.first_s, answer, Outcome.ERROR)
-            return
-        if texts is not None:
-            texts.learn(call, now_s, answer.first_s)
-        if call.stream:
-            self._environment.call_at(answer.first_s, self._stream, answer)
-        self._environment.call_at(answer.end_s, self._end, answer)
+            answer = _Answer(call, Outcome.ERROR, True, cached, first_s, per_token_s)
+            end_s = first_s
+        else:
+            answer = _Answer(call, _OK, True, cached, first_s, per_token_s)
+            if texts is not None:
+                texts.learn(prefixes, now_s, first_s)
+            if call.stream:
+                self._environment.call_at(first_s, self._stream, answer)
+        self._inside[number] = answer
+        self._environment.call_at(end_s, self._end, answer)
 
-    def _admits(self, answer: _Answer, cached: int, now_s: float) -> bool:
+    def _refuse(self, call: Call, outcome: Outcome, t_s: float) -> None:
+        """Have a call end that has used nothing."""
+        answer = self._inside[call.number] = _Answer(call, outcome, False, 0, t_s, 0.0)
+        self._environment.call_at(t_s, self._end, answer)
+
+    def _admits(self, call: Call, cached: int, now_s: float) -> bool:
         """Take a call's share from the buckets, or turn it away."""
-        call, spec = answer.call, self._spec
+        spec = self._spec
         counted = call.tokens_in - (0 if spec.counts_cached else cached)
         amount = counted + spec.reserved_out
         wait_s = max(self._requests.wait_s(1.0, now_s), self._tokens.wait_s(amount, now_s))
         if wait_s > 0.0:
             call.retry_after_s = wait_s if wait_s < inf else 0.0
-            self._end_at(now_s, answer, Outcome.THROTTLED if wait_s < inf else Outcome.INVALID)
+            self._refuse(call, Outcome.THROTTLED if wait_s < inf else Outcome.INVALID, now_s)
             return False
         self._requests.take(1.0)
         self._tokens.take(amount)
@@ -255,10 +270,6 @@ class HostedApi:
         """Return how many calls are inside."""
         return len(self._inside)
 
-    def _end_at(self, t_s: float, answer: _Answer, outcome: Outcome) -> None:
-        answer.outcome = outcome
-        self._environment.call_at(t_s, self._end, answer)
-
     def _stream(self, answer: _Answer) -> None:
         call = answer.call
         if self._inside.get(call.number) is answer:
@@ -266,13 +277,13 @@ class HostedApi:
             self._first_token(call)
 
     def _end(self, answer: _Answer) -> None:
-        call = answer.call
+        call, outcome = answer.call, answer.outcome
         if self._inside.get(call.number) is not answer:
             return  # cancelled meanwhile
         del self._inside[call.number]
-        call.outcome = answer.outcome
+        call.outcome = outcome
         if answer.reserved:
-            self._settle(answer, call.tokens_out if call.outcome is Outcome.OK else 0)
+            self._settle(answer, call.tokens_out if outcome is _OK else 0)
         self._done(call)
 
     def _settle(self, answer: _Answer, written: int) -> None:
@@ -294,25 +305,21 @@ def _drawn(luck: int, what: int) -> float:
 class _Answer:
     """What will become of a call."""
 
-    __slots__ = ("cached", "call", "end_s", "first_s", "outcome", "per_token_s", "reserved")
+    __slots__ = ("cached", "call", "first_s", "outcome", "per_token_s", "reserved")
 
-    def __init__(self, call: Call) -> None:
+    def __init__(
+        self, call: Call, outcome: Outcome, reserved: bool, cached: int, first_s: float, per_token_s: float
+    ) -> None:
         self.call = call
-        self.outcome = Outcome.OK
-        self.reserved = False
+        self.outcome = outcome
+        self.reserved = reserved
         """Whether it has taken from the buckets."""
-        self.cached = 0
-        self.first_s = self.end_s = self.per_token_s = 0.0
-
-    def accepted(self, now_s: float, cached: int, first_token_s: float, per_token_s: float) -> None:
-        self.reserved = True
         self.cached = cached
+        self.first_s = first_s
         self.per_token_s = per_token_s
-        self.first_s = now_s + first_token_s
-        self.end_s = self.first_s + per_token_s * (self.call.tokens_out - 1)
 
     def written_by(self, t_s: float) -> int:
-        if t_s < self.first_s or self.outcome is not Outcome.OK:
+        if t_s < self.first_s or self.outcome is not _OK:
             return 0
         further = int((t_s - self.first_s) / self.per_token_s + _ROUNDING) if self.per_token_s > 0.0 else inf
         return int(min(1 + further, self.call.tokens_out))
@@ -354,13 +361,13 @@ class _Texts:
         self._drop_s = inf
         """Nothing is to be dropped at this moment or before it."""
 
-    def common(self, call: Call, now_s: float) -> int:
+    def common(self, call: Call, prefixes: Prefixes, now_s: float) -> int:
         """Return how many tokens of the prompt are billed as cached."""
         held = self._held
         if self._drop_s < now_s:
             self._drop(now_s)
         found = 0
-        for name, tokens in self._prefixes(call):
+        for name, tokens in prefixes:
             text = held.get(name)
             if text is not None and text[0] <= now_s:
                 found = max(found, min(text[2], tokens))
@@ -377,10 +384,10 @@ class _Texts:
             held.popitem(last=False)
         self._drop_s = inf
 
-    def learn(self, call: Call, now_s: float, ready_s: float) -> None:
+    def learn(self, prefixes: Prefixes, now_s: float, ready_s: float) -> None:
         """Hold the prompt's text, usable from when its first token is out; what is held already is used again."""
         held, drop_s = self._held, now_s + self._cache.ttl_s
-        for name, tokens in self._prefixes(call):
+        for name, tokens in prefixes:
             text = held.get(name)
             if text is None:
                 held[name] = ready_s, drop_s, tokens
@@ -389,7 +396,7 @@ class _Texts:
             held.move_to_end(name)
         self._drop_s = min(self._drop_s, drop_s)
 
-    def _prefixes(self, call: Call) -> Sequence[tuple[tuple[int, ...], int]]:
+    def prefixes(self, call: Call) -> Prefixes:
         """Return (name, tokens) of the prefixes that another call may have too, shortest first."""
         if call.blocks:
             size = self._cache.block_tokens
