@@ -12,6 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from hashlib import blake2b
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,7 +21,7 @@ import numpy.typing as npt
 
 from glowsim.core.errors import GlowsimError
 from glowsim.core.journal import Recording
-from glowsim.core.reasons import Code, Reason, sentence
+from glowsim.core.reasons import Code, Constraint, Reason, sentence
 from glowsim.core.types import (
     Abandoned,
     Advance,
@@ -290,38 +291,34 @@ def _instances(recording: Recording, scenario: Scenario) -> Table:
 
 
 def _decisions(recording: Recording, times: Column) -> Table:
-    rows: list[tuple[float, int, str, str, float, float, Reason]] = []
-    said = lru_cache(maxsize=1000)(sentence)  # a quiet fleet says the same thing over and over
-    for kind in (Scale, Raise, Shadowed):
-        for t_s, record in zip(times[recording.positions(kind)], recording.loose(kind), strict=True):
-            match record:
-                case Scale():
-                    rows.append(
-                        (t_s, record.agent, "scale", "instances", record.want, math.nan, record.reason)
-                    )
-                case Raise():
-                    alert = record.alert
-                    rows.append(
-                        (t_s, alert.agent, "alert", alert.subject, alert.severity, math.nan, alert.reason)
-                    )
-                case Shadowed():
-                    reason = Reason(Code.STARTED)
-                    rows.append(
-                        (t_s, record.agent, "shadow", record.family, record.live, record.candidate, reason)
-                    )
-    stages = recording.table(Advance)
-    for t_s, record in zip(times[recording.positions(Advance)], stages, strict=True):
-        reason = Reason(record["code"], record["bound"], record["a"], record["b"], record["c"])
-        rows.append((t_s, record["agent"], "rollout", "stage", record["stage"], record["weight"], reason))
-    rows.sort(key=lambda row: row[:4])
+    rows: list[tuple[float, int, str, str, float, float, str]] = []
+
+    @lru_cache(maxsize=1000)  # a quiet fleet says the same thing over and over
+    def said(code: int, bound: int, a: float, b: float, c: float) -> str:
+        return sentence(Reason(Code(code), Constraint(bound), a, b, c))
+
+    def when(kind: type) -> list[float]:
+        moments: list[float] = times[recording.positions(kind)].tolist()
+        return moments
+
+    for t_s, (agent, _, _, want, *reason) in zip(when(Scale), recording.scales().tolist(), strict=True):
+        rows.append((t_s, agent, "scale", "instances", want, math.nan, said(*reason)))
+    for t_s, record in zip(when(Raise), recording.loose(Raise), strict=True):
+        alert = record.alert
+        why = said(*alert.reason)
+        rows.append((t_s, alert.agent, "alert", alert.subject, alert.severity, math.nan, why))
+    for t_s, record in zip(when(Shadowed), recording.loose(Shadowed), strict=True):
+        rows.append((t_s, record.agent, "shadow", record.family, record.live, record.candidate, ""))
+    for t_s, (agent, stage, weight, *reason) in zip(
+        when(Advance), recording.table(Advance).tolist(), strict=True
+    ):
+        rows.append((t_s, agent, "rollout", "stage", stage, weight, said(*reason)))
+    rows.sort(key=itemgetter(0, 1, 2, 3))
+    columns = zip(*rows, strict=True) if rows else [()] * 7
+    names = ("t_s", "agent", "kind", "subject", "value", "other", "why")
+    forms = (np.float64, np.int32, object, object, np.float64, np.float64, object)
     return {
-        "t_s": np.array([row[0] for row in rows], dtype=np.float64),
-        "agent": np.array([row[1] for row in rows], dtype=np.int32),
-        "kind": np.array([row[2] for row in rows], dtype=object),
-        "subject": np.array([row[3] for row in rows], dtype=object),
-        "value": np.array([row[4] for row in rows], dtype=np.float64),
-        "other": np.array([row[5] for row in rows], dtype=np.float64),
-        "why": np.array(["" if row[2] == "shadow" else said(row[6]) for row in rows], dtype=object),
+        name: np.array(column, dtype=form) for name, column, form in zip(names, columns, forms, strict=True)
     }
 
 

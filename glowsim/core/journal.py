@@ -219,6 +219,11 @@ def _rows(kind: type, records: list[Any]) -> bytes:
 
 
 _SCALE = struct.Struct("<4iBB3d")
+_SCALE_ROW = np.dtype(
+    [(name, "<i4") for name in ("agent", "region", "kind", "want")]
+    + [("code", "u1"), ("bound", "u1")]
+    + [(name, "<f8") for name in "abc"]
+)
 
 
 def _loose_bytes(record: Any) -> bytes:
@@ -448,6 +453,16 @@ class Recording:
             offset += _LENGTH.size + length
             records.append(_loose_record(code, block[offset - length : offset]))
         return records
+
+    def scales(self) -> npt.NDArray[Any]:
+        """Return the `Scale` commands as a structured array, in order, without their victims."""
+        block, offset, rows = self._blocks.get(_CODES[Scale], b""), 0, []
+        while offset < len(block):
+            (length,) = _LENGTH.unpack_from(block, offset)
+            offset += _LENGTH.size
+            rows.append(block[offset : offset + _SCALE.size])
+            offset += length
+        return np.frombuffer(b"".join(rows), dtype=_SCALE_ROW)
 
     def records(self) -> Iterator[Event | Command | Effected]:
         """Yield every record in order."""

@@ -65,7 +65,7 @@ __all__ = ["AgentWorld", "Replica", "World"]
 _new = tuple.__new__
 _blank = object.__new__
 _OK, _ERROR, _INVALID = Outcome.OK, Outcome.ERROR, Outcome.INVALID
-_READY = State.READY
+_STARTING, _READY, _DRAINING, _GONE = State.STARTING, State.READY, State.DRAINING, State.GONE
 _NEVER = float("nan")
 
 
@@ -641,39 +641,39 @@ class World:
         return Distant(self.environment, server, trip_s) if trip_s else server
 
     def _alive(self, agent: int) -> list[Replica]:
-        return [each for each in self._of_agent[agent].values() if each.state <= State.READY]
+        return [each for each in self._of_agent[agent].values() if each.state <= _READY]
 
     def _scale(self, command: Scale) -> bool:
         if command.agent in self._due_back:
             self._wanted[command.agent] = command.want  # nothing starts before its region is back
             return True
-        now_s = self.environment.now
+        now_s = self.environment._now
         for number in command.victims:
             replica = self.replicas.get(number)
             if replica is None:
                 continue  # it went away at this very moment
-            if replica.state == State.STARTING:
+            if replica.state is _STARTING:
                 self._leave(replica)
                 continue
-            replica.state = State.DRAINING
+            replica.state = _DRAINING
             self._draining.add(number)
             place = len(self._todo)
             self._leave_if_empty(number)
             if len(self._todo) == place:
-                self._todo.append(InstanceChanged(now_s, replica.agent, number, State.DRAINING))
+                self._todo.append(InstanceChanged(now_s, replica.agent, number, _DRAINING))
         for _ in range(command.want - len(self._alive(command.agent))):
             self._begin(self._make(command.agent))
         return True
 
     def _begin(self, replica: Replica) -> None:
         """Have an instance start; it is ready after its own draw of the start-up time."""
-        now_s, spec = self.environment.now, self.agents[replica.agent]
+        now_s, spec = self.environment._now, self.agents[replica.agent]
         ready_s = now_s + self._startup_s(replica)
         for fault in self.troubles.get(replica.agent, ()):
             ready_s = now_s + (ready_s - now_s) * fault.delays()
-        replica.state = State.STARTING
+        replica.state = _STARTING
         self._todo.append(
-            InstanceChanged(now_s, replica.agent, replica.number, State.STARTING, spec.region, ready_s)
+            InstanceChanged(now_s, replica.agent, replica.number, _STARTING, spec.region, ready_s)
         )
         self.environment.call_at(ready_s, self._ready, replica)
 
@@ -686,13 +686,13 @@ class World:
         return next(self._starts[agent])
 
     def _ready(self, replica: Replica) -> None:
-        if replica.state == State.STARTING:
-            replica.state = State.READY
+        if replica.state is _STARTING:
+            replica.state = _READY
             spec = self.agents[replica.agent]
-            now_s = self.environment.now
+            now_s = self.environment._now
             if self.troubles:
                 self.pace(replica.agent)
-            self.tell(InstanceChanged(now_s, replica.agent, replica.number, State.READY, spec.region))
+            self.tell(InstanceChanged(now_s, replica.agent, replica.number, _READY, spec.region))
 
     def _leave_if_empty(self, number: int) -> None:
         replica = self.replicas.get(number)
@@ -702,10 +702,10 @@ class World:
             self._leave(replica)
 
     def _leave(self, replica: Replica) -> None:
-        replica.state = State.GONE
+        replica.state = _GONE
         self._draining.discard(replica.number)
         del self.replicas[replica.number], self._of_agent[replica.agent][replica.number]
-        self._todo.append(InstanceChanged(self.environment.now, replica.agent, replica.number, State.GONE))
+        self._todo.append(InstanceChanged(self.environment._now, replica.agent, replica.number, _GONE))
 
     def _probe(self, command: Probe) -> bool:
         results = []
