@@ -10,7 +10,9 @@ it. Five ways of simulating the same M/M/10 at 80 % load, each drawing its rando
 ``operations``: the full stack with three limits, three breakers, a ladder and two service levels more.
 
 And other work, held against the same loop: ``shared_fleet``, fifty agents that work in steps on ten model servers which
-they share, with tools and sessions, the journal on; and the exact batching engine alone under four loads.
+they share, with tools and sessions, the journal on; the exact batching engine alone under four loads; and fleets as
+people have them, 51 agents at 31 tasks a day each, as bundled: ``quiet_fleet``, ``prisma_glow_before`` and
+``prisma_glow_after``.
 """
 
 from __future__ import annotations
@@ -27,8 +29,10 @@ from typing import Any
 import numpy as np
 
 from glowsim.build import replication
-from glowsim.core.types import Arrived, Dispatch
+from glowsim.core.types import Answer, Arrived, Dispatch
+from glowsim.resources import resource
 from glowsim.scenario import Scenario
+from glowsim.scenario.loader import load
 from glowsim.sim.environment import Environment
 from glowsim.sim.serving.fcfs import FcfsEngine
 from glowsim.sim.serving.loads import LOADS, batching_requests
@@ -36,6 +40,7 @@ from glowsim.sim.serving.loads import LOADS, batching_requests
 __all__ = [
     "bare_loop",
     "bench",
+    "bundled",
     "full_stack",
     "mmc_world",
     "shared_fleet",
@@ -208,6 +213,7 @@ def full_stack(requests: int, seed: int = 0, agents: int = 1, *, operations: boo
 
 
 _TURNS = 4
+_FLEETS = ("quiet_fleet", "prisma_glow_before", "prisma_glow_after")
 
 
 def shared_scenario(requests: int) -> Scenario:
@@ -267,6 +273,20 @@ def shared_fleet(requests: int) -> int:
     return world.servers[0].calls
 
 
+def bundled(name: str, requests: int) -> float:
+    """Simulate a bundled scenario for about so many requests; return how many it answered of each that came.
+
+    >>> 0.9 < bundled("prisma_glow_before", 500) < 1.0
+    True
+    """
+    scenario = load(resource("scenarios", f"{name}.yaml"), ["duration=3000d", f"workload.0.tasks={requests}"])
+    world, journal, _, _ = replication(scenario, 0)
+    world.start()
+    world.run(float("inf"))
+    recording = journal.recording()
+    return len(recording.table(Answer)) / len(recording.table(Arrived))
+
+
 def bench(requests: int = 100_000, rounds: int = 5) -> dict[str, Any]:
     """Time them alternately; return requests per CPU-second (medians) and the median ratios to the loop."""
     timed: dict[str, Callable[[int], Any]] = {
@@ -276,6 +296,7 @@ def bench(requests: int = 100_000, rounds: int = 5) -> dict[str, Any]:
         "full_stack_50": lambda n: full_stack(n, agents=50),
         "operations": lambda n: full_stack(n, operations=True),
         "shared_fleet": shared_fleet,
+        **{name: partial(bundled, name) for name in _FLEETS},
         **{f"batching_{kind}": partial(batching_requests, kind) for kind in LOADS},
     }
     rates: dict[str, list[float]] = {name: [] for name in timed}

@@ -341,7 +341,7 @@ def bench(
     for name in (name for name in figures if name not in ("ratios", "requests", "rounds")):
         ratio = figures["ratios"].get(name)
         typer.echo(
-            f"  {name:14}{figures[name]:>12,}" + ("" if ratio is None else f"   {ratio:.3f} of the bare loop")
+            f"  {name:19}{figures[name]:>12,}" + ("" if ratio is None else f"   {ratio:.3f} of the bare loop")
         )
 
 

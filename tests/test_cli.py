@@ -218,6 +218,7 @@ def test_bench_reports_the_rates_and_their_ratios(folder: Path) -> None:
     batching = {f"batching_{load}" for load in ("chat", "agent", "summarise", "thrash")}
     assert set(found["ratios"]) == batching | {
         "mmc_world", "full_stack", "full_stack_50", "operations", "shared_fleet",
+        "quiet_fleet", "prisma_glow_before", "prisma_glow_after",
     }  # fmt: skip
 
 
