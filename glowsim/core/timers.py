@@ -35,8 +35,8 @@ class Timers:
     def __init__(self, alive: dict[int, Callable[[int], bool]]) -> None:
         self.alive = alive
         self._lanes: dict[tuple[int, float], deque[Timer]] = {}
-        self._watched: list[tuple[deque[Timer], Callable[[int], bool]]] = []
-        """Every lane, with what says whether one of its timers still matters."""
+        self._watched: list[tuple[int, deque[Timer]]] = []
+        """(kind, lane), of every lane."""
         self._heap: list[Timer] = []
         self.earliest_s = inf
         """No timer is due before this moment; it may be early, never late."""
@@ -53,7 +53,7 @@ class Timers:
         lane = self._lanes.get((kind, delay_s))
         if lane is None:
             lane = self._lanes[kind, delay_s] = deque()
-            self._watched.append((lane, self.alive.get(kind, _always)))
+            self._watched.append((kind, lane))
         return lane
 
     def at(self, due_s: float, kind: int, number: int) -> None:
@@ -104,22 +104,19 @@ class Timers:
 
     def _first(self) -> Timer | None:
         first: Timer | None = None
-        for lane, matters in self._watched:
+        alive = self.alive
+        for kind, lane in self._watched:
             while lane:
                 timer = lane[0]
-                if matters(timer[2]):
+                if kind not in alive or alive[kind](timer[2]):
                     if first is None or timer < first:
                         first = timer
                     break
                 lane.popleft()
-        heap, alive = self._heap, self.alive
+        heap = self._heap
         while heap:
             timer = heap[0]
             if timer[1] not in alive or alive[timer[1]](timer[2]):
                 return timer if first is None or timer < first else first
             heappop(heap)
         return first
-
-
-def _always(number: int) -> bool:
-    return True
