@@ -13,7 +13,7 @@ from glowsim.core.types import Ask, Outcome, Plan, Request, Status, Usage
 
 __all__ = [
     "Answered", "Asker", "Call", "Checked", "Closed", "Failed", "InstanceError", "InvalidTask", "Rejected", "Reply",
-    "Scaler", "Serve", "Throttled", "Word",
+    "Scaler", "Serve", "Served", "Throttled", "Word",
 ]  # fmt: skip
 
 
@@ -103,6 +103,24 @@ class Word(NamedTuple):
 
 Asker: TypeAlias = Callable[[Ask], Awaitable[Word]]
 """Carries a question of the control plane to the outside world."""
+
+
+class Served(NamedTuple):
+    """What feedback on a request that was dispatched will need to know.
+
+    >>> Served(7, 0, 1, 42, 0.05, 99, 1.5).propensity
+    0.05
+    """
+
+    request_id: int
+    agent: int
+    variant: int
+    unit: int
+    """The user, or the request itself where there is none."""
+    propensity: float
+    """With what probability it got this variant, as the rollout stood when it was dispatched."""
+    tenant: int
+    t_s: float
 
 
 class Answered(NamedTuple):
