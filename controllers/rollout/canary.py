@@ -103,6 +103,8 @@ class Canary(Stateful):
             )
         if alpha <= 0.0:
             raise ValueError(f"alpha: {alpha} would never roll back; give more than 0, such as 0.01")
+        self.first_weight = weight
+        """Share of the units until the first change of stage."""
         self._stages = stages
         self._salt = key_of("canary", salt)
         self._step_s = step_s

@@ -67,7 +67,9 @@ from glowsim.core.types import (
 
 __all__ = ["BATCH", "Difference", "Effected", "Journal", "Recording", "VERSION", "first_difference", "read"]
 
-VERSION = 3
+VERSION = 4
+_READABLE = (3, VERSION)
+"""Version 3 has no numbers of feedback and orders; all else is the same."""
 _MAGIC = b"GLOWSIMJ"
 _FRAME = struct.Struct("<4sIQ")
 _FRAME_MAGIC = b"FRAM"
@@ -503,9 +505,10 @@ def read(path: Path) -> Recording:
     if length == 0 or len(data) < at + length:
         raise JournalError(f"{path} breaks off within its header: nothing was written to it")
     header = json.loads(bytes(data[at : at + length]))
-    if header["version"] != VERSION:
+    if header["version"] not in _READABLE:
         raise JournalError(
-            f"{path} is of journal version {header['version']}; this glowsim reads version {VERSION}"
+            f"{path} is of journal version {header['version']}; this glowsim reads versions "
+            f"{' and '.join(map(str, _READABLE))}"
         )
     at += length
     orders: list[bytes] = []

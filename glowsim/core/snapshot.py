@@ -74,7 +74,8 @@ def unpack(value: Any) -> Any:
     if kind == "tuple":
         return tuple(items)
     named = _NAMED[kind]
-    return named(*(_enum(named, field, item) for field, item in zip(named._fields, items, strict=True)))
+    # A type may have grown optional fields at its end since this was written.
+    return named(*(_enum(named, field, item) for field, item in zip(named._fields, items, strict=False)))
 
 
 _ENUMS: dict[tuple[str, str], type[IntEnum]] = {

@@ -30,6 +30,12 @@ class Stages:
         self.due_s = inf
         """When the splitter is woken next."""
 
+    @property
+    def first_weight(self) -> float:
+        """Share of the traffic that is not on the baseline before the first `Advance`."""
+        weight: float = getattr(self._splitter, "first_weight", 0.0)
+        return weight
+
     def start(self, t_s: float, out: Out) -> None:
         """Take in the first arrival: the splitter's moment may have passed already."""
         if self._splitter.wake_s() <= t_s:

@@ -160,6 +160,8 @@ class Change(NamedTuple):
     kind: ChangeKind
     agent: int
     value: float = 0.0
+    order_id: int = 0
+    """The order in the driver's store, which may hold several changes; 0: it is in none."""
 
 
 class Alert(NamedTuple):
@@ -265,6 +267,8 @@ class Observed(NamedTuple):
     propensity: float
     metric: str
     value: float
+    feedback_id: int = 0
+    """Its number in the driver's store; 0: it is in none."""
 
 
 class Changed(NamedTuple):

@@ -241,6 +241,8 @@ class _Fallback(Stateful):
                 setattr(self, name, self._guarded(family, name, method))
         if family == "splitter":
             self._keep_awake()
+        if family == "splitter":
+            self.first_weight = getattr(inner, "first_weight", 0.0)
         if family == "detector":
             self.metric = inner.metric
         if family == "breaker":
@@ -399,6 +401,8 @@ class _Shadow(Stateful):
             wanted = hasattr(live, name) or (not method.numbers and hasattr(candidate, name))
             if wanted and not hasattr(type(self), name):
                 setattr(self, name, self._both(name))
+        if family == "splitter":
+            self.first_weight = getattr(live, "first_weight", 0.0)
         if family == "detector":
             self.metric = live.metric
         if family == "breaker":

@@ -9,7 +9,7 @@ import secrets
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from difflib import get_close_matches
 from functools import partial
@@ -23,7 +23,7 @@ from glowsim import build
 from glowsim.core.errors import JournalError
 from glowsim.core.journal import Journal, Recording, read
 from glowsim.core.streams import Streams
-from glowsim.core.types import Command, Event, Usage
+from glowsim.core.types import Command, Event, Scale, Usage
 from glowsim.emulation import Drawn, EmulatedAgent, RealTime, agent_worlds
 from glowsim.live.adapters import Reach, of_urls
 from glowsim.live.admin import Admin
@@ -31,11 +31,14 @@ from glowsim.live.content import Content, in_words
 from glowsim.live.driver import Driver
 from glowsim.live.gateway import Fleet, Gateway
 from glowsim.live.identity import Identity, TokenReader
+from glowsim.live.outbox import Outbox
 from glowsim.live.places import Places
 from glowsim.live.protocols import BadBody
 from glowsim.live.server import Server
 from glowsim.live.settings import Settings, SettingsError, settings
 from glowsim.live.sockets import address_of, listening
+from glowsim.live.store import Store, StoreError
+from glowsim.live.store.rollups import Rollups
 from glowsim.live.telemetry import Telemetry
 from glowsim.live.validity import Validity
 from glowsim.scenario import Scenario
@@ -45,6 +48,7 @@ __all__ = ["Daemon", "run_daemon", "serving"]
 
 _log = logging.getLogger(__name__)
 _MEMORY = 10_000
+_ROLL_UP_EVERY_S = 10.0
 _CONTENTS = 20_000
 _LAST_WORDS_S = 2.0
 """Kept of the grace for answers that are being written."""
@@ -61,8 +65,8 @@ class Daemon(NamedTuple):
 def run_daemon(
     scenario: Scenario, *, host: str = "127.0.0.1", port: int = 8080, admin_port: int = 8081,
     upstreams: Mapping[str, Sequence[str]] | None = None, health_path: str | None = None, journal_path: Path,
-    grace_s: float = 30.0, allow_plugins: bool = False, folder: Path | None = None,
-    certificate: Path | None = None,
+    store_path: Path | None = None, keep_text: bool = False, grace_s: float = 30.0, allow_plugins: bool = False,
+    folder: Path | None = None, certificate: Path | None = None,
 ) -> int:  # fmt: skip
     """Serve a scenario's fleet until SIGTERM or SIGINT; return the exit code.
 
@@ -83,6 +87,10 @@ def run_daemon(
         Where the instances of ``upstreams`` say how they are; without one, an instance that takes connections is well.
     journal_path
         Where the journal goes.
+    store_path
+        Where feedback, audit and roll-ups go; default: the journal's path and ``.db``.
+    keep_text
+        Whether texts of feedback are kept.
     grace_s
         From the signal until the process has ended, for open requests to finish.
     allow_plugins
@@ -104,11 +112,13 @@ def run_daemon(
         The journal there is of another scenario, or none.
     CertificateError
         There is no certificate for the controllers of an agent that is real.
+    StoreError
+        The store is in use by another daemon, no store, damaged, of a newer version, or read-only.
     """
     chosen = settings(
         tokens=scenario.live.tokens is not None,
         host=host, port=port, admin_port=admin_port, upstreams=upstreams or {}, health_path=health_path,
-        journal_path=journal_path, grace_s=grace_s,
+        journal_path=journal_path, store_path=store_path, keep_text=keep_text, grace_s=grace_s,
     )  # fmt: skip
 
     async def main() -> int:
@@ -153,11 +163,16 @@ async def serving(
     plane = build.control_plane(scenario, streams, allow_plugins=allow_plugins, fall_back=True)
     counts = [(len(reaches[name].urls) if name in reaches else 0) or agent.instances for name, agent in fleet]
     telemetry = Telemetry(scenario, plane, counts)
+    rollups = Rollups(list(names), partial(_cost_usd, list(scenario.models.values())))
     truths = {name: Drawn(scenario, name, streams) for name in emulated}
     async with AsyncExitStack() as stack:
         data = stack.enter_context(listening(chosen.host, chosen.port))
         admin = stack.enter_context(listening(chosen.host, chosen.admin_port))
+        store = Store(chosen.store, keep_requests=chosen.keep_requests)
+        stack.push_async_callback(store.close)
+        stack.push_async_callback(_roll_up, store, rollups)
         journal, earlier = _journal(scenario, chosen.journal_path)
+        store.journal = journal.header["id"]
         driver = Driver(
             plane,
             journal,
@@ -165,7 +180,10 @@ async def serving(
             contents=_CONTENTS,
             apologise=partial(_apology, chosen.apology),
             clock=time.perf_counter,
-            watch=partial(_both, telemetry.saw, validity.saw),
+            watch=partial(_to_all, (telemetry.saw, validity.saw, rollups.saw)),
+            served=store.saw,
+            # What a kill took from the journal was numbered too, and its clients may yet speak of it.
+            after_request=(store.boot - 1) << 32,
             idle_timeouts={
                 names[name]: agent.idle_timeout_s for name, agent in fleet if agent.idle_timeout_s is not None
             },
@@ -184,16 +202,22 @@ async def serving(
             driver.recover(earlier)
             driver.flush()
             _growing(chosen.journal_path).replace(chosen.journal_path)
+        # Those that can be scaled come back at the size that they were last ordered to have.
+        sizes = {} if earlier is None else {order.agent: order.want for order in earlier.loose(Scale)}
+        fixed = {name for name, reach in reaches.items() if not getattr(reach.spec, "process", None)}
         real_time = RealTime(driver.now_s, driver.loop_time)
         for (name, agent), world in zip(fleet, agent_worlds(scenario), strict=True):
             number = names[name]
+            count = agent.instances if name in fixed else sizes.get(number, agent.instances)
             if name in reaches:
-                await places.put(number, reaches[name], region=world.region, count=agent.instances)
+                await places.put(number, reaches[name], region=world.region, count=count)
                 continue
             emulation = EmulatedAgent(number, world, truths[name], streams, real_time)
             driver.scalers[number] = emulation
-            for _ in range(agent.instances):
+            for _ in range(count):
                 driver.add(number, emulation.instance(), region=world.region)
+        outbox = Outbox(store, driver, keep_text=chosen.keep_text)
+        await outbox.catch_up(earlier)
         known = Fleet(
             agents=names,
             models={name: agent.model for name, agent in fleet},
@@ -203,9 +227,13 @@ async def serving(
             services=build.nearest_agents(scenario),
             ready=lambda number: plane.pools[number].sizing.load(driver.now_s()).ready > 0,
         )
-        gateway = Gateway(driver, chosen, known, identity, secrets.token_bytes(32))
+        gateway = Gateway(driver, chosen, known, identity, store.hash_key, outbox)
         pages = Admin(driver, telemetry, chosen, emulated, validity).app()
-        async with _serving({gateway: data, pages: admin}, chosen), _flushing(driver, chosen.flush_every_s):
+        async with (
+            _serving({gateway: data, pages: admin}, chosen),
+            _often(chosen.flush_every_s, driver.flush),
+            _often(_ROLL_UP_EVERY_S, partial(_roll_up, store, rollups)),
+        ):
             try:
                 yield Daemon(driver, address_of(chosen.host, data), address_of(chosen.host, admin))
             finally:
@@ -231,28 +259,50 @@ async def _serving(apps: Mapping[Any, socket.socket], chosen: Settings) -> Async
 
 
 @asynccontextmanager
-async def _flushing(driver: Driver, every_s: float) -> AsyncIterator[None]:
-    """Flush the journal often while the block lasts."""
+async def _often(every_s: float, work: Callable[[], Awaitable[None] | None]) -> AsyncIterator[None]:
+    """Do something again and again while the block lasts."""
 
-    async def flush() -> None:
+    async def again() -> None:
         while True:
             await asyncio.sleep(every_s)
-            driver.flush()
+            doing = work()
+            if doing is not None:
+                await doing
 
-    flushing = asyncio.create_task(flush())
+    task = asyncio.create_task(again())
     try:
         yield
     finally:
-        flushing.cancel()
-        await asyncio.wait((flushing,))
+        task.cancel()
+        await asyncio.wait((task,))
 
 
-def _both(
-    first: Callable[[Event, Sequence[Command]], None], second: Callable[[Event, Sequence[Command]], None],
-    event: Event, commands: Sequence[Command],
-) -> None:  # fmt: skip
-    first(event, commands)
-    second(event, commands)
+async def _roll_up(store: Store, rollups: Rollups) -> None:
+    """Write what was counted since the last time."""
+    work = rollups.writing()
+    if work is not None:
+        try:
+            await store.done(work)
+        except StoreError as error:
+            _log.error("some roll-ups are lost: %s", error)
+
+
+def _cost_usd(models: Sequence[Any], model: int, usage: Usage) -> float:
+    """Return what an attempt cost."""
+    price = models[model]
+    cost_usd: float = (
+        price.input_usd_per_token * (usage.tokens_in - usage.tokens_cached)
+        + price.cached_input_usd_per_token * usage.tokens_cached
+        + price.output_usd_per_token * usage.tokens_out
+    )
+    return cost_usd
+
+
+def _to_all(
+    hear: Sequence[Callable[[Event, Sequence[Command]], None]], event: Event, commands: Sequence[Command]
+) -> None:
+    for each in hear:
+        each(event, commands)
 
 
 def _apology(text: str, task: Any) -> str | None:
@@ -287,7 +337,7 @@ def _known(upstreams: Iterable[str], agents: Iterable[str]) -> None:
 
 def _journal(scenario: Scenario, path: Path) -> tuple[Journal, Recording | None]:
     """Return a fresh journal; and what an earlier one holds, in whose place the fresh one grows."""
-    header = build.header(scenario, 0) | {"on_error": "fall back"}
+    header = build.header(scenario, 0) | {"on_error": "fall back", "id": secrets.token_hex(8)}
     if not path.exists():
         return Journal(header, path), None
     recording = read(path)
@@ -296,6 +346,7 @@ def _journal(scenario: Scenario, path: Path) -> tuple[Journal, Recording | None]
             f"{path} is the journal of another scenario, {recording.header.get('scenario')!r}: move it away, "
             "or give another --journal"
         )
+    header["id"] = recording.header.get("id", header["id"])
     _growing(path).unlink(missing_ok=True)
     return Journal(header, _growing(path)), recording
 

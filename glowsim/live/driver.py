@@ -69,6 +69,7 @@ from glowsim.live.calls import (
     Reply,
     Scaler,
     Serve,
+    Served,
     Throttled,
     Word,
 )  # fmt: skip
@@ -150,6 +151,11 @@ class Driver:
         Agent -> who starts and stops its instances; an agent without one keeps the instances it has.
     watch
         Is called with every event and the commands that answered it.
+    served
+        Is called with every request that is dispatched, again if it is dispatched again: what feedback on it will
+        need to know, when it has long been forgotten here.
+    after_request
+        Requests are numbered from the one after this, or after the last of a journal that is gone on with; 0 or more.
     apologise
         Returns the content of an answer to a task that a fallback ladder gives for want of any other, or None
         where there is none: then the request fails.
@@ -192,6 +198,7 @@ class Driver:
         clock: Callable[[], float] | None = None, asker: Asker | None = None,
         scalers: Mapping[int, Scaler] | None = None,
         watch: Callable[[Event, Sequence[Command]], None] | None = None,
+        served: Callable[[Served], None] = lambda served: None, after_request: int = 0,
         apologise: Callable[[Any], Any] = lambda task: None,
         idle_timeouts: Mapping[int, float] | None = None, probe_timeout_s: float = 5.0,
     ) -> None:  # fmt: skip
@@ -206,6 +213,7 @@ class Driver:
         self.scalers: dict[int, Scaler] = dict(scalers or {})
         """Agent -> who starts and stops its instances."""
         self._watch = watch
+        self._tell_served = served
         self._apologise = apologise
         self._idle_timeouts = dict(idle_timeouts or {})
         self._probe_timeout_s = probe_timeout_s
@@ -224,13 +232,14 @@ class Driver:
         self._cause: BaseException | None = None
         """What that attempt raised."""
         self._kept: OrderedDict[int, Reply] = OrderedDict()
-        self._served: OrderedDict[int, tuple[int, int, int]] = OrderedDict()
-        """Request -> (agent, variant, unit)."""
-        self._weights: dict[int, float] = {}
+        self._served: OrderedDict[int, Served] = OrderedDict()
+        self._weights = {
+            pool.spec.agent: pool.stages.first_weight for pool in plane.pools if pool.stages is not None
+        }
         self._todo: deque[Event] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._wake_at_s = inf
-        self._last_request = 0
+        self._last_request = after_request
         self._next_instance = 0
         self._closing = False
         self._idle = asyncio.Event()
@@ -266,6 +275,11 @@ class Driver:
     def admitting(self) -> bool:
         """Whether requests are taken in."""
         return not self._closing
+
+    @property
+    def listening(self) -> bool:
+        """Whether the control plane can still be told anything: until the driver is closed, or it failed."""
+        return not self._over
 
     # --- clients --------------------------------------------------------------------------------------
 
@@ -337,9 +351,7 @@ class Driver:
                 f"request {request_id} is not among the last {self._memory} that were dispatched: its label "
                 "came too late, or it belongs to another fleet"
             )
-        agent, variant, unit = self._served[request_id]
-        weight = self._weights.get(agent, 0.0)
-        propensity = weight if variant else 1.0 - weight
+        _, agent, variant, unit, propensity, _, _ = self._served[request_id]
         self.tell(Observed(self.now_s(), request_id, agent, variant, unit, propensity, metric, value))
 
     def _arrive(self, asked: Request, task: Any, passed_on: Mapping[str, str]) -> _Ticket:
@@ -439,7 +451,12 @@ class Driver:
             attempt, instance_number, request, plan, ticket.task, ticket.tries, passed_on=ticket.passed_on
         )
         ticket.tries += 1
-        self._served[request_id] = (request.agent, plan.variant, request.user or request_id)
+        weight = self._weights.get(request.agent, 0.0)
+        served = self._served[request_id] = Served(
+            request_id, request.agent, plan.variant, request.user or request_id,
+            weight if plan.variant else 1.0 - weight, request.tenant, self.now_s(),
+        )  # fmt: skip
+        self._tell_served(served)
         if len(self._served) > self._memory:
             self._served.popitem(last=False)
         task = self._loop.create_task(self._serve(instance.serve, call))
@@ -780,8 +797,10 @@ class Driver:
         last_s = float(times[-1]) if len(times) and isfinite(times[-1]) else 0.0
         self._epoch_s = self._clock() - last_s
         arrived, changed = recording.table(Arrived), recording.table(InstanceChanged)
-        self._last_request = int(arrived["request_id"].max(initial=0))
+        self._last_request = int(arrived["request_id"].max(initial=self._last_request))
         self._next_instance = int(changed["instance"].max(initial=-1)) + 1
+        for advance in recording.table(Advance):
+            self._weights[int(advance["agent"])] = float(advance["weight"])
         scalers, self.scalers = self.scalers, {}  # nothing is started for a fleet that is going
         now_s = max(self.now_s(), last_s)
         last_change = {int(row["instance"]): row for row in changed}

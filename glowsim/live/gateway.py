@@ -27,11 +27,13 @@ from glowsim.live.calls import Answered, Closed, Failed, InvalidTask, Rejected
 from glowsim.live.content import Content
 from glowsim.live.driver import Driver
 from glowsim.live.identity import Identity
+from glowsim.live.outbox import Feedback, KeyReused, Outbox, Taken, TooMuch, Unknown
 from glowsim.live.protocols import PATHS, BadBody, Protocol
 from glowsim.live.settings import Caller, Settings
+from glowsim.live.store import StoreError
 from glowsim.live.web import ClientGone, Exchange, Refusal, ours
 
-__all__ = ["Fleet", "Gateway", "Task", "tokens_of"]
+__all__ = ["Fleet", "Gateway", "Task", "take_feedback", "tokens_of", "what_is_wrong"]
 
 _log = logging.getLogger(__name__)
 _BYTES_PER_TOKEN = 4
@@ -42,10 +44,12 @@ _REJECTED = {
     Code.WAITED_TOO_LONG: 504,
 }
 _FAILED = {Outcome.INVALID: 422, Outcome.TIMEOUT: 504, Outcome.THROTTLED: 503}
+_NOT_TAKEN: dict[type, int] = {Unknown: 404, KeyReused: 409, TooMuch: 429}
 _COME_BACK = frozenset({429, 503})
 _LONGEST_HEADER = 200
 _CALLERS = 10_000
 _TASKS = "/v1/agents/"
+_FEEDBACK = "/v1/feedback"
 
 
 class Task(BaseModel):
@@ -121,8 +125,8 @@ class Gateway:
     """The data plane, as an ASGI application.
 
     ``POST /v1/chat/completions``, ``/v1/responses``, ``/v1/messages``, ``/v1/embeddings``: the ``model`` of the body is
-    an agent or a service. ``POST /v1/agents/{agent}/tasks``: for agents that speak none of these. ``GET /v1/models``,
-    ``/v1/agents``, ``/healthz``, ``/readyz``.
+    an agent or a service. ``POST /v1/agents/{agent}/tasks``: for agents that speak none of these.
+    ``POST /v1/feedback``: what callers say of answers. ``GET /v1/models``, ``/v1/agents``, ``/healthz``, ``/readyz``.
 
     Parameters
     ----------
@@ -136,11 +140,14 @@ class Gateway:
         Says who calls.
     hash_key
         Of the keyed hashes; they cannot be linked to names without it.
+    outbox
+        Takes in feedback.
     """
 
     def __init__(
-        self, driver: Driver, settings: Settings, fleet: Fleet, identity: Identity, hash_key: bytes
-    ) -> None:
+        self, driver: Driver, settings: Settings, fleet: Fleet, identity: Identity, hash_key: bytes, outbox: Outbox
+    ) -> None:  # fmt: skip
+        self._outbox = outbox
         self._driver = driver
         self._settings = settings
         self._fleet = fleet
@@ -168,6 +175,8 @@ class Gateway:
                     await self._ask(http, protocol)
                 elif http.path.startswith(_TASKS) and http.path.endswith("/tasks"):
                     await self._task(http, http.path[len(_TASKS) : -len("/tasks")])
+                elif http.path == _FEEDBACK:
+                    await self._feedback(http)
                 else:
                     await self._page(http)
             except ClientGone:
@@ -242,9 +251,7 @@ class Gateway:
         try:
             task = Task.model_validate_json(raw)
         except ValidationError as error:
-            found = error.errors(include_input=False, include_url=False)
-            where = "; ".join(f"{'.'.join(map(str, each['loc'])) or 'body'}: {each['msg']}" for each in found)
-            raise Refusal(400, where) from None
+            raise Refusal(400, what_is_wrong(error)) from None
         payload = json.dumps([task.input, task.max_tokens_out], ensure_ascii=False).encode()
         request = self._request(
             http, caller, agent, region, payload, tokens_of(task.input), task.max_tokens_out, "task", task
@@ -288,6 +295,21 @@ class Gateway:
             },
         }
 
+    # --- feedback -------------------------------------------------------------------------------------
+
+    async def _feedback(self, http: Exchange) -> None:
+        caller = self._caller(http, "POST")
+        raw = await self._body(http)
+        try:
+            given = Feedback.model_validate_json(raw)
+        except ValidationError as error:
+            raise Refusal(400, what_is_wrong(error)) from None
+        if given.kind == "label":
+            raise Refusal(403, "a label is taken on the admin's side only")
+        scope, tenant = self._hashes_of(caller)
+        taken = await take_feedback(self._outbox, given, scope=scope, tenant=tenant)
+        await _json(http, {"id": taken.number, "repeated": taken.again}, 200 if taken.again else 201)
+
     # --- what the control plane may know --------------------------------------------------------------
 
     def _caller(self, http: Exchange, method: str) -> Caller:
@@ -321,13 +343,7 @@ class Gateway:
         max_tokens_out: int | None, kind: str, task: Task | None = None,
     ) -> Request:  # fmt: skip
         """Return what the control plane may know: counts and keyed hashes, bound to the caller."""
-        hashes = self._hashes.get(caller)
-        if hashes is None:
-            if len(self._hashes) >= _CALLERS:
-                self._hashes.clear()
-            hashes = self._hash(b"user", *caller), self._hash(b"tenant", caller.tenant)
-            self._hashes[caller] = hashes
-        user, tenant = hashes
+        user, tenant = self._hashes_of(caller)
         session, repeat = http.header(b"x-glowsim-session"), http.header(b"idempotency-key")
         priority, deadline_s = _priority(http), self._deadline(http)
         cache = http.headers.get(b"x-glowsim-cache") == b"true"
@@ -352,6 +368,16 @@ class Gateway:
             else 0,
             payload=hashed,
         )
+
+    def _hashes_of(self, caller: Caller) -> tuple[int, int]:
+        """Return the hashes of a caller's user and tenant."""
+        hashes = self._hashes.get(caller)
+        if hashes is None:
+            if len(self._hashes) >= _CALLERS:
+                self._hashes.clear()
+            hashes = self._hash(b"user", *caller), self._hash(b"tenant", caller.tenant)
+            self._hashes[caller] = hashes
+        return hashes
 
     def _deadline(self, http: Exchange) -> float:
         stated = http.header(b"x-glowsim-deadline")
@@ -413,6 +439,33 @@ class Gateway:
     async def _ready(self, http: Exchange) -> None:
         ready = self._driver.admitting
         await _json(http, {"ready": ready}, 200 if ready else 503)
+
+
+def what_is_wrong(error: ValidationError) -> str:
+    """Return what a body has wrong, and where; what it says is not repeated."""
+    found = error.errors(include_input=False, include_url=False)
+    return "; ".join(
+        f"{'.'.join(map(str, each['loc'])) or 'body'}: {each['msg'].removeprefix('Value error, ')}"
+        for each in found
+    )
+
+
+async def take_feedback(outbox: Outbox, given: Feedback, *, scope: int, tenant: int | None) -> Taken:
+    """Take in feedback.
+
+    Raises
+    ------
+    Refusal
+        Why it was not taken, with the status that says so.
+    """
+    try:
+        return await outbox.feedback(given, scope=scope, tenant=tenant)
+    except ValueError as error:
+        raise Refusal(400, str(error)) from None
+    except (Unknown, KeyReused, TooMuch) as error:
+        raise Refusal(_NOT_TAKEN[type(error)], str(error)) from None
+    except StoreError as error:
+        raise Refusal(503, str(error), headers={"Retry-After": "1"}) from None
 
 
 def _model(name: str) -> dict[str, Any]:

@@ -81,6 +81,12 @@ class Settings(BaseModel):
     health_path: Annotated[str, Field(pattern="^/")] | None = None
     """Where instances say how they are; without one, an instance that takes connections is well."""
     journal_path: Path
+    store_path: Path | None = None
+    """Feedback, audit and roll-ups; default: the journal's path and ``.db``."""
+    keep_text: bool = False
+    """Whether texts of feedback are kept."""
+    keep_requests: Annotated[int, Field(ge=1)] = 1_000_000
+    """Served requests on which feedback is taken, the newest; about 100 bytes each."""
     grace_s: Annotated[float, Field(gt=0.0, le=3600.0)] = 30.0
     """From the order to stop until the process has ended."""
     keys: dict[Caller, Secret] = {}
@@ -118,6 +124,11 @@ class Settings(BaseModel):
                 "listen on 127.0.0.1"
             )
         return self
+
+    @property
+    def store(self) -> Path:
+        """Where the store is."""
+        return self.store_path or self.journal_path.with_name(self.journal_path.name + ".db")
 
     @property
     def loopback(self) -> bool:

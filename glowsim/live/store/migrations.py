@@ -23,6 +23,7 @@ def _first(database: sqlite3.Connection) -> None:
             variant INTEGER NOT NULL, unit INTEGER NOT NULL, propensity REAL NOT NULL, kind TEXT NOT NULL,
             value REAL NOT NULL, tag TEXT, text TEXT, UNIQUE (scope, idempotency))""",
         "CREATE INDEX feedback_of_journal ON feedback (journal, feedback_id)",
+        "CREATE INDEX feedback_on_request ON feedback (request_id)",
         """CREATE TABLE audit (
             audit_id INTEGER PRIMARY KEY AUTOINCREMENT, journal TEXT NOT NULL, at_unix_s REAL NOT NULL,
             who TEXT NOT NULL, what TEXT NOT NULL, before TEXT NOT NULL, after TEXT NOT NULL, outcome TEXT NOT NULL,

@@ -62,9 +62,9 @@ class Rollups:
         if type(event) is Arrived:
             self._open[event.request.request_id] = (event.t_s, event.request.agent)
         elif type(event) is Finished:
-            attempt = self._attempts.pop(event.attempt, None)
-            if attempt is not None:  # else it was begun by a daemon that is gone
-                agent, model = attempt
+            began = self._attempts.pop(event.attempt, None)
+            if began is not None:  # else it was begun by a daemon that is gone
+                agent, model = began
                 self._row(agent).cost_usd += self._cost_usd(model, event.usage)
         for command in commands:
             match command:

@@ -120,7 +120,9 @@ def test_what_is_no_store_is_refused_and_left_alone(path):
 
 def test_a_damaged_store_is_said(path):
     connection = open_database(path)
+    connection.execute("BEGIN")
     connection.executemany("INSERT INTO meta VALUES (?, ?)", [(f"n{i}", "x" * 500) for i in range(2000)])
+    connection.execute("COMMIT")
     connection.close()
     data = bytearray(path.read_bytes())
     data[len(data) // 2 : len(data) // 2 + 40_000] = b"\xff" * 40_000

@@ -1,0 +1,171 @@
+"""Daemons with a store: on this thread's event loop, or in a process of their own that can be killed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import sqlite3
+import subprocess
+import sys
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from glowsim import build
+from glowsim.core.journal import first_difference, read
+from glowsim.core.streams import Streams
+from glowsim.core.types import Changed, Observed
+from glowsim.scenario import load
+
+ROOT = Path(__file__).resolve().parents[3]
+TEXT = """
+title: A small fleet
+question: Does what was acknowledged survive?
+seed: 1
+duration: 10s
+models:
+  m: {input: $1/1M, output: $2/1M}
+fleet:
+  - agent: tax
+    model: m
+    instances: 2
+    concurrency: 4
+    variants: {new: {slowdown: 1.0}}
+    service: {law: time, time: 1ms}
+    controllers:
+      scaler: {use: hpa, target: 0.7, max_instances: 9}
+      splitter: {use: canary, salt: v2, weight: 0.5, then: [1.0], hold: 1h, outcome: observed}
+      limiter: {use: budget, limit: 1000000, every: 1h, of: tokens, per: tenant}
+  - agent: plain
+    model: m
+    instances: 1
+    concurrency: 4
+    service: {law: time, time: 1ms}
+workload:
+  - {kind: poisson, rate: 1/s, agents: all, tokens_in: 100, tokens_out: 20}
+"""
+ANN, BOB, TOKEN = "ann-key-0123456789", "bob-key-0123456789", "admin-0123456789abc"
+KEYS = {"GLOWSIM_KEYS": f"ann@acme:{ANN},amy@acme:{ANN[::-1]},bob@beta:{BOB}", "GLOWSIM_ADMIN_TOKEN": TOKEN}
+PROCESS = """
+import os, signal, sys
+from pathlib import Path
+from glowsim.live.daemon import run_daemon
+from glowsim.scenario import load
+scenario, journal, planted = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+def die(*_, **__):
+    os.kill(os.getpid(), signal.SIGKILL)
+    signal.pause()
+exec(planted)
+sys.exit(run_daemon(load(scenario), port=0, admin_port=0, journal_path=journal, grace_s=5.0))
+"""
+
+
+class Client:
+    """Asks a daemon; everything comes back as (status, JSON)."""
+
+    def __init__(self, address, admin_address, session, driver=None):
+        self.address, self.admin_address, self.session, self.driver = address, admin_address, session, driver
+
+    async def ask(self, method, path, body=None, key=ANN, admin=False, raw=False, **headers):
+        where = self.admin_address if admin else self.address
+        token = TOKEN if admin else key
+        headers = {"Authorization": f"Bearer {token}"} | headers
+        async with self.session.request(method, where + path, json=body, headers=headers) as response:
+            read = await response.read()
+            return response.status, read if raw else json.loads(read)
+
+    async def task(self, agent="tax", key=ANN):
+        """Have a task done; return its request's number."""
+        status, said = await self.ask("POST", f"/v1/agents/{agent}/tasks", {"input": "Due?"}, key)
+        assert status == 200, said
+        return said["id"]
+
+    async def rate(self, request_id, key=ANN, admin=False, **given):
+        body = {"request_id": request_id} | (given or {"kind": "rating", "value": 5})
+        return await self.ask("POST", "/v1/feedback", body, key, admin)
+
+    async def admin(self, method, path, body=None, **headers):
+        return await self.ask(method, path, body, admin=True, **headers)
+
+
+def plane(text=TEXT):
+    return build.control_plane(load(text), Streams(load(text).seed), fall_back=True)
+
+
+def told(path):
+    """Return what a journal says the control plane heard: feedback and orders; it must replay."""
+    recording = read(path)
+    assert first_difference(recording, plane()) is None
+    return recording.loose(Observed), recording.loose(Changed)
+
+
+def rows(path, query, *given):
+    """Read the store beside a journal."""
+    with closing(sqlite3.connect(path.with_name(path.name + ".db"))) as database:
+        return database.execute(query, given).fetchall()
+
+
+def serve(test, path, text=TEXT, environment=KEYS, **given):
+    """Run a test against a daemon on this thread's event loop; return what its control plane heard."""
+    import aiohttp
+
+    from glowsim.live.daemon import serving
+    from glowsim.live.settings import settings
+
+    chosen = settings(environment=environment, journal_path=path, port=0, admin_port=0, grace_s=4.0, **given)
+
+    async def main():
+        async with (
+            asyncio.timeout(30.0),
+            serving(load(text), chosen) as daemon,
+            aiohttp.ClientSession() as session,
+        ):
+            await test(Client(daemon.address, daemon.admin_address, session, daemon.driver))
+
+    asyncio.run(main())
+    if text == TEXT:
+        return told(path)
+    return None
+
+
+@asynccontextmanager
+async def process(path, planted=""):
+    """A daemon in a process of its own, and a client of it; it is killed at the end, whatever happens.
+
+    ``planted`` is code that the process runs first: ``die`` is there to be put where it is to be killed.
+    """
+    import aiohttp
+
+    file = path.with_name("scenario.yaml")
+    file.write_text(TEXT)
+    running = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", PROCESS, file, path, planted, stdout=subprocess.PIPE,
+        env={**os.environ, **KEYS, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    try:
+        async with asyncio.timeout(60.0), aiohttp.ClientSession() as session:
+            line = (await running.stdout.readline()).decode()
+            address, admin = re.findall(r"http://[0-9.:]+", line)
+            yield running, Client(address, admin, session)
+    finally:
+        if running.returncode is None:
+            running.kill()
+        await running.wait()
+
+
+@pytest.fixture(scope="session")
+def fleet():
+    """The helpers above, by name."""
+    return SimpleNamespace(
+        serve=serve, process=process, told=told, rows=rows, plane=plane, TEXT=TEXT, ANN=ANN, AMY=ANN[::-1], BOB=BOB,
+        TOKEN=TOKEN,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "fleet.journal"
