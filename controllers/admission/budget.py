@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from math import inf
+from math import fsum, inf
 from typing import Annotated, Literal
 
 from controllers.admission.amounts import USD, Per, amounts, key_of
@@ -12,6 +12,7 @@ from controllers.admission.meter import ROUNDING_S
 from glowsim.core.errors import ControllerError
 from glowsim.core.parameters import Bound, Count, Positive
 from glowsim.core.price import Price
+from glowsim.core.protocols import Spending
 from glowsim.core.snapshot import Stateful
 from glowsim.core.types import Request, Usage
 
@@ -89,6 +90,7 @@ class Budget(Stateful):
         assert counted is not None
         self._reserved, self._used = counted
         self._limit = int(limit * USD) if of == "usd" else int(limit)
+        self._of, self._per = of, per
         self._slot_s = every_s / _SLOTS
         self._key = key_of(per)
         self._attempts = attempts
@@ -148,6 +150,15 @@ class Budget(Stateful):
             change = self._used(request, usage) - reserved
             known[0][0] += change
             known[1][slot] += change
+
+    def spending(self, t_s: float) -> Spending:
+        """Return what every key has spent or reserved in the window that ends at ``t_s``."""
+        oldest, unit = int(t_s // self._slot_s) - _SLOTS, USD if self._of == "usd" else 1
+        spent = [
+            (key, fsum(amount / unit for slot, amount in slots.items() if slot >= oldest))
+            for key, (_, slots) in self._keys.items()
+        ]
+        return Spending(self._of, self._per, self._limit / unit, self._slot_s * _SLOTS, tuple(spent))
 
     def _wait_s(self, t_s: float, slot: int) -> float:
         """Return the seconds until a slot has left the window."""

@@ -85,6 +85,19 @@ class Asker(Protocol):
         """Take in the answer; `Status.UNKNOWN` means that none came in time, so the fallback holds."""
 
 
+class Spending(NamedTuple):
+    """What a budget has spent: by limiters that have a method ``spending(t_s)``."""
+
+    of: str
+    """What is counted: ``usd`` or ``tokens``."""
+    per: str
+    """Whose it is: every one's of ``per`` is a budget of its own."""
+    limit: float
+    every_s: float
+    spent: tuple[tuple[int, float], ...]
+    """(key, what is spent or reserved in the window that ends now) of every key that is known."""
+
+
 class Splitter(Controller, Protocol):
     """Decides which variant a request gets: rollouts and experiments."""
 

@@ -118,6 +118,11 @@ class Sizing:
                 pool.leave(t_s, instance)
         out.append(Scale(pool.spec.agent, pool.spec.region, 0, want, victims, reason))
 
+    @property
+    def paused(self) -> bool:
+        """Whether an operator has it hold the size."""
+        return self._paused
+
     def pause(self) -> None:
         """Obey an operator: the scaler goes on deciding, and nothing is done about it."""
         self._paused = True

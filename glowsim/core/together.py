@@ -30,6 +30,11 @@ class _Several:
             raise ValueError("parts: give at least one")
         self._parts = tuple(parts)
 
+    @property
+    def parts(self) -> tuple[Any, ...]:
+        """What it is made of, in the order in which they are asked."""
+        return self._parts
+
     def snapshot(self) -> dict[str, Any]:
         """Return the state of every part, as plain JSON data."""
         return {"parts": [part.snapshot() for part in self._parts]}

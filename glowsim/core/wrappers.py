@@ -14,7 +14,7 @@ as nan. It lives with the consequences of the other's decisions, so its answers 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from math import inf, isnan, nan
 from typing import Any, NamedTuple
 
@@ -23,6 +23,7 @@ from glowsim.core.errors import ControllerError
 from glowsim.core.instance import UNLIMITED, Instance
 from glowsim.core.protocols import Gate, Load, Queue, Stored, Wanted
 from glowsim.core.snapshot import Stateful
+from glowsim.core.together import Breakers, Limiters
 from glowsim.core.types import (
     Advance,
     Alert,
@@ -36,7 +37,7 @@ from glowsim.core.types import (
     Usage,
 )
 
-__all__ = ["FAMILIES", "fallback", "shadow"]
+__all__ = ["FAMILIES", "fallback", "inside", "shadow"]
 
 _ALERT_EVERY_S = 60.0
 _LOOK_AGAIN_S = 60.0
@@ -329,6 +330,24 @@ class _FallbackQueue(Stateful):
     def _break(self, name: str, error: Exception, t_s: float) -> None:
         self._broken = True
         self._alarm.failed(f"queue.{name}", error, t_s)
+
+
+def inside(controller: Any) -> Iterator[Any]:
+    """Yield the controllers that decide: what wrappers stand around, and the parts of several as one.
+
+    >>> from controllers.balancing.round_robin import RoundRobin
+    >>> [type(each).__name__ for each in inside(fallback("balancer", RoundRobin(), 0, Notes(), queue_limit=1))]
+    ['RoundRobin']
+    """
+    if isinstance(controller, _Fallback | _FallbackQueue):
+        yield from inside(controller._inner)
+    elif isinstance(controller, _Shadow):
+        yield from inside(controller._live)
+    elif isinstance(controller, Breakers | Limiters):
+        for part in controller.parts:
+            yield from inside(part)
+    else:
+        yield controller
 
 
 # --- shadows ----------------------------------------------------------------------------------------

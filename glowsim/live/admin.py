@@ -11,8 +11,12 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from glowsim.core.control_plane import ControlPlane
+from glowsim.live.admin_api import AdminApi
 from glowsim.live.driver import Driver
+from glowsim.live.outbox import Outbox
 from glowsim.live.settings import Settings
+from glowsim.live.store import Store
 from glowsim.live.telemetry import Telemetry
 from glowsim.live.validity import Validity
 from glowsim.live.web import Refusal, ours
@@ -29,10 +33,20 @@ class Admin:
     settings: Settings
     emulated: frozenset[str]
     validity: Validity
+    plane: ControlPlane
+    store: Store
+    outbox: Outbox
+    agents: dict[str, int]
+    """Name -> number."""
 
     def app(self) -> Starlette:
         """Return them as an ASGI application."""
+        api = AdminApi(
+            self.driver, self.plane, self.telemetry, self.store, self.outbox, self.settings, self.agents,
+            self.emulated, self._admin,
+        )  # fmt: skip
         routes = [
+            *api.routes(),
             Route("/metrics", self._metrics),
             Route("/state", self._state),
             Route("/journal", self._journal),

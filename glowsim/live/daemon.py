@@ -228,7 +228,7 @@ async def serving(
             ready=lambda number: plane.pools[number].sizing.load(driver.now_s()).ready > 0,
         )
         gateway = Gateway(driver, chosen, known, identity, store.hash_key, outbox)
-        pages = Admin(driver, telemetry, chosen, emulated, validity).app()
+        pages = Admin(driver, telemetry, chosen, emulated, validity, plane, store, outbox, names).app()
         async with (
             _serving({gateway: data, pages: admin}, chosen),
             _often(chosen.flush_every_s, driver.flush),

@@ -24,6 +24,7 @@ import numpy as np
 from glowsim.core.control_plane import ControlPlane
 from glowsim.core.errors import GlowsimError, JournalError
 from glowsim.core.journal import Journal, Recording, first_difference
+from glowsim.core.reasons import Code, Constraint, Reason
 from glowsim.core.types import (
     Abandoned,
     Advance,
@@ -236,6 +237,8 @@ class Driver:
         self._weights = {
             pool.spec.agent: pool.stages.first_weight for pool in plane.pools if pool.stages is not None
         }
+        self.advances: dict[int, Advance] = {}
+        """Agent -> the last change of stage of its rollout; without one it is as it began."""
         self._todo: deque[Event] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._wake_at_s = inf
@@ -596,6 +599,7 @@ class Driver:
 
     def _advance(self, command: Advance, number: int) -> Effect:
         self._weights[command.agent] = command.weight
+        self.advances[command.agent] = command
         return _DONE
 
     # --- the outside world ----------------------------------------------------------------------------
@@ -799,8 +803,9 @@ class Driver:
         arrived, changed = recording.table(Arrived), recording.table(InstanceChanged)
         self._last_request = int(arrived["request_id"].max(initial=self._last_request))
         self._next_instance = int(changed["instance"].max(initial=-1)) + 1
-        for advance in recording.table(Advance):
-            self._weights[int(advance["agent"])] = float(advance["weight"])
+        for agent, stage, weight, code, bound, *numbers in recording.table(Advance).tolist():
+            why = Reason(Code(code), Constraint(bound), *numbers)
+            self._advance(Advance(agent, stage, weight, why), 0)
         scalers, self.scalers = self.scalers, {}  # nothing is started for a fleet that is going
         now_s = max(self.now_s(), last_s)
         last_change = {int(row["instance"]): row for row in changed}

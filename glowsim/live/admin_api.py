@@ -1,0 +1,665 @@
+"""The admin's API: what the fleet does, and orders to it; every order is in the audit before it is acknowledged."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.requests import Request as HttpRequest
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+import glowsim
+from glowsim.core.control_plane import ControlPlane
+from glowsim.core.pool import Pool
+from glowsim.core.protocols import Spending
+from glowsim.core.reasons import sentence
+from glowsim.core.types import Change, ChangeKind, State
+from glowsim.core.wrappers import inside
+from glowsim.live.driver import Driver
+from glowsim.live.gateway import take_feedback, what_is_wrong
+from glowsim.live.openapi import Operation, document
+from glowsim.live.outbox import Feedback, KeyReused, Outbox, Taken
+from glowsim.live.settings import Settings
+from glowsim.live.store import Store, StoreError
+from glowsim.live.store.reading import audit_rows, feedback_rows
+from glowsim.live.store.rollups import history
+from glowsim.live.telemetry import Telemetry
+from glowsim.live.web import Refusal
+
+__all__ = ["AdminApi", "OPERATIONS"]
+
+_B = TypeVar("_B", bound=BaseModel)
+_MOST_BODY_BYTES = 64 * 1024
+_MOST_KEY = 200
+_CHUNK_BYTES = 256 * 1024
+_MOST_INSTANCES = 1_000
+_MOST_SPENDERS = 100
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+
+class Latency(BaseModel):
+    """Of the last five minutes."""
+
+    n: int
+    p50: float | None
+    p95: float | None
+
+
+class AgentState(BaseModel):
+    """An agent at this moment."""
+
+    model_config = ConfigDict(extra="allow")
+
+    open: int
+    waiting: int
+    in_flight: int
+    ready: int
+    starting: int
+    draining: int
+    wanted: int
+    latency_s: Latency
+    outcomes: dict[str, int]
+    """Since the daemon was started."""
+    cost_usd: float
+    """Since the daemon was started."""
+    emulated: bool
+
+
+class Fleet(BaseModel):
+    """All agents, and their sums."""
+
+    admitting: bool
+    ready: int
+    open: int
+    in_flight: int
+    cost_usd: float
+    agents: dict[str, AgentState]
+
+
+class InstanceState(BaseModel):
+    """An instance as the gateway knows it."""
+
+    instance: int
+    state: Literal["starting", "ready", "draining", "gone", "failed"]
+    region: int
+    in_flight: int
+    slots: int
+    cap: int
+    """In-flight work that it may have: fewer than its slots while a breaker is open."""
+
+
+class AgentDetail(AgentState):
+    """An agent and its instances."""
+
+    instances: list[InstanceState]
+
+
+class Minute(BaseModel):
+    """What an agent did in one minute; latencies are within 1 %."""
+
+    begins_unix_s: int
+    answered: int
+    failed: int
+    rejected: int
+    abandoned: int
+    cost_usd: float
+    latency_s_mean: float | None
+    latency_s_p50: float | None
+    latency_s_p95: float | None
+    latency_s_p99: float | None
+
+
+class History(BaseModel):
+    """An agent's minutes, the oldest first; those in which nothing happened are not there."""
+
+    minutes: list[Minute]
+
+
+class Span(_Strict):
+    """How far back."""
+
+    minutes: Annotated[int, Field(ge=1, le=1_440)] = 60
+
+
+class Page(_Strict):
+    """Rows after one, the oldest first."""
+
+    after: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    limit: Annotated[int, Field(ge=1, le=1_000)] = 100
+
+
+class Nothing(_Strict):
+    """No parameters."""
+
+
+class Scaling(BaseModel):
+    """An agent's size and who decides it."""
+
+    agent: str
+    ready: int
+    starting: int
+    draining: int
+    paused: bool
+    """Whether its scaler's decisions are left undone."""
+    scaler: bool
+    """Whether a controller decides its size while it is not paused."""
+    scalable: bool
+    """Whether instances can be started and stopped; those at fixed URLs cannot."""
+
+
+class ScalingOrder(_Strict):
+    """What to change; at least one of them.
+
+    Without a pause the scaler, where there is one, decides again when it next looks.
+    """
+
+    instances: Annotated[int, Field(ge=0, le=_MOST_INSTANCES, strict=True)] | None = None
+    paused: Annotated[bool, Field(strict=True)] | None = None
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if self.instances is None and self.paused is None:
+            raise ValueError("give 'instances', 'paused' or both")
+        return self
+
+
+class Ordered(BaseModel):
+    """An order that was written into the audit and obeyed."""
+
+    audit_id: int
+    repeated: bool
+    """Whether it came before, under the same idempotency key."""
+
+
+class ScalingOrdered(Ordered):
+    """A scaling order, and what came of it at once."""
+
+    scaling: Scaling
+
+
+class Rollout(BaseModel):
+    """Where an agent's rollout stands."""
+
+    agent: str
+    stage: int | None
+    """0: rolled back; None: as it began."""
+    weight: float
+    """Share of the traffic that the new variant gets."""
+    why: str | None
+    """Of the last change."""
+
+
+class Rollouts(BaseModel):
+    """The rollouts of all agents that have one."""
+
+    rollouts: list[Rollout]
+
+
+class RolloutOrder(_Strict):
+    """What to do with a rollout; a splitter knows how to go back, and not how to wait."""
+
+    action: Literal["roll_back"]
+
+
+class RolloutOrdered(Ordered):
+    """A rollout order, and what came of it."""
+
+    rollout: Rollout
+
+
+class Spender(BaseModel):
+    """What one key has spent."""
+
+    key: str
+    """Keyed hash, in hexadecimal."""
+    spent: float
+
+
+class BudgetState(BaseModel):
+    """A budget in the window that ends now."""
+
+    agents: list[str]
+    """That share it."""
+    of: str
+    per: str
+    limit: float
+    every_s: float
+    keys: int
+    """How many have spent something."""
+    most: list[Spender]
+    """Those that have spent most, the first 100."""
+
+
+class Budgets(BaseModel):
+    """All budgets."""
+
+    budgets: list[BudgetState]
+
+
+class FeedbackTaken(BaseModel):
+    """Feedback that is kept and told."""
+
+    id: int
+    repeated: bool
+
+
+class FeedbackRow(BaseModel):
+    """Feedback as it is kept."""
+
+    feedback_id: int
+    taken_unix_s: float
+    request_id: int
+    agent: str
+    variant: int
+    kind: str
+    value: float
+    tag: str | None
+    text: str | None
+
+
+class FeedbackRows(BaseModel):
+    """Feedback to this journal's requests, the oldest first."""
+
+    feedback: list[FeedbackRow]
+
+
+class AuditRow(BaseModel):
+    """Who ordered what."""
+
+    audit_id: int
+    at_unix_s: float
+    who: str
+    what: str
+    before: dict[str, Any]
+    after: dict[str, Any]
+    outcome: str
+
+
+class Audit(BaseModel):
+    """Orders, the oldest first."""
+
+    audit: list[AuditRow]
+
+
+class Health(BaseModel):
+    """Whether the process answers."""
+
+    healthy: bool
+
+
+class Readiness(BaseModel):
+    """Whether requests are taken in, and what is acknowledged can be kept."""
+
+    ready: bool
+
+
+OPERATIONS = (
+    Operation("GET", "/v1/agents", "What the fleet and its agents do", Fleet),
+    Operation("GET", "/v1/agents/{agent}", "What an agent and its instances do", AgentDetail, refusals=(404,)),
+    Operation(
+        "GET", "/v1/agents/{agent}/history", "What an agent did, by the minute", History, query=Span,
+        refusals=(404, 503),
+    ),
+    Operation("GET", "/v1/agents/{agent}/scaling", "How large an agent is", Scaling, refusals=(404,)),
+    Operation(
+        "PUT", "/v1/agents/{agent}/scaling", "Set how large an agent is; pause or resume its scaler", ScalingOrdered,
+        body=ScalingOrder, refusals=(404, 409, 413, 503),
+    ),
+    Operation("GET", "/v1/rollouts", "Where the rollouts stand", Rollouts),
+    Operation(
+        "POST", "/v1/rollouts/{agent}", "Roll back to the baseline", RolloutOrdered, body=RolloutOrder,
+        refusals=(404, 409, 413, 503),
+    ),
+    Operation("GET", "/v1/budgets", "What the budgets have spent", Budgets),
+    Operation(
+        "POST", "/v1/feedback", "Say something about an answer", FeedbackTaken, body=Feedback, status=201,
+        refusals=(404, 409, 413, 429, 503),
+    ),
+    Operation("GET", "/v1/feedback", "What was said about answers", FeedbackRows, query=Page, refusals=(503,)),
+    Operation("GET", "/v1/journal", "The journal, as far as it is written", "application/octet-stream"),
+    Operation("GET", "/v1/audit", "Who ordered what", Audit, query=Page, refusals=(503,)),
+    Operation("GET", "/metrics", "Metrics in the text format of Prometheus", "text/plain"),
+    Operation("GET", "/healthz", "Whether the process answers", Health, open=True),
+    Operation("GET", "/readyz", "Whether it takes requests", Readiness, refusals=(503,), open=True),
+    Operation("GET", "/openapi.json", "This document", "application/json"),
+)  # fmt: skip
+"""Everything that the admin's side can be asked for by programs."""
+
+
+@dataclass(frozen=True)
+class AdminApi:
+    """The admin's API.
+
+    Parameters
+    ----------
+    driver, plane, telemetry, store, outbox, settings
+        What it reads, and what takes its orders.
+    agents
+        Name -> number.
+    emulated
+        Those without real instances.
+    check
+        Raises an `HTTPException` unless the caller is an admin.
+    """
+
+    driver: Driver
+    plane: ControlPlane
+    telemetry: Telemetry
+    store: Store
+    outbox: Outbox
+    settings: Settings
+    agents: dict[str, int]
+    emulated: frozenset[str]
+    check: Callable[[HttpRequest], None]
+
+    def routes(self) -> list[Route]:
+        """Return the routes of all operations but those that the admin's pages serve."""
+        handlers: dict[tuple[str, str], Callable[[HttpRequest], Awaitable[Response]]] = {
+            ("GET", "/v1/agents"): self._fleet,
+            ("GET", "/v1/agents/{agent}"): self._agent,
+            ("GET", "/v1/agents/{agent}/history"): self._history,
+            ("GET", "/v1/agents/{agent}/scaling"): self._get_scaling,
+            ("PUT", "/v1/agents/{agent}/scaling"): self._put_scaling,
+            ("GET", "/v1/rollouts"): self._rollouts,
+            ("POST", "/v1/rollouts/{agent}"): self._post_rollout,
+            ("GET", "/v1/budgets"): self._budgets,
+            ("POST", "/v1/feedback"): self._post_feedback,
+            ("GET", "/v1/feedback"): self._get_feedback,
+            ("GET", "/v1/journal"): self._journal,
+            ("GET", "/v1/audit"): self._audit,
+            ("GET", "/readyz"): self._ready,
+            ("GET", "/openapi.json"): self._openapi,
+        }
+        paths = dict.fromkeys(path for _, path in handlers)
+        open_to_all = {one.path for one in OPERATIONS if one.open}
+        return [
+            Route(
+                path,
+                self._serve(
+                    {method: handler for (method, at), handler in handlers.items() if at == path},
+                    path in open_to_all,
+                ),
+                methods=[method for method, at in handlers if at == path],
+            )
+            for path in paths
+        ]
+
+    def _serve(
+        self, by_method: dict[str, Callable[[HttpRequest], Awaitable[Response]]], open_to_all: bool
+    ) -> Callable[[HttpRequest], Awaitable[Response]]:
+        async def serve(http: HttpRequest) -> Response:
+            if not open_to_all:
+                self.check(http)
+            try:
+                return await by_method["GET" if http.method == "HEAD" else http.method](http)
+            except Refusal as error:
+                raise HTTPException(error.status, error.message, error.headers) from None
+            except StoreError as error:
+                raise HTTPException(503, str(error), {"Retry-After": "1"}) from None
+
+        return serve
+
+    # --- what the fleet does --------------------------------------------------------------------------
+
+    async def _fleet(self, http: HttpRequest) -> Response:
+        agents = {name: self._state(name, each) for name, each in self._states().items()}
+        return _said(
+            Fleet(
+                admitting=self.driver.admitting,
+                ready=sum(each.ready for each in agents.values()),
+                open=sum(each.open for each in agents.values()),
+                in_flight=sum(each.in_flight for each in agents.values()),
+                cost_usd=sum(each.cost_usd for each in agents.values()),
+                agents=agents,
+            )
+        )
+
+    async def _agent(self, http: HttpRequest) -> Response:
+        name, pool = self._named(http)
+        instances = [
+            InstanceState.model_validate(
+                {
+                    "instance": each.number,
+                    "state": State(each.state).name.lower(),
+                    "region": each.region,
+                    "in_flight": each.in_flight,
+                    "slots": each.slots,
+                    "cap": each.cap,
+                }
+            )
+            for each in pool.instances.values()
+        ]
+        state = self._state(name, self._states()[name])
+        return _said(AgentDetail(**state.model_dump(), instances=instances))
+
+    def _states(self) -> dict[str, dict[str, Any]]:
+        states: dict[str, dict[str, Any]] = self.telemetry.state(self.driver.now_s())["agents"]
+        return states
+
+    def _state(self, name: str, told: dict[str, Any]) -> AgentState:
+        return AgentState(**told | {"emulated": name in self.emulated})
+
+    async def _history(self, http: HttpRequest) -> Response:
+        name, _ = self._named(http)
+        span = _query(http, Span)
+        since = int(time.time() // 60) - span.minutes
+        rows = await self.store.read(history(name, since))
+        return _said(History.model_validate({"minutes": rows}))
+
+    # --- scaling --------------------------------------------------------------------------------------
+
+    async def _get_scaling(self, http: HttpRequest) -> Response:
+        return _said(self._scaling(*self._named(http)))
+
+    async def _put_scaling(self, http: HttpRequest) -> Response:
+        name, pool = self._named(http)
+        order = await self._body(http, ScalingOrder)
+        now = self._scaling(name, pool)
+        number = pool.spec.agent
+        refused = None
+        if order.instances is not None and not now.scalable:
+            refused = f"the instances of {name} are at fixed addresses: they cannot be started or stopped"
+        changes = []
+        if order.paused is not None:
+            kind = ChangeKind.PAUSE_SCALING if order.paused else ChangeKind.RESUME_SCALING
+            changes.append(Change(kind, number))
+        if order.instances is not None:
+            changes.append(Change(ChangeKind.SET_INSTANCES, number, float(order.instances)))
+        before = {"instances": now.ready + now.starting, "paused": now.paused}
+        taken = await self._order(
+            http, f"scaling of {name}", before, order.model_dump(exclude_none=True), changes, refused
+        )
+        return _said(
+            ScalingOrdered(audit_id=taken.number, repeated=taken.again, scaling=self._scaling(name, pool))
+        )
+
+    def _scaling(self, name: str, pool: Pool) -> Scaling:
+        load = pool.sizing.load(self.driver.now_s())
+        return Scaling(
+            agent=name,
+            ready=load.ready,
+            starting=load.starting,
+            draining=load.draining,
+            paused=pool.sizing.paused,
+            scaler=pool.controllers.scaler is not None,
+            scalable=pool.spec.agent in self.driver.scalers,
+        )
+
+    # --- rollouts and budgets -------------------------------------------------------------------------
+
+    async def _rollouts(self, http: HttpRequest) -> Response:
+        self.driver.flush()  # what is shown is not lost
+        rollouts = [
+            self._rollout(name, self.plane.pools[number])
+            for name, number in self.agents.items()
+            if self.plane.pools[number].stages is not None
+        ]
+        return _said(Rollouts(rollouts=rollouts))
+
+    async def _post_rollout(self, http: HttpRequest) -> Response:
+        name, pool = self._named(http)
+        order = await self._body(http, RolloutOrder)
+        refused = None if pool.stages is not None else f"{name} has no rollout"
+        before = {} if refused else self._rollout(name, pool).model_dump(include={"stage", "weight"})
+        change = Change(ChangeKind.ROLL_BACK, pool.spec.agent)
+        taken = await self._order(http, f"rollout of {name}", before, order.model_dump(), [change], refused)
+        rollout = self._rollout(name, pool)
+        return _said(RolloutOrdered(audit_id=taken.number, repeated=taken.again, rollout=rollout))
+
+    def _rollout(self, name: str, pool: Pool) -> Rollout:
+        assert pool.stages is not None
+        advance = self.driver.advances.get(pool.spec.agent)
+        if advance is None:
+            return Rollout(agent=name, stage=None, weight=pool.stages.first_weight, why=None)
+        return Rollout(agent=name, stage=advance.stage, weight=advance.weight, why=sentence(advance.reason))
+
+    async def _budgets(self, http: HttpRequest) -> Response:
+        self.driver.flush()  # what is shown is not lost
+        now_s, found = self.driver.now_s(), list[tuple[Any, list[str]]]()
+        for name, number in self.agents.items():
+            for limiter in inside(self.plane.pools[number].controllers.limiter):
+                if hasattr(limiter, "spending"):
+                    sharing = next((names for known, names in found if known is limiter), None)
+                    if sharing is None:
+                        found.append((limiter, [name]))
+                    else:
+                        sharing.append(name)
+        budgets = [_budget(names, limiter.spending(now_s)) for limiter, names in found]
+        return _said(Budgets(budgets=budgets))
+
+    # --- feedback, journal, audit ---------------------------------------------------------------------
+
+    async def _post_feedback(self, http: HttpRequest) -> Response:
+        given = await self._body(http, Feedback)
+        taken = await take_feedback(self.outbox, given, scope=0, tenant=None)
+        return _said(FeedbackTaken(id=taken.number, repeated=taken.again), 200 if taken.again else 201)
+
+    async def _get_feedback(self, http: HttpRequest) -> Response:
+        page = _query(http, Page)
+        names = {number: name for name, number in self.agents.items()}
+        rows = await self.store.read(feedback_rows(self.store.journal, page.after, page.limit))
+        said = [row | {"agent": names[row["agent"]]} for row in rows]
+        return _said(FeedbackRows.model_validate({"feedback": said}))
+
+    async def _audit(self, http: HttpRequest) -> Response:
+        page = _query(http, Page)
+        rows = await self.store.read(audit_rows(page.after, page.limit))
+        return _said(Audit.model_validate({"audit": rows}))
+
+    async def _journal(self, http: HttpRequest) -> Response:
+        self.driver.flush()
+        path = self.settings.journal_path
+        size = path.stat().st_size
+        headers = {
+            "Content-Length": str(size),
+            "Content-Disposition": 'attachment; filename="journal.glow"',
+        }
+
+        async def pieces() -> AsyncIterator[bytes]:
+            """Yield what was there when it was asked for: whole frames, while more are being written."""
+            left = size
+            with path.open("rb") as file:
+                while left:
+                    piece = await asyncio.to_thread(file.read, min(left, _CHUNK_BYTES))
+                    left -= len(piece)
+                    yield piece
+
+        return StreamingResponse(pieces(), headers=headers, media_type="application/octet-stream")
+
+    # --- the daemon itself ----------------------------------------------------------------------------
+
+    async def _ready(self, http: HttpRequest) -> Response:
+        ready = self.driver.admitting
+        if ready:
+            await self.store.read(lambda database: database.execute("SELECT 1").fetchone())
+        return _said(Readiness(ready=ready), 200 if ready else 503)
+
+    async def _openapi(self, http: HttpRequest) -> Response:
+        return JSONResponse(document("glowsim admin API", glowsim.__version__, OPERATIONS))
+
+    # --- what they share ------------------------------------------------------------------------------
+
+    def _named(self, http: HttpRequest) -> tuple[str, Pool]:
+        name = http.path_params["agent"]
+        if name not in self.agents:
+            raise HTTPException(404, f"there is no agent {name[:200]!r}; GET /v1/agents lists them")
+        return name, self.plane.pools[self.agents[name]]
+
+    async def _body(self, http: HttpRequest, model: type[_B]) -> _B:
+        kind = http.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind != "application/json":
+            raise HTTPException(415, "send the body as 'Content-Type: application/json'")
+        read = bytearray()
+        try:
+            async with asyncio.timeout(self.settings.body_timeout_s):
+                async for piece in http.stream():
+                    read += piece
+                    if len(read) > _MOST_BODY_BYTES:
+                        raise HTTPException(
+                            413, f"the body is larger than {_MOST_BODY_BYTES} bytes", {"Connection": "close"}
+                        )
+        except TimeoutError:
+            raise HTTPException(408, "the body did not come in time", {"Connection": "close"}) from None
+        except ClientDisconnect:
+            raise HTTPException(400, "the body broke off") from None
+        try:
+            return model.model_validate_json(bytes(read))
+        except ValidationError as error:
+            raise HTTPException(400, what_is_wrong(error)) from None
+
+    async def _order(
+        self, http: HttpRequest, what: str, before: dict[str, Any], after: dict[str, Any], changes: list[Change],
+        refused: str | None,
+    ) -> Taken:  # fmt: skip
+        """Have an order written down and obeyed; one that cannot be is written down too."""
+        if not self.driver.admitting:
+            raise HTTPException(503, "the daemon is closing: nothing is changed any more")
+        key = http.headers.get("idempotency-key")
+        if key is not None and not 0 < len(key) <= _MOST_KEY:
+            raise HTTPException(400, f"Idempotency-Key: at most {_MOST_KEY} characters")
+        who = "local" if self.settings.admin_token is None else "admin"
+        try:
+            if refused is not None:
+                await self.outbox.order(
+                    who=who, what=what, before=before, after=after, outcome=f"refused: {refused}"
+                )
+                raise HTTPException(409, refused)
+            return await self.outbox.order(
+                who=who, what=what, before=before, after=after, changes=changes, key=key
+            )
+        except KeyReused as error:
+            raise HTTPException(409, str(error)) from None
+
+
+def _said(model: BaseModel, status: int = 200) -> Response:
+    return JSONResponse(model.model_dump(mode="json"), status)
+
+
+def _query(http: HttpRequest, model: type[_B]) -> _B:
+    try:
+        return model.model_validate(dict(http.query_params))
+    except ValidationError as error:
+        raise HTTPException(400, what_is_wrong(error)) from None
+
+
+def _budget(names: list[str], spending: Spending) -> BudgetState:
+    most = sorted(spending.spent, key=lambda each: (-each[1], each[0]))[:_MOST_SPENDERS]
+    return BudgetState(
+        agents=names,
+        of=spending.of,
+        per=spending.per,
+        limit=spending.limit,
+        every_s=spending.every_s,
+        keys=len(spending.spent),
+        most=[Spender(key=f"{key:016x}", spent=spent) for key, spent in most],
+    )
