@@ -1,15 +1,11 @@
-"""Daemons with a store: on this thread's event loop, or in a process of their own that can be killed."""
+"""Daemons with a store on this thread's event loop, and what the tests of them share."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
-import re
 import sqlite3
-import subprocess
-import sys
-from contextlib import asynccontextmanager, closing
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -50,18 +46,6 @@ workload:
 """
 ANN, BOB, TOKEN = "ann-key-0123456789", "bob-key-0123456789", "admin-0123456789abc"
 KEYS = {"GLOWSIM_KEYS": f"ann@acme:{ANN},amy@acme:{ANN[::-1]},bob@beta:{BOB}", "GLOWSIM_ADMIN_TOKEN": TOKEN}
-PROCESS = """
-import os, signal, sys
-from pathlib import Path
-from glowsim.live.daemon import run_daemon
-from glowsim.scenario import load
-scenario, journal, planted = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
-def die(*_, **__):
-    os.kill(os.getpid(), signal.SIGKILL)
-    signal.pause()
-exec(planted)
-sys.exit(run_daemon(load(scenario), port=0, admin_port=0, journal_path=journal, grace_s=5.0))
-"""
 
 
 class Client:
@@ -132,37 +116,12 @@ def serve(test, path, text=TEXT, environment=KEYS, **given):
     return None
 
 
-@asynccontextmanager
-async def process(path, planted=""):
-    """A daemon in a process of its own, and a client of it; it is killed at the end, whatever happens.
-
-    ``planted`` is code that the process runs first: ``die`` is there to be put where it is to be killed.
-    """
-    import aiohttp
-
-    file = path.with_name("scenario.yaml")
-    file.write_text(TEXT)
-    running = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", PROCESS, file, path, planted, stdout=subprocess.PIPE,
-        env={**os.environ, **KEYS, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
-    try:
-        async with asyncio.timeout(60.0), aiohttp.ClientSession() as session:
-            line = (await running.stdout.readline()).decode()
-            address, admin = re.findall(r"http://[0-9.:]+", line)
-            yield running, Client(address, admin, session)
-    finally:
-        if running.returncode is None:
-            running.kill()
-        await running.wait()
-
-
 @pytest.fixture(scope="session")
 def fleet():
     """The helpers above, by name."""
     return SimpleNamespace(
-        serve=serve, process=process, told=told, rows=rows, plane=plane, TEXT=TEXT, ANN=ANN, AMY=ANN[::-1], BOB=BOB,
-        TOKEN=TOKEN,
+        serve=serve, client=Client, told=told, rows=rows, TEXT=TEXT, ANN=ANN, AMY=ANN[::-1], BOB=BOB, TOKEN=TOKEN,
+        KEYS=KEYS, ROOT=ROOT,
     )  # fmt: skip
 
 
