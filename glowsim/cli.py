@@ -442,6 +442,10 @@ def serve(
     journal: Annotated[
         Path | None, typer.Option(help="Where to write the journal; default: serve.glow.")
     ] = None,
+    store: Annotated[
+        Path | None, typer.Option(help="Where feedback, audit and minutes go; default: JOURNAL.db.")
+    ] = None,
+    keep_text: Annotated[bool, typer.Option(help="Keep the texts of feedback.")] = False,
     health_path: Annotated[
         str | None,
         typer.Option(help="Path to GET for a health check of an upstream; default: a TCP connect."),
@@ -479,6 +483,8 @@ def serve(
             upstreams=upstreams,
             health_path=health_path,
             journal_path=journal or Path("serve.glow"),
+            store_path=store,
+            keep_text=keep_text,
             grace_s=grace,
             allow_plugins=allow_plugins,
             folder=file.parent,

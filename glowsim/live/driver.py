@@ -240,6 +240,8 @@ class Driver:
         self.advances: dict[int, Advance] = {}
         """Agent -> the last change of stage of its rollout; without one it is as it began."""
         self._todo: deque[Event] = deque()
+        self._writing: asyncio.Future[None] | None = None
+        """Done when the write that is about to be made is made."""
         self._timer: asyncio.TimerHandle | None = None
         self._wake_at_s = inf
         self._last_request = after_request
@@ -830,6 +832,29 @@ class Driver:
         except OSError as error:
             self._break(error)
             raise
+
+    async def written(self) -> None:
+        """Return when what has happened so far is written down, as `flush` does it; who asks at once shares a write.
+
+        Raises
+        ------
+        OSError
+            The journal cannot be written.
+        """
+        if self._writing is None:
+            self._writing = self._loop.create_future()
+            self._loop.call_soon(self._write)
+        await asyncio.shield(self._writing)
+
+    def _write(self) -> None:
+        writing, self._writing = self._writing, None
+        assert writing is not None
+        try:
+            self.flush()
+        except OSError as error:
+            writing.set_exception(error)
+        else:
+            writing.set_result(None)
 
     async def close(self, grace_s: float) -> None:
         """Take in nothing more, let open requests finish for ``grace_s``, end the rest, close the journal.

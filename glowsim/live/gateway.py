@@ -215,8 +215,18 @@ class Gateway:
         if asked.stream:
             await self._stream(http, request, content)
             return
-        answered = await http.while_there(self._driver.request(request, content, _trace(http)))
+        answered = await http.while_there(self._answered(request, content, _trace(http)))
         await http.answer(200, answered.content.encode(), _about(answered))
+
+    async def _answered(self, request: Request, content: Any, trace: Mapping[str, str]) -> Answered:
+        """Return the answer once it is written down: what a client was given, its budget is charged for."""
+        try:
+            answered = await self._driver.request(request, content, trace)
+        except Failed:
+            await self._driver.written()
+            raise
+        await self._driver.written()
+        return answered
 
     async def _stream(self, http: Exchange, request: Request, content: Content) -> None:
         async def pass_on() -> None:
@@ -224,6 +234,7 @@ class Gateway:
                 try:
                     async for each in said:
                         if isinstance(each, Answered):
+                            await self._driver.written()
                             if not http.begun:
                                 await http.begin_events(_about(each))
                             break
@@ -260,7 +271,7 @@ class Gateway:
         if task.stream:
             await http.while_there(self._task_stream(http, request, task, begun_s))
             return
-        answered = await http.while_there(self._driver.request(request, task.input, _trace(http)))
+        answered = await http.while_there(self._answered(request, task.input, _trace(http)))
         said = {**self._summary(answered, agent, begun_s), "output": answered.content}
         await http.answer(200, json.dumps(said, ensure_ascii=False).encode())
 
@@ -271,6 +282,7 @@ class Gateway:
                     if not http.begun:
                         await http.begin_events({})
                     if isinstance(each, Answered):
+                        await self._driver.written()
                         await http.piece(_sse({"done": True, **self._summary(each, request.agent, begun_s)}))
                         break
                     await http.piece(_sse({"delta": each}))

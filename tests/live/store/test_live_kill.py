@@ -18,7 +18,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from glowsim.core.types import ChangeKind
+from glowsim.core.journal import read
+from glowsim.core.types import Answer, ChangeKind
 
 pytestmark = pytest.mark.usefixtures("_serving")
 NURSERY = """
@@ -115,6 +116,8 @@ POINTS = {
     "after the answer, the journal unwritten": NEVER_WRITTEN,
     "within a frame of the journal": TORN,
 }
+TOKENS_A_TASK = 1 + 20
+"""Of the words of a task and its answer."""
 OF = {
     "feedback": {"table": "feedback", "tell": "_tell_feedback", "event": "Observed"},
     "orders": {"table": "audit", "tell": "_tell_order", "event": "Changed"},
@@ -187,8 +190,14 @@ class Clients:
         self.tried = {"feedback": set(), "orders": set()}
         self.acknowledged = {"feedback": {}, "orders": {}}
         """What was said -> its number in the store."""
-        self.charged = 0
-        """Tasks of the budget's agent that were answered."""
+        self.answered = set()
+        """Requests that were answered; they are charged to a budget."""
+
+    async def task(self, client):
+        request_id = await client.task()
+        assert request_id not in self.answered, "a number is given once"
+        self.answered.add(request_id)
+        return request_id
 
     async def feedback(self, client, request_id, name):
         """Say something under a name of its own, which is its tag and its key."""
@@ -316,17 +325,18 @@ def at_random(fleet, path, kills, seed):
     dice, clients = random.Random(seed), Clients()
 
     async def work(client, boot, who, most):
-        request_id = await client.task()
+        request_id = await clients.task(client)
         number = 0
         while True:
             name = f"{boot}.{who}.{number}" + "x" * dice.randrange(2)
-            if dice.random() < 0.3:
+            pick = dice.random()
+            if pick < 0.3:
                 await clients.order(client, name)
+            elif pick < 0.6:
+                request_id = await clients.task(client)
             else:
                 await clients.feedback(client, request_id, name)
             number += 1
-            if number % 12 == 0:
-                request_id = await client.task()
             if sum(map(len, clients.acknowledged.values())) >= most:
                 client.kill()
 
@@ -337,11 +347,15 @@ def at_random(fleet, path, kills, seed):
                     most = sum(map(len, clients.acknowledged.values())) + dice.randrange(1, 60)
                     await until_it_is_gone(work(client, boot, who, most) for who in range(4))
             async with daemons.daemon(path) as client:
-                await client.admin("GET", "/v1/rollouts")
-            return daemons.back_s
+                _, said = await client.admin("GET", "/v1/budgets")
+            return daemons.back_s, said["budgets"][0]["most"]
 
-    back_s = asyncio.run(main())
+    back_s, (budget,) = asyncio.run(main())
     check(fleet, path, clients)
+    answers = [each.request_id for each in read(path).records() if isinstance(each, Answer)]
+    assert clients.answered <= set(answers)
+    assert len(set(answers)) == len(answers)
+    assert budget["spent"] == TOKENS_A_TASK * len(answers), "every answer is charged once, and nothing else"
     return back_s, clients
 
 
