@@ -33,7 +33,7 @@ class Histogram:
     PVLDB 12(12), 2019.
 
     >>> histogram = Histogram([0.5, 1.0, 2.0])
-    >>> histogram.n, round(histogram.quantile(0.5), 2)
+    >>> histogram.n, round(histogram.quantile(0.5), 1)
     (3, 1.0)
     """
 
