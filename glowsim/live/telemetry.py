@@ -1,15 +1,19 @@
-"""Counters and windows of a live fleet, folded from events and commands as they pass."""
+"""What a fleet does, folded from events and commands as they pass, in bounded memory.
+
+It reads no clock and knows no world: the live driver calls `Telemetry.saw`, and a simulation may as well. ``/metrics``,
+``/state`` and the dashboard's document are made from it when somebody asks.
+"""
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import Counter, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
-from math import ceil
-from typing import Any
+from typing import Any, NamedTuple
 
 import glowsim
 from glowsim.core.control_plane import ControlPlane
+from glowsim.core.instance import UNLIMITED
 from glowsim.core.protocols import Load
 from glowsim.core.reasons import Code, Reason, sentence
 from glowsim.core.types import (
@@ -18,24 +22,39 @@ from glowsim.core.types import (
     Alert,
     Answer,
     Arrived,
+    Changed,
+    ChangeKind,
     Command,
     Dispatch,
     Event,
     Fail,
     Finished,
     FirstToken,
+    InstanceChanged,
+    Observed,
+    Outcome,
+    Probed,
     Raise,
     Reject,
     Scale,
+    State,
 )
+from glowsim.live.windows import SLICE_S, Tally, Window, Windows, bucket_of, quantiles_s
 from glowsim.scenario import Scenario
+from glowsim.scenario.fleet import Agent as Written
 
-__all__ = ["Telemetry"]
+__all__ = ["AgentFigures", "OpenAlert", "Scaled", "Staged", "Telemetry", "VariantFigures"]
 
 _BUCKETS_S = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
-_WINDOW_S = 300.0
-_WINDOW_ROWS = 10_000
+_STATE_WINDOW = 1
+"""Of `glowsim.live.windows.WINDOWS`: 15 minutes."""
 _ALERTS = 100
+_DECISIONS = 50
+_METRICS = 16
+"""Names of feedback that are told apart; values of others are counted as ``other``."""
+_ALERT_LASTS_S = 900.0
+"""How long an alert that nothing takes back counts as open."""
+_DAY_S = 86_400.0
 
 
 class _Histogram:
@@ -56,111 +75,413 @@ class _Histogram:
         yield f"{name}_count{{{labels}}} {seen}"
 
 
-class _Agent:
-    def __init__(self, instances: int) -> None:
+class Scaled(NamedTuple):
+    """A decision on an agent's size."""
+
+    t_s: float
+    agent: int
+    before: int
+    want: int
+    reason: Reason
+
+
+class Staged(NamedTuple):
+    """A rollout moved to a stage."""
+
+    t_s: float
+    stage: int
+    weight: float
+    reason: Reason
+
+
+class OpenAlert(NamedTuple):
+    """An alert and when it was raised last."""
+
+    t_s: float
+    alert: Alert
+
+
+class VariantFigures:
+    """What became of the requests that got one variant, since the beginning."""
+
+    __slots__ = ("bad", "ended", "latencies", "name")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.ended = 0
+        self.bad = 0
+        self.latencies: dict[int, int] = {}
+        """Bucket (`glowsim.live.windows.bucket_of`) -> answers."""
+
+
+class AgentFigures:
+    """What is known of one agent; counts are since the beginning, `windows` are of late."""
+
+    __slots__ = (
+        "alive", "cache", "day_usd", "decisions", "duration", "feedback", "first_token", "instance_usd",
+        "instance_usd_per_s", "limited", "number", "open", "outcomes", "paid_until_s", "paused", "retries", "stages",
+        "token_usd", "variants", "wanted", "weight", "windows",
+    )  # fmt: skip
+
+    def __init__(self, number: int, written: Written, instances: int) -> None:
+        self.number = number
         self.open = 0
         self.wanted = instances
-        self.weight = 0.0
+        self.weight: float | None = None
+        """The share of a rollout's new variant; None before it first moved."""
         self.outcomes: Counter[str] = Counter()
         self.cache: Counter[str] = Counter()
         self.retries = 0
         self.limited = 0
-        self.cost_usd = 0.0
+        self.token_usd = 0.0
+        self.instance_usd = 0.0
+        self.instance_usd_per_s = written.instance_usd_per_hour / 3600.0
+        self.day_usd = 0.0
+        """What it had cost when this day began."""
+        self.alive: set[int] = set()
+        """Instances that cost: starting, ready or draining."""
+        self.paid_until_s = 0.0
+        self.paused = False
+        """Whether an operator paused its scaling."""
         self.duration = _Histogram()
         self.first_token = _Histogram()
-        self.recent: deque[tuple[float, float]] = deque(maxlen=_WINDOW_ROWS)
-        """(when, latency) of the last answers."""
+        self.windows = Windows(0.0)
+        self.decisions: deque[Scaled] = deque(maxlen=5)
+        self.stages: deque[Staged] = deque(maxlen=10)
+        self.variants = [VariantFigures(name) for name in ("baseline", *written.variants)]
+        """By number, the baseline first."""
+        self.feedback: dict[str, tuple[int, float]] = {}
+        """Metric -> how many values, and their sum."""
+
+    @property
+    def usd(self) -> float:
+        """What it has cost: tokens and instances."""
+        return self.token_usd + self.instance_usd
 
 
 class Telemetry:
-    """What ``/metrics`` and ``/state`` show; `saw` is the driver's ``watch``.
+    """What ``/metrics``, ``/state`` and the dashboard show; `saw` is the driver's ``watch``.
 
     Parameters
     ----------
     scenario
-        Names and prices.
+        Names, prices, variants.
     plane
-        The control plane, read for its load and never changed.
+        The control plane, read for its load and its breakers, and never changed.
     instances
         How many instances every agent starts with.
+
+    Notes
+    -----
+    It begins with this process: what an earlier one saw is in the journal. An event costs a few microseconds, and
+    memory grows with agents and open requests only.
     """
 
     def __init__(self, scenario: Scenario, plane: ControlPlane, instances: Sequence[int]) -> None:
-        self._plane = plane
-        self._names = list(scenario.agents())
-        self._prices = list(scenario.models.values())
-        self._agents = [_Agent(count) for count in instances]
-        self._arrived: dict[int, tuple[float, _Agent, bool]] = {}
-        self._attempts: dict[int, tuple[float, _Agent, int]] = {}
-        self._alerts: deque[tuple[float, Alert]] = deque(maxlen=_ALERTS)
+        written = scenario.agents()
+        self.names = list(written)
+        self.agents = [
+            AgentFigures(number, *each)
+            for number, each in enumerate(zip(written.values(), instances, strict=True))
+        ]
+        self.plane = plane
+        self.epoch_unix_s: float | None = None
+        """When the time began, in seconds since 1970 UTC; None where there is no such moment: a simulation."""
+        self.began_s: float | None = None
+        """When the first event was seen."""
+        self.seen = 0
+        """Events so far: while it stands, nothing has happened."""
+        self.decisions: deque[Scaled] = deque(maxlen=_DECISIONS)
+        self.alerts: deque[OpenAlert] = deque(maxlen=_ALERTS)
+        """The last ones raised, over or not."""
+        self.opened: dict[tuple[int, int], float] = {}
+        """(agent, instance) whose breaker was seen to be open -> since when."""
+        self._prices = [
+            (model.input_usd_per_token, model.cached_input_usd_per_token, model.output_usd_per_token)
+            for model in scenario.models.values()
+        ]
+        self._fleet = Windows(0.0)
+        self._arrived: dict[int, tuple[float, AgentFigures, bool]] = {}
+        self._attempts: dict[int, tuple[float, AgentFigures, int, int]] = {}
+        """Attempt -> (since when, its agent, model, instance)."""
+        self._variants: dict[int, VariantFigures] = {}
+        """Open request of an agent with a rollout -> its variant."""
+        self._burning: OrderedDict[tuple[int, str, float], OpenAlert] = OrderedDict()
+        self._turns_s = 0.0
+        self._day = -1.0
+        self._heard: dict[type, Callable[[Any], None]] = {
+            FirstToken: self._first_token,
+            InstanceChanged: self._instance_changed,
+            Observed: self._observed,
+            Probed: self._probed,
+            Changed: self._changed,
+        }
+        self._done: dict[type, Callable[[float, Any], None]] = {
+            Fail: self._failed,
+            Reject: self._rejected,
+            Scale: self._scaled,
+            Advance: self._advanced,
+            Raise: self._raised,
+        }
+
+    # --- the fold -------------------------------------------------------------------------------------
 
     def saw(self, event: Event, commands: Sequence[Command]) -> None:
         """Count an event and what was answered to it."""
         t_s = event[0]
-        match event:
-            case Arrived(_, request):
-                agent = self._agents[request.agent]
-                agent.open += 1
-                self._arrived[request.request_id] = (t_s, agent, bool(request.cache_key))
-            case FirstToken(_, attempt) if attempt in self._attempts:
-                began_s, agent, _ = self._attempts[attempt]
-                agent.first_token.add(t_s - began_s)
-            case Finished(_, attempt, _, usage) if attempt in self._attempts:
-                _, agent, model = self._attempts.pop(attempt)
-                price = self._prices[model]
-                fresh = usage.tokens_in - usage.tokens_cached
-                agent.cost_usd += (
-                    price.input_usd_per_token * fresh
-                    + price.cached_input_usd_per_token * usage.tokens_cached
-                    + price.output_usd_per_token * usage.tokens_out
-                )
+        if t_s >= self._turns_s:
+            self._turn(t_s)
+        self.seen += 1
+        if type(event) is Arrived:
+            request = event.request
+            agent = self.agents[request[1]]
+            agent.open += 1
+            agent.windows.now.arrived += 1
+            self._arrived[request[0]] = (t_s, agent, bool(request.cache_key))
+        elif type(event) is Finished:
+            self._finished(event)
+        elif type(event) in self._heard:
+            self._heard[type(event)](event)
         for command in commands:
-            self._obeyed(t_s, command)
-        if isinstance(event, Abandoned):
+            if type(command) is Dispatch:
+                self._dispatched(t_s, command)
+            elif type(command) is Answer:
+                self._answered(t_s, command)
+            elif type(command) in self._done:
+                self._done[type(command)](t_s, command)
+        if type(event) is Abandoned:
             self._end(t_s, event.request_id, "abandoned")
 
-    def _obeyed(self, t_s: float, command: Command) -> None:
-        match command:
-            case Dispatch(attempt, request_id, _, plan, reason):
-                _, agent, _ = self._arrived[request_id]
-                self._attempts[attempt] = (t_s, agent, plan.model)
-                agent.retries += reason.code == Code.RETRIED
-            case Answer(request_id, _, Reason(Code.APOLOGY)):
-                self._end(t_s, request_id, "apologised")
-            case Answer(request_id, _, reason):
-                self._end(t_s, request_id, "answered", reason.code)
-            case Fail(request_id, outcome):
-                self._end(t_s, request_id, outcome.name.lower())
-            case Reject(request_id, _, reason):
-                if request_id in self._arrived and reason.code in (Code.LIMITED, Code.LIMIT_UNKNOWN):
-                    self._arrived[request_id][1].limited += 1
-                self._end(t_s, request_id, "rejected")
-            case Scale():
-                self._agents[command.agent].wanted = command.want
-            case Advance():
-                self._agents[command.agent].weight = command.weight
-            case Raise(alert):
-                self._alerts.append((t_s, alert))
+    def _dispatched(self, t_s: float, command: Dispatch) -> None:
+        attempt, request_id, instance, plan, reason = command
+        arrived = self._arrived.get(request_id)
+        if arrived is None:
+            return  # it came before this fold began
+        agent = arrived[1]
+        self._attempts[attempt] = (t_s, agent, plan[0], instance)
+        if reason[0] == Code.RETRIED:
+            agent.retries += 1
+            agent.windows.now.retries += 1
+        if len(agent.variants) > 1 and plan[1] < len(agent.variants):
+            self._variants[request_id] = agent.variants[plan[1]]
 
-    def _end(self, t_s: float, request_id: int, outcome: str, code: Code | None = None) -> None:
+    def _first_token(self, event: FirstToken) -> None:
+        begun = self._attempts.get(event.attempt)
+        if begun is not None:
+            begun[1].first_token.add(event.t_s - begun[0])
+
+    def _finished(self, event: Finished) -> None:
+        t_s, attempt, outcome, usage, _ = event
+        begun = self._attempts.pop(attempt, None)
+        if begun is None:
+            return
+        _, agent, model, instance = begun
+        fresh_usd, cached_usd, output_usd = self._prices[model]
+        tokens_in, cached, tokens_out = usage[0], usage[1], usage[2]
+        usd = fresh_usd * (tokens_in - cached) + cached_usd * cached + output_usd * tokens_out
+        agent.token_usd += usd
+        agent.windows.now.token_usd += usd
+        if outcome is not Outcome.OK:
+            self._look_at_breaker(t_s, agent.number, instance)
+
+    def _answered(self, t_s: float, command: Answer) -> None:
+        request_id, _, reason, _ = command
+        if reason[0] == Code.APOLOGY:
+            self._end(t_s, request_id, "apologised")
+            return
+        ended = self._end(t_s, request_id, "answered")
+        if ended is None:
+            return
+        arrived_s, agent, cacheable = ended
+        latency_s = t_s - arrived_s
+        bucket = bucket_of(latency_s)
+        now = agent.windows.now
+        now.latencies[bucket] = now.latencies.get(bucket, 0) + 1
+        agent.duration.add(latency_s)
+        if cacheable:
+            if reason[0] == Code.CACHED:
+                agent.cache["hit"] += 1
+                now.hits += 1
+            else:
+                agent.cache["miss"] += 1
+                now.misses += 1
+        variant = self._variants.pop(request_id, None)
+        if variant is not None:
+            variant.ended += 1
+            variant.latencies[bucket] = variant.latencies.get(bucket, 0) + 1
+
+    def _failed(self, t_s: float, command: Fail) -> None:
+        self._end(t_s, command.request_id, command.outcome.name.lower(), "failed")
+
+    def _rejected(self, t_s: float, command: Reject) -> None:
+        arrived = self._arrived.get(command.request_id)
+        if arrived is not None and command.reason.code in (Code.LIMITED, Code.LIMIT_UNKNOWN):
+            arrived[1].limited += 1
+            arrived[1].windows.now.limited += 1
+        self._end(t_s, command.request_id, "rejected")
+
+    def _end(
+        self, t_s: float, request_id: int, outcome: str, counted: str | None = None
+    ) -> tuple[float, AgentFigures, bool] | None:
+        """Close a request; None if it had ended when its client left."""
         arrived = self._arrived.pop(request_id, None)
         if arrived is None:
-            return  # it had ended when its client left
-        arrived_s, agent, cacheable = arrived
+            return None
+        agent = arrived[1]
         agent.open -= 1
         agent.outcomes[outcome] += 1
-        if code is not None:
-            agent.duration.add(t_s - arrived_s)
-            agent.recent.append((t_s, t_s - arrived_s))
-            if cacheable:
-                agent.cache["hit" if code == Code.CACHED else "miss"] += 1
+        now = agent.windows.now
+        if outcome == "answered":
+            now.answered += 1
+            return arrived
+        counted = counted or outcome
+        setattr(now, counted, getattr(now, counted) + 1)
+        variant = self._variants.pop(request_id, None)
+        if variant is not None and outcome != "abandoned":
+            variant.ended += 1
+            variant.bad += 1
+        return arrived
+
+    def _scaled(self, t_s: float, command: Scale) -> None:
+        agent = self.agents[command.agent]
+        decided = Scaled(t_s, command.agent, agent.wanted, command.want, command.reason)
+        agent.wanted = command.want
+        agent.decisions.append(decided)
+        self.decisions.append(decided)
+
+    def _advanced(self, t_s: float, command: Advance) -> None:
+        agent = self.agents[command.agent]
+        agent.weight = command.weight
+        agent.stages.append(Staged(t_s, command.stage, command.weight, command.reason))
+
+    def _raised(self, t_s: float, command: Raise) -> None:
+        alert = command.alert
+        raised = OpenAlert(t_s, alert)
+        self.alerts.append(raised)
+        if alert.reason.code == Code.RECOVERED:
+            self._recovered(alert)
+            return
+        burn = alert.reason.c if alert.reason.code == Code.BURNING else 0.0
+        key = (alert.agent, alert.subject, burn)
+        self._burning.pop(key, None)
+        self._burning[key] = raised
+        if len(self._burning) > _ALERTS:
+            self._burning.popitem(last=False)
+
+    def _recovered(self, alert: Alert) -> None:
+        """Take back an alert: of those of the same metric the one with the lowest burn rate that was recovered from.
+
+        Detectors of one metric differ by the burn rate that they alert at, and it is over below a share of that.
+        """
+        same = [
+            key
+            for key in self._burning
+            if key[:2] == (alert.agent, alert.subject) and key[2] >= alert.reason.b
+        ]
+        if same:
+            del self._burning[min(same)]
+
+    def _instance_changed(self, event: InstanceChanged) -> None:
+        agent = self.agents[event.agent]
+        self._pay(agent, event.t_s)
+        if event.state in (State.GONE, State.FAILED):
+            agent.alive.discard(event.instance)
+            self.opened.pop((event.agent, event.instance), None)
+        else:
+            agent.alive.add(event.instance)
+
+    def _probed(self, event: Probed) -> None:
+        for instance, well in event.results:
+            if not well:
+                self._look_at_breaker(event.t_s, event.agent, instance)
+
+    def _look_at_breaker(self, t_s: float, number: int, instance: int) -> None:
+        """Note since when a breaker is open: what opens it is an attempt or a probe that ended badly."""
+        there = self.plane.pools[number].instances.get(instance)
+        if there is not None and there.gate_cap < UNLIMITED:
+            self.opened.setdefault((number, instance), t_s)
+        elif self.opened:
+            self.opened.pop((number, instance), None)
+
+    def _observed(self, event: Observed) -> None:
+        feedback = self.agents[event.agent].feedback
+        metric = event.metric
+        if metric not in feedback and len(feedback) >= _METRICS:
+            metric = "other"
+        n, total = feedback.get(metric, (0, 0.0))
+        feedback[metric] = (n + 1, total + event.value)
+
+    def _changed(self, event: Changed) -> None:
+        kind, agent, _ = event.change
+        if kind in (ChangeKind.PAUSE_SCALING, ChangeKind.RESUME_SCALING):
+            self.agents[agent].paused = kind == ChangeKind.PAUSE_SCALING
+
+    # --- time -----------------------------------------------------------------------------------------
+
+    def _turn(self, t_s: float) -> None:
+        """Close the slice that is over, for every agent and for the fleet."""
+        if self.began_s is None:
+            self.began_s = t_s
+            self._fleet = Windows(t_s)
+            for agent in self.agents:
+                agent.windows = Windows(t_s)
+                agent.paid_until_s = t_s
+        fleet = self._fleet
+        for agent in self.agents:
+            self._pay(agent, t_s)
+            fleet.now.add(agent.windows.now)
+            agent.windows.turn(t_s)
+        fleet.turn(t_s)
+        self._turns_s = (t_s // SLICE_S + 1.0) * SLICE_S
+        day = ((self.epoch_unix_s or 0.0) + t_s) // _DAY_S
+        if day != self._day:
+            self._day = day
+            for agent in self.agents:
+                agent.day_usd = agent.usd
+
+    def _pay(self, agent: AgentFigures, t_s: float) -> None:
+        """Charge for the instances up to now."""
+        if agent.instance_usd_per_s:
+            usd = len(agent.alive) * (t_s - agent.paid_until_s) * agent.instance_usd_per_s
+            agent.instance_usd += usd
+            agent.windows.now.instance_usd += usd
+        agent.paid_until_s = t_s
+
+    def catch_up(self, t_s: float) -> None:
+        """Take in that it is ``t_s``, before anything is read; not earlier than the last event."""
+        if t_s >= self._turns_s:
+            self._turn(t_s)
+        for agent in self.agents:
+            self._pay(agent, t_s)
+
+    # --- reading --------------------------------------------------------------------------------------
+
+    def fleet(self, t_s: float) -> tuple[list[Window], Windows]:
+        """Return the fleet's windows at a moment, and what its trend is kept in."""
+        newest = Tally()
+        for agent in self.agents:
+            newest.add(agent.windows.now)
+        windows = self._fleet.read(t_s)
+        for window in windows:
+            window.tally.add(newest)
+        return windows, self._fleet
+
+    def open_alerts(self, t_s: float) -> list[OpenAlert]:
+        """Return the alerts that nothing took back: those that can be, and others of the last 15 minutes."""
+        return [
+            raised
+            for (_, _, burn), raised in self._burning.items()
+            if burn or raised.t_s >= t_s - _ALERT_LASTS_S
+        ]
 
     def state(self, t_s: float) -> dict[str, Any]:
-        """Return the fleet at a moment, as plain JSON data; latencies are of the last five minutes."""
+        """Return the fleet at a moment, as plain JSON data; latencies are of the last fifteen minutes."""
+        self.catch_up(t_s)
         agents = {}
-        for name, agent, pool in zip(self._names, self._agents, self._plane.pools, strict=True):
+        for name, agent, pool in zip(self.names, self.agents, self.plane.pools, strict=True):
             load = pool.sizing.load(t_s)
-            recent = sorted(latency_s for when_s, latency_s in agent.recent if when_s >= t_s - _WINDOW_S)
+            latencies = agent.windows.read(t_s)[_STATE_WINDOW].tally.latencies
+            p50, p95 = quantiles_s([latencies], (0.50, 0.95))
             agents[name] = {
                 "open": agent.open,
                 "waiting": load.queued,
@@ -169,22 +490,18 @@ class Telemetry:
                 "starting": load.starting,
                 "draining": load.draining,
                 "wanted": agent.wanted,
-                "latency_s": {
-                    "n": len(recent),
-                    "p50": _quantile(recent, 0.50),
-                    "p95": _quantile(recent, 0.95),
-                },
+                "latency_s": {"n": sum(latencies.values()), "p50": p50, "p95": p95},
                 "outcomes": dict(agent.outcomes),
-                "cost_usd": agent.cost_usd,
+                "cost_usd": agent.token_usd,
             }
         alerts = [
             {
                 "t_s": when_s,
-                "agent": self._names[alert.agent],
+                "agent": self.names[alert.agent],
                 "subject": alert.subject,
                 "why": sentence(alert.reason),
             }
-            for when_s, alert in self._alerts
+            for when_s, alert in self.alerts
         ]
         return {"t_s": t_s, "agents": agents, "alerts": alerts}
 
@@ -194,10 +511,10 @@ class Telemetry:
             "# TYPE glowsim_build_info gauge",
             f'glowsim_build_info{{version="{glowsim.__version__}"}} 1',
         ]
-        loads = [pool.sizing.load(t_s) for pool in self._plane.pools]
-        named = list(zip([f'agent="{name}"' for name in self._names], self._agents, loads, strict=True))
+        loads = [pool.sizing.load(t_s) for pool in self.plane.pools]
+        named = list(zip([f'agent="{name}"' for name in self.names], self.agents, loads, strict=True))
 
-        def lines_of(name: str, kind: str, value: Callable[[_Agent, Load], float]) -> list[str]:
+        def lines_of(name: str, kind: str, value: Callable[[AgentFigures, Load], float]) -> list[str]:
             return [
                 f"# TYPE {name} {kind}",
                 *(f"{name}{{{label}}} {value(a, load)}" for label, a, load in named),
@@ -209,10 +526,10 @@ class Telemetry:
         lines += lines_of("glowsim_agent_up", "gauge", lambda agent, load: int(load.ready > 0))
         lines += lines_of("glowsim_ready_replicas", "gauge", lambda agent, load: load.ready)
         lines += lines_of("glowsim_desired_replicas", "gauge", lambda agent, load: agent.wanted)
-        lines += lines_of("glowsim_canary_weight", "gauge", lambda agent, load: agent.weight)
+        lines += lines_of("glowsim_canary_weight", "gauge", lambda agent, load: agent.weight or 0.0)
         lines += lines_of("glowsim_retries_total", "counter", lambda agent, load: agent.retries)
         lines += lines_of("glowsim_ratelimited_total", "counter", lambda agent, load: agent.limited)
-        lines += lines_of("glowsim_cost_usd_total", "counter", lambda agent, load: agent.cost_usd)
+        lines += lines_of("glowsim_cost_usd_total", "counter", lambda agent, load: agent.token_usd)
         for name, key, of in (
             ("glowsim_requests_total", "outcome", "outcomes"),
             ("glowsim_cache_requests_total", "result", "cache"),
@@ -230,8 +547,3 @@ class Telemetry:
                 histogram: _Histogram = getattr(agent, of)
                 lines += histogram.lines(name, label)
         return "\n".join(lines) + "\n"
-
-
-def _quantile(ordered: list[float], p: float) -> float | None:
-    """Return the nearest-rank quantile, or None of nothing."""
-    return ordered[max(ceil(p * len(ordered)), 1) - 1] if ordered else None
