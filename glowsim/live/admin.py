@@ -13,6 +13,7 @@ from starlette.routing import Route
 
 from glowsim.core.control_plane import ControlPlane
 from glowsim.live.admin_api import AdminApi
+from glowsim.live.dashboard.routes import Dashboard
 from glowsim.live.driver import Driver
 from glowsim.live.outbox import Outbox
 from glowsim.live.settings import Settings
@@ -33,6 +34,7 @@ class Admin:
     settings: Settings
     emulated: frozenset[str]
     validity: Validity
+    dashboard: Dashboard
     plane: ControlPlane
     store: Store
     outbox: Outbox
@@ -51,6 +53,7 @@ class Admin:
             Route("/state", self._state),
             Route("/journal", self._journal),
             Route("/healthz", self._healthy),
+            *self.dashboard.routes(self._admin),
         ]
         handlers: Any = {HTTPException: _as_json, Exception: _as_json}
         return Starlette(routes=routes, exception_handlers=handlers)

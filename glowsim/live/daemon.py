@@ -28,6 +28,8 @@ from glowsim.emulation import Drawn, EmulatedAgent, RealTime, agent_worlds
 from glowsim.live.adapters import Reach, of_urls
 from glowsim.live.admin import Admin
 from glowsim.live.content import Content, in_words
+from glowsim.live.dashboard.document import Document
+from glowsim.live.dashboard.routes import Dashboard
 from glowsim.live.driver import Driver
 from glowsim.live.gateway import Fleet, Gateway
 from glowsim.live.identity import Identity, TokenReader
@@ -205,6 +207,7 @@ async def serving(
         # Those that can be scaled come back at the size that they were last ordered to have.
         sizes = {} if earlier is None else {order.agent: order.want for order in earlier.loose(Scale)}
         fixed = {name for name, reach in reaches.items() if not getattr(reach.spec, "process", None)}
+        telemetry.epoch_unix_s = time.time() - driver.now_s()
         real_time = RealTime(driver.now_s, driver.loop_time)
         for (name, agent), world in zip(fleet, agent_worlds(scenario), strict=True):
             number = names[name]
@@ -228,7 +231,10 @@ async def serving(
             ready=lambda number: plane.pools[number].sizing.load(driver.now_s()).ready > 0,
         )
         gateway = Gateway(driver, chosen, known, identity, store.hash_key, outbox)
-        pages = Admin(driver, telemetry, chosen, emulated, validity, plane, store, outbox, names).app()
+        dashboard = Dashboard(Document(scenario, telemetry, source="live", emulated=emulated), driver)
+        pages = Admin(
+            driver, telemetry, chosen, emulated, validity, dashboard, plane, store, outbox, names
+        ).app()
         async with (
             _serving({gateway: data, pages: admin}, chosen),
             _often(chosen.flush_every_s, driver.flush),
@@ -238,6 +244,7 @@ async def serving(
                 yield Daemon(driver, address_of(chosen.host, data), address_of(chosen.host, admin))
             finally:
                 await ends.aclose()  # answers that are being written still go out
+                dashboard.close()
 
 
 @asynccontextmanager

@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
+from math import isfinite
 from typing import Any, NamedTuple
 
 import glowsim
@@ -404,6 +405,8 @@ class Telemetry:
             self.opened.pop((number, instance), None)
 
     def _observed(self, event: Observed) -> None:
+        if not isfinite(event.value):
+            return  # no mean could be shown any more
         feedback = self.agents[event.agent].feedback
         metric = event.metric
         if metric not in feedback and len(feedback) >= _METRICS:
