@@ -66,11 +66,11 @@ def limits_of(scenario: Scenario) -> list[Limits]:
     >>> fleet = "[{agent: a, model: m, instances: 1, concurrency: 1, service: {law: time, time: 1s}}]"
     >>> work = "[{kind: poisson, rate: 1/s, tokens_in: 1, tokens_out: 1}]"
     >>> limits_of(load(f"{{{text}, fleet: {fleet}, workload: {work}}}"))
-    [Limits(error_share=0.05, error_source='5 %, as the scenario names no limit', latency_s=())]
+    [Limits(error_share=0.05, error_source='the scenario names no limit', latency_s=())]
     """
     found = []
     for name in scenario.agents():
-        error, source, latencies = _DEFAULT_ERROR_SHARE, "5 %, as the scenario names no limit", {}
+        error, source, latencies = _DEFAULT_ERROR_SHARE, "the scenario names no limit", {}
         # The fleet's come first, so that an agent's own take their place.
         for slo in sorted(scenario.slos, key=lambda each: each.agent is not None):
             if slo.agent is not None and name not in scenario.members(slo.agent):
@@ -152,7 +152,8 @@ def _slipping(windows: Sequence[tuple[str, Tally]], limits: Limits) -> list[str]
     ended = tally.ended
     if at_least(tally.bad, ended) > limits.error_share:
         found.append(
-            f"{100 * tally.bad / ended:.3g} % errors in {name} ({tally.bad} of {ended}); {limits.error_source}"
+            f"{100 * tally.bad / ended:.3g} % errors in {name} ({tally.bad} of {ended}), over "
+            f"{100 * limits.error_share:.3g} % ({limits.error_source})"
         )
     answers = sum(tally.latencies.values())
     for p, limit_s, source in limits.latency_s:
@@ -160,6 +161,6 @@ def _slipping(windows: Sequence[tuple[str, Tally]], limits: Limits) -> list[str]
         if at_least(slow, answers) > 1.0 - p:
             found.append(
                 f"{100 * slow / answers:.3g} % of answers in {name} take over {limit_s:g} s, where "
-                f"{100 * (1 - p):.2g} % may; {source}"
+                f"{100 * (1 - p):.2g} % may ({source})"
             )
     return found

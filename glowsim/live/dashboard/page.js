@@ -166,9 +166,9 @@ const COLUMNS = [
   { key: "errors", title: "Errors", by: (agent) => bad(agent.windows[chosen]) ?? -1, kind: "number", down: true },
   { key: "queue", title: "Waiting", by: (agent) => agent.waiting, kind: "number", down: true },
   { key: "flight", title: "In flight", by: (agent) => agent.in_flight, kind: "number wide", down: true },
-  { key: "instances", title: "Instances", by: (agent) => agent.instances.ready, kind: "number", down: true },
+  { key: "instances", title: "Instances", by: (agent) => agent.instances.ready, kind: "number rest", down: true },
   { key: "alerts", title: "Alerts", by: (agent) => agent.alerts, kind: "number wide", down: true },
-  { key: "cost", title: "Cost today", by: (agent) => agent.cost_usd.today, kind: "number", down: true },
+  { key: "cost", title: "Cost today", by: (agent) => agent.cost_usd.today, kind: "number rest", down: true },
 ];
 const column = (key) => COLUMNS.find((each) => each.key === key);
 
@@ -223,10 +223,8 @@ function show(document_) {
 function headline(fleet) {
   const { critical, attention: some } = fleet.statuses;
   const kind = critical ? "critical" : some ? "attention" : "ok";
-  const words = critical || some
-    ? [critical && `${plural(critical, "agent")} critical`, some && `${some} need${some === 1 ? "s" : ""} attention`]
-      .filter(Boolean).join(", ") + `, of ${fleet.agents}`
-    : `All ${plural(fleet.agents, "agent")} well`;
+  const parts = [critical && `${critical} critical`, some && `${some} need${some === 1 ? "s" : ""} attention`].filter(Boolean);
+  const words = parts.length ? `Of ${plural(fleet.agents, "agent")}, ${parts.join(" and ")}` : `${plural(fleet.agents, "agent")}: all is well`;
   const node = at("headline");
   fill(node, status(kind, words), now.admitting ? "" : " \u00b7 the daemon is stopping: it takes in nothing more");
 }
@@ -290,7 +288,7 @@ function top() {
   fill(at("top"), list(...now.top.map((each) => line(
     [link(each.agent), `${percent(each.answered / each.ended)} answered`], `p95 ${latency(each.p95_s)}`,
     `${count(each.answered)} of ${count(each.ended)}: at least ${percent(each.at_least)}, with 95 % confidence` +
-    (each.satisfaction ? `; rated ${each.satisfaction.mean.toFixed(1)} / 5` : "")))));
+    (each.satisfaction ? `; ${plural(each.satisfaction.n, "rating")}, mean ${each.satisfaction.mean.toFixed(1)} of 5` : "")))));
 }
 
 function decisions(some, scaler, named) {
@@ -375,16 +373,16 @@ function costs() {
   const domains = [...now.domains].sort((a, b) => sum(b) - sum(a));
   const all = domains.reduce((total, each) => total + sum(each), 0);
   const table = el("table", { class: "costs" },
-    el("thead", {}, el("tr", {}, ...[["Domain"], ["Agents", "number"], ["So far", "number"], ["", "share"], ["Share", "number"], ["Today", "number"], ["30 days", "number month"]]
+    el("thead", {}, el("tr", {}, ...[["Domain"], ["Agents", "number rest"], ["So far", "number"], ["", "share"], ["Share", "number"], ["Today", "number"], ["30 days", "number"]]
       .map(([title, kind]) => el("th", { scope: "col", class: kind }, title)))),
     el("tbody", {}, ...domains.map((each) => el("tr", {},
       el("td", {}, each.domain ?? "(no domain)"),
-      el("td", { class: "number" }, count(each.agents)),
+      el("td", { class: "number rest" }, count(each.agents)),
       el("td", { class: "number" }, usd(sum(each))),
       el("td", { class: "share" }, meter(all ? sum(each) / all : 0, percent(all ? sum(each) / all : 0))),
       el("td", { class: "number" }, all ? percent(Number((sum(each) / all).toPrecision(2))) : DASH),
       el("td", { class: "number" }, usd(each.cost_usd.today)),
-      el("td", { class: "number month" }, usd(each.cost_usd.month))))));
+      el("td", { class: "number" }, usd(each.cost_usd.month))))));
   const basis = now.fleet.cost_usd.basis_s;
   const note = now.fleet.cost_usd.month === null
     ? "The projection for 30 days comes after 10 minutes."
@@ -470,6 +468,7 @@ function draw(made, agent) {
   }
   made.cells.queue.classList.toggle("dim", !agent.waiting);
   made.cells.alerts.classList.toggle("dim", !agent.alerts);
+  made.line.classList.toggle("idle-row", agent.status === "idle");
   made.line.title = agent.why.join("; ");
 }
 
