@@ -44,7 +44,7 @@ function say(node, text) {
 
 const SHAPES = {
   ok: ["circle", { cx: 8, cy: 8, r: 6 }],
-  idle: ["circle", { cx: 8, cy: 8, r: 6 }],
+  idle: ["path", { d: "M2 8H14" }],
   wait: ["circle", { cx: 8, cy: 8, r: 6 }],
   attention: ["path", { d: "M8 1.5 15 14H1Z" }],
   critical: ["path", { d: "M2 2H14V14H2Z" }],
@@ -122,12 +122,13 @@ function lasting(s) {
 }
 
 function rate(n, span_s) {
+  if (!n) return "0";
   if (!(span_s >= 1)) return DASH;
   for (const [unit, size] of [["s", 1], ["min", 60], ["h", 3600]]) {
     const each = (n / span_s) * size;
     if (each >= 1) return `${three.format(each)}/${unit}`;
   }
-  return n ? `${three.format((n / span_s) * 86400)}/d` : "0";
+  return `${three.format((n / span_s) * 86400)}/d`;
 }
 
 const clock = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
