@@ -6,7 +6,7 @@ import asyncio
 import importlib.util
 import os
 import shutil
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from types import SimpleNamespace
 
 import pytest
@@ -156,21 +156,21 @@ def test_it_draws_the_fleet_and_keeps_up(browser, tmp_path):
 
 def test_it_survives_the_daemon_and_says_so_meanwhile(browser, tmp_path):
     async def main():
-        async with served(tmp_path) as (daemon, session):
+        async with AsyncExitStack() as closing, AsyncExitStack() as running:
+            daemon, session = await running.enter_async_context(served(tmp_path))
             port = int(daemon.admin_address.rpartition(":")[2])
             await ask(daemon, session, "tax-001", 3)
-            context = opened(browser, daemon.admin_address, complains=True)
-            page = await context.__aenter__()
-            await page.get_by_text("live,").wait_for()
-        await page.get_by_text("no connection since").wait_for()
-        assert await page.locator("body").get_attribute("class") == "lost"
-        assert "3 in 15 min" in await page.locator("#tiles").inner_text(), "the last figures stay"
-        async with served(tmp_path, admin_port=port) as (daemon, session):
-            await page.get_by_text("live,").wait_for()
+            page = await closing.enter_async_context(opened(browser, daemon.admin_address, complains=True))
+            await page.locator("#link").get_by_text("live,").wait_for()
+            await running.aclose()
+            await page.get_by_text("no connection since").wait_for()
+            assert await page.locator("body").get_attribute("class") == "lost"
+            assert "3 in 15 min" in await page.locator("#tiles").inner_text(), "the last figures stay"
+            daemon, session = await running.enter_async_context(served(tmp_path, admin_port=port))
+            await page.locator("#link").get_by_text("live,").wait_for()
             assert await page.locator("body").get_attribute("class") == ""
             await ask(daemon, session, "tax-003", 1)
             await page.get_by_text("1 in 15 min").first.wait_for()
-            await context.__aexit__(None, None, None)
 
     in_time(browser, main)
 
@@ -337,29 +337,32 @@ CONTRASTS = """() => {
 }"""
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 768, 360])
-def test_both_themes_read_well_and_no_width_scrolls_sideways(browser, tmp_path, theme, width):
+KINDS = "all => [...new Set(all.map(one => one.textContent + one.querySelector('svg').innerHTML))]"
+
+
+def test_both_themes_read_well_and_no_width_scrolls_sideways(browser, tmp_path):
     async def main():
         async with served(tmp_path) as (daemon, session):
             await ask(daemon, session, "audit-failing", 30)
             await ask(daemon, session, "tax-001", 25)
-            given = {"viewport": {"width": width, "height": 780}, "color_scheme": theme}
-            async with opened(browser, daemon.admin_address, **given) as page:
+            async with opened(browser, daemon.admin_address) as page:
                 await page.wait_for_selector("tr[data-row]")
                 await page.locator("button.agent").first.click()
-                contrasts = await page.evaluate(CONTRASTS)
-                assert len(contrasts) > 100
-                assert contrasts[0][0] >= 4.5, contrasts[:3]
-                assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-                ground = await page.evaluate("getComputedStyle(document.body).backgroundColor")
-                assert (ground == "rgb(255, 255, 255)") == (theme == "light")
-                kinds = await page.locator("#rows .status").evaluate_all(
-                    "all => [...new Set(all.map(one => one.textContent + one.querySelector('svg').innerHTML))]"
-                )
-                assert len(kinds) == len({kind.partition("<")[2] for kind in kinds}) >= 3, (
-                    "a shape for each word"
-                )
+                kinds = await page.locator("#rows .status").evaluate_all(KINDS)
+                shapes = {kind.partition("<")[2] for kind in kinds}
+                assert len(kinds) == len(shapes) == 3, "a shape of its own for each word"
+                for theme in ("light", "dark"):
+                    await page.emulate_media(color_scheme=theme)
+                    ground = await page.evaluate("getComputedStyle(document.body).backgroundColor")
+                    assert (ground == "rgb(255, 255, 255)") == (theme == "light")
+                    for width in (1280, 768, 360):
+                        await page.set_viewport_size({"width": width, "height": 780})
+                        contrasts = await page.evaluate(CONTRASTS)
+                        assert len(contrasts) > 100
+                        assert contrasts[0][0] >= 4.5, (theme, width, contrasts[:3])
+                        assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (
+                            width
+                        )
 
     in_time(browser, main)
 

@@ -62,7 +62,12 @@ function spark(values, { wrong = null, label }) {
   const width = Math.max(values.length - 1, 1);
   const y = (value) => (20 - (18 * value) / (most || 1)).toFixed(2);
   const points = values.map((value, i) => (value === null ? null : `${i} ${y(value)}`));
-  const line = points.map((point, i) => (point === null ? "" : `${i && points[i - 1] !== null ? "L" : "M"}${point}`));
+  const stroke = (point, i) => {
+    if (point === null) return "";
+    if (i && points[i - 1] !== null) return `L${point}`;
+    return `M${point}h0`;  // a point without neighbours is drawn as a dot
+  };
+  const line = points.map(stroke);
   const picture = svg("svg", {
     class: "spark", viewBox: `0 0 ${width} 20`, preserveAspectRatio: "none", role: "img", "aria-label": label,
   });
@@ -148,6 +153,7 @@ const span = (i) => now.t_s - now.windows[i].since_s;
 // --- what is shown ----------------------------------------------------------------------------------
 
 let now = null;
+let mixed = false;  // whether some agents are emulated and others are not
 let chosen = Number(sessionStorage.getItem(WINDOW) ?? 1);
 let order = { key: "status", up: true };
 const expanded = new Set();
@@ -201,7 +207,9 @@ function show(document_) {
   const { fleet } = now;
   document.title = `${fleet.statuses.critical || fleet.statuses.attention ? "! " : ""}${now.title} \u00b7 glowsim`;
   say(at("title"), now.title);
-  say(at("source"), now.source === "live" ? "\u00b7 live fleet" : `\u00b7 ${now.source}`);
+  const emulated = now.agents.filter((agent) => agent.emulated).length;
+  mixed = emulated > 0 && emulated < now.agents.length;
+  say(at("source"), `\u00b7 ${now.source}${emulated && !mixed ? ", every agent emulated" : ""}`);
   headline(fleet);
   tiles(fleet);
   attention();
@@ -361,7 +369,7 @@ function learning() {
   const deployed = now.rollouts.filter((each) => each.weight !== null && each.weight >= 1).length;
   const back = now.rollouts.filter((each) => each.stages.length && each.stages[0].stage === 0).length;
   const shown = [];
-  if (metrics.length) shown.push(grid(["Feedback", "Values", "Mean"], metrics.map(([metric, each]) => [metric, count(each.n), three.format(each.mean)])));
+  if (metrics.length) shown.push(grid(["Feedback", "Values", "Mean"], metrics.map(([metric, each]) => [metric, count(each.n), each.mean.toFixed(2)])));
   else shown.push(none("No feedback yet: ratings, corrections, complaints and late labels count here as they come."));
   if (now.rollouts.length) {
     shown.push(el("p", { class: "note" }, `${plural(now.rollouts.length, "rollout")}: ${now.rollouts.length - deployed - back} running, ${deployed} deployed, ${back} taken back.`));
@@ -443,7 +451,7 @@ function place(parent, wanted) {
 
 function row(agent) {
   const open = el("button", { class: "plain agent", type: "button", "aria-expanded": "false", "aria-controls": `details-${agent.name}` }, agent.name);
-  const about = [agent.domain, agent.emulated ? "emulated" : null].filter(Boolean).join(", ");
+  const about = [agent.domain, mixed && agent.emulated ? "emulated" : null].filter(Boolean).join(", ");
   open.addEventListener("click", () => {
     if (!expanded.delete(agent.name)) expanded.add(agent.name);
     agents();
