@@ -415,7 +415,7 @@ class Telemetry:
         feedback[metric] = (n + 1, total + event.value)
 
     def _changed(self, event: Changed) -> None:
-        kind, agent, _ = event.change
+        kind, agent = event.change[:2]
         if kind in (ChangeKind.PAUSE_SCALING, ChangeKind.RESUME_SCALING):
             self.agents[agent].paused = kind == ChangeKind.PAUSE_SCALING
 
