@@ -282,7 +282,7 @@ class Telemetry:
         usd = fresh_usd * (tokens_in - cached) + cached_usd * cached + output_usd * tokens_out
         agent.token_usd += usd
         agent.windows.now.token_usd += usd
-        if outcome is not Outcome.OK:
+        if outcome is not Outcome.OK or self.opened:
             self._look_at_breaker(t_s, agent.number, instance)
 
     def _answered(self, t_s: float, command: Answer) -> None:
@@ -397,7 +397,11 @@ class Telemetry:
                 self._look_at_breaker(event.t_s, event.agent, instance)
 
     def _look_at_breaker(self, t_s: float, number: int, instance: int) -> None:
-        """Note since when a breaker is open: what opens it is an attempt or a probe that ended badly."""
+        """Note since when a breaker is open.
+
+        No event tells of it; but what opens one is an attempt or a probe that ended badly, and what closes it is an
+        attempt, too.
+        """
         there = self.plane.pools[number].instances.get(instance)
         if there is not None and there.gate_cap < UNLIMITED:
             self.opened.setdefault((number, instance), t_s)

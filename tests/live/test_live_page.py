@@ -337,6 +337,8 @@ CONTRASTS = """() => {
 }"""
 
 
+FITS = """() => [...document.querySelectorAll(".details .grid > div, .side > section")]
+  .every((one) => one.scrollWidth <= one.clientWidth)"""
 KINDS = "all => [...new Set(all.map(one => one.textContent + one.querySelector('svg').innerHTML))]"
 
 

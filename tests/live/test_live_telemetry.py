@@ -330,8 +330,18 @@ def test_breakers_tell_since_when_they_are_open_and_orders_are_heard():
     assert document["agents"][0]["scaling_paused"] is True
     tell(Changed(9.0, Change(ChangeKind.RESUME_SCALING, 0)))
     assert made(telemetry, scenario, 9.0)["agents"][0]["scaling_paused"] is False
-    tell(InstanceChanged(9.5, 0, 0, State.FAILED))
-    assert made(telemetry, scenario, 9.5)["breakers"] == []
+    since_s = breaker["since_s"]
+    tell(Woke(since_s + 10.0))
+    half_open = made(telemetry, scenario, since_s + 10.0)["breakers"]
+    assert [(each["state"], each["since_s"]) for each in half_open] == [("half-open", since_s)]
+    tell(Arrived(since_s + 10.5, Request(100, 0, 9, 9)))
+    for attempt in list(telemetry._attempts):
+        tell(Finished(since_s + 11.0, attempt, Outcome.OK, Usage()))
+    assert not telemetry.opened, "an attempt that went well closed it, and nobody had to ask"
+    for attempt in list(telemetry._attempts):
+        tell(Finished(since_s + 12.0, attempt, Outcome.OK, Usage()))
+    tell(InstanceChanged(since_s + 13.0, 0, 0, State.FAILED))
+    assert made(telemetry, scenario, since_s + 13.0)["breakers"] == []
     assert not telemetry.opened
 
 

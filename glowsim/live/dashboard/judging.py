@@ -57,7 +57,7 @@ class Limits(NamedTuple):
 
 
 def limits_of(scenario: Scenario) -> list[Limits]:
-    """Return what each agent is held to: the scenario's service levels for it, its group or the fleet.
+    r"""Return what each agent is held to: the scenario's service levels for it, its group or the fleet.
 
     Without a service level for errors the limit is 5 %, and its source says so.
 
@@ -65,7 +65,7 @@ def limits_of(scenario: Scenario) -> list[Limits]:
     >>> text = "title: t, question: q, seed: 1, duration: 1s, models: {m: {input: $1/1M, output: $1/1M}}"
     >>> fleet = "[{agent: a, model: m, instances: 1, concurrency: 1, service: {law: time, time: 1s}}]"
     >>> work = "[{kind: poisson, rate: 1/s, tokens_in: 1, tokens_out: 1}]"
-    >>> limits_of(load(f"{{{text}, fleet: {fleet}, workload: {work}}}"))
+    >>> limits_of(load(f"{{{text}, fleet: {fleet}, workload: {work}}}\n"))
     [Limits(error_share=0.05, error_source='the scenario names no limit', latency_s=())]
     """
     found = []
