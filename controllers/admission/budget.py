@@ -71,6 +71,8 @@ class Budget(Stateful):
     (0.0, 51.0)
     >>> budget.settle(12.0, first, Usage(400, 0, 50)); budget.admit(12.0, second)
     0.0
+    >>> budget.spending(12.0).spent, budget.spending(99.0).spent
+    (((0, 1450.0),), ((0, 0.0),))
     """
 
     state = ("_keys", "_open")

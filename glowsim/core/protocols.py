@@ -99,7 +99,10 @@ class Spending(NamedTuple):
 
 
 class Splitter(Controller, Protocol):
-    """Decides which variant a request gets: rollouts and experiments."""
+    """Decides which variant a request gets: rollouts and experiments.
+
+    One that begins with some of the traffic on a variant says how much as its attribute ``first_weight``.
+    """
 
     def assign(self, t_s: float, request: Request) -> int:
         """Return the variant, 0 for the baseline; the same unit gets the same answer at the same weight."""

@@ -106,7 +106,7 @@ class Settings(BaseModel):
     body_timeout_s: Annotated[float, Field(gt=0.0)] = 30.0
     """Longest time for a body to come in."""
     flush_every_s: Annotated[float, Field(gt=0.0)] = 1.0
-    """What a killed process may lose of its journal."""
+    """What a killed process may lose of its journal, but for what its clients were answered by then."""
 
     @field_validator("upstreams")
     @classmethod

@@ -12,9 +12,12 @@ from hypothesis import strategies as st
 
 from controllers.balancing.round_robin import RoundRobin
 from controllers.queueing.fifo import FifoQueue
+from controllers.rollout.canary import Canary
 from glowsim.core.control_plane import Notes
 from glowsim.core.instance import Instance
 from glowsim.core.protocols import Gate, Wanted
+from glowsim.core.snapshot import Stateful
+from glowsim.core.together import Limiters
 from glowsim.core.types import (
     Change,
     ChangeKind,
@@ -26,7 +29,7 @@ from glowsim.core.types import (
     Shadowed,
     Status,
 )
-from glowsim.core.wrappers import FAMILIES, fallback, shadow
+from glowsim.core.wrappers import FAMILIES, fallback, inside, shadow
 
 
 def failing(base, *methods):
@@ -270,6 +273,27 @@ def test_a_leased_limiter_keeps_asking_behind_its_fallback(talk_to, tiny):
     talk.ready(0.0, 0)
     assert talk.arrives(1.0, 1) == ["ask 1 lease 2"]
     assert talk.told(1.5, 1, Status.GRANTED, 2.0) == ["dispatch 1: request 1 to 0, ARRIVED"]
+
+
+def test_what_stands_around_a_controller_shows_what_is_inside():
+    class Free(Stateful):
+        def admit(self, t_s, request):
+            return 0.0
+
+        def settle(self, t_s, request, usage):
+            pass
+
+    notes, one, two, candidate = Notes(), Free(), Free(), Free()
+    split, other = (Canary(salt=name, weight=0.5, then=(1.0,)) for name in "ab")
+    shadowed = shadow("limiter", two, candidate, 0, notes)
+    several = Limiters([fallback("limiter", one, 0, notes, queue_limit=1), shadowed])
+    assert list(inside(fallback("limiter", several, 0, notes, queue_limit=1))) == [one, two]
+    assert list(inside(None)) == [None]
+    for wrapped in (
+        fallback("splitter", split, 0, notes, queue_limit=1),
+        shadow("splitter", split, other, 0, notes),
+    ):
+        assert wrapped.first_weight == 0.5
 
 
 def test_a_detector_keeps_its_metric(tiny):

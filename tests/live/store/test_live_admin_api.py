@@ -297,7 +297,7 @@ def test_the_document_is_valid_and_names_what_there_is(fleet, path):
     """By openapi-spec-validator, against the published schema of OpenAPI 3.1."""
     from openapi_spec_validator import validate
 
-    from glowsim.live.admin_api import OPERATIONS
+    from glowsim.live.admin_shapes import OPERATIONS
 
     told = []
 
