@@ -9,7 +9,7 @@ import pytest
 
 from glowsim import results
 from glowsim.build import BuildError, replication
-from glowsim.core.types import Finished, Observed
+from glowsim.core.types import Advance, Finished, Observed
 from glowsim.scenario import Scenario
 
 SKILL = {"hallucination": "20%", "format": "10%", "refusal": "10%"}
@@ -139,6 +139,22 @@ def test_users_speak_late_and_of_what_went_wrong_rather():
         of_kind = [number for number in early if failure[number] == kind]
         assert within(sum(number in spoken for number in of_kind) / len(of_kind), share, len(of_kind))
     assert {each.propensity for each in heard} == {1.0}
+
+
+def test_what_is_said_of_a_canary_carries_the_chance_with_which_it_was_chosen_from_the_first_stage_on():
+    shares = dict.fromkeys(("correct", "wrong", "hallucination", "format", "refusal"), "50%")
+    said = {"complaint": {"shares": shares, "delay": {"median": "10s", "sigma": 0.5}}}
+    fleet = [
+        {
+            "agent": "tax", "model": "small", "instances": 2, "concurrency": 3, "variants": {"next": {}},
+            "service": {"law": "time", "time": "1s"},
+        }
+    ]  # fmt: skip
+    splitter = {"use": "canary", "salt": "s", "weight": "5%", "step": "2h"}
+    _, _, recording = ran({"splitter": splitter}, quality=QUALITY | {"feedback": said}, fleet=fleet)
+    heard = recording.loose(Observed)
+    assert not recording.loose(Advance), "still in the first stage"
+    assert {(each.variant, round(each.propensity, 9)) for each in heard} == {(0, 0.95), (1, 0.05)}
 
 
 def test_cached_answers_are_as_good_as_those_they_repeat():
