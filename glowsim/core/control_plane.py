@@ -172,6 +172,13 @@ class ControlPlane:
             self._notes.clear()
         return out or _NONE
 
+    def first_weights(self) -> dict[int, float]:
+        """Return, of every agent with a rollout, the share of its requests that gets a variant as it begins.
+
+        A world goes on from there with every `Advance`: it is what the propensity of a variant is made of.
+        """
+        return {pool.spec.agent: pool.stages.first_weight for pool in self.pools if pool.stages is not None}
+
     def next_wake_s(self) -> float:
         """Return when the earliest timer is due, or inf."""
         return self.timers.next_due_s()

@@ -234,9 +234,7 @@ class Driver:
         """What that attempt raised."""
         self._kept: OrderedDict[int, Reply] = OrderedDict()
         self._served: OrderedDict[int, Served] = OrderedDict()
-        self._weights = {
-            pool.spec.agent: pool.stages.first_weight for pool in plane.pools if pool.stages is not None
-        }
+        self._weights = plane.first_weights()
         self.advances: dict[int, Advance] = {}
         """Agent -> the last change of stage of its rollout; without one it is as it began."""
         self._todo: deque[Event] = deque()

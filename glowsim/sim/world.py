@@ -204,9 +204,7 @@ class World:
         """Agent of a lost region -> instances that come back with it."""
         self._wanted: dict[int, int] = {}
         """Agent of a lost region -> how many its scaler has asked for since."""
-        self._weights = {
-            pool.spec.agent: pool.stages.first_weight for pool in plane.pools if pool.stages is not None
-        }
+        self._weights = plane.first_weights()
         """Agent -> the share of its requests that a variant under test gets."""
         self._last_ended: Job | None = None
         self.environment = Environment()
