@@ -1,11 +1,8 @@
 """What happened of late, in bounded memory: counts, cost and latencies over sliding windows.
 
 Time is cut into slices. An event costs an addition to the slice that is filling; when a slice ends it is merged into
-minutes and hours. Latencies are kept in buckets whose widths grow with the value, so that two histograms merge by
-adding counts, and every quantile of the merged one is within 1 % of a value that was there.
-
-The buckets are those of DDSketch: Masson, Rim & Lee, "DDSketch: a fast and fully-mergeable quantile sketch with
-relative-error guarantees", PVLDB 12(12), 2019.
+minutes and hours. Latencies are kept in buckets (`glowsim.live.buckets`), so that two histograms merge by adding
+counts, and every quantile of the merged one is within 1 % of a value that was there.
 """
 
 from __future__ import annotations
@@ -14,6 +11,9 @@ from collections import deque
 from collections.abc import Iterable
 from math import ceil, log
 from typing import Final, NamedTuple
+
+from glowsim.live import buckets
+from glowsim.live.buckets import LEAST, PER_LOG, middle
 
 __all__ = [
     "COUNTS",
@@ -24,7 +24,6 @@ __all__ = [
     "Window",
     "Windows",
     "bucket_of",
-    "middle_s",
     "quantiles_s",
 ]
 
@@ -32,12 +31,8 @@ SLICE_S: Final = 10.0
 """Width of a slice in seconds."""
 TREND: Final = 90
 """Slices whose figures are kept for a picture: 15 minutes."""
-_ERROR: Final = 0.01
-_GAMMA: Final = (1.0 + _ERROR) / (1.0 - _ERROR)
-_PER_LOG: Final = 1.0 / log(_GAMMA)
-_LEAST_S: Final = 1e-6
-_LOWEST: Final = ceil(log(_LEAST_S) * _PER_LOG)
-_HIGHEST: Final = ceil(log(1e6) * _PER_LOG)
+_LOWEST: Final = buckets.bucket_of(LEAST)
+_HIGHEST: Final = buckets.bucket_of(1e6)
 
 COUNTS: Final = (
     "arrived", "answered", "apologised", "rejected", "failed", "abandoned", "retries", "limited", "hits", "misses",
@@ -62,19 +57,10 @@ def bucket_of(value_s: float) -> int:
     >>> bucket_of(1.0), bucket_of(2.0), bucket_of(0.0) == bucket_of(1e-9)
     (0, 35, True)
     """
-    if value_s <= _LEAST_S:
+    if value_s <= LEAST:
         return _LOWEST
-    bucket = ceil(log(value_s) * _PER_LOG)
+    bucket = ceil(log(value_s) * PER_LOG)  # not by a call: it is on every request's way
     return bucket if bucket < _HIGHEST else _HIGHEST
-
-
-def middle_s(bucket: int) -> float:
-    """Return the value within 1 % of which is everything in a bucket.
-
-    >>> abs(middle_s(bucket_of(1.234)) / 1.234 - 1) <= 0.01
-    True
-    """
-    return 2.0 * _GAMMA**bucket / (_GAMMA + 1.0)
 
 
 class Tally:
@@ -170,7 +156,7 @@ def quantiles_s(histograms: Iterable[dict[int, int]], ps: Iterable[float]) -> li
         while seen < rank:
             bucket, count = next(buckets)
             seen += count
-        found.append(middle_s(bucket))
+        found.append(middle(bucket))
     return found
 
 

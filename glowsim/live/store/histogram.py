@@ -4,33 +4,24 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
-from math import ceil, inf, log
+from math import ceil, inf
 
 from glowsim.core.errors import GlowsimError
+from glowsim.live.buckets import LEAST, bucket_of, middle
 
-__all__ = ["ACCURACY", "Histogram"]
+__all__ = ["Histogram"]
 
-ACCURACY = 0.01
-"""Relative error of a quantile, at most."""
-_GAMMA = (1.0 + ACCURACY) / (1.0 - ACCURACY)
-_LOG_GAMMA = log(_GAMMA)
-_SMALLEST, _LARGEST = 1e-6, 1e9
+_LARGEST = 1e9
 _VERSION = 1
 _HEAD = struct.Struct("<BQd")
 _ENTRY = struct.Struct("<hQ")
 
 
 class Histogram:
-    """Counts in buckets whose bounds grow by a constant factor.
+    """Counts in the buckets of `glowsim.live.buckets`.
 
-    Bucket i holds the values in (g^(i-1), g^i], with g = (1 + a) / (1 - a) and a = 0.01; its value is
-    2 g^i / (g + 1), which is within a of every value in it. So two histograms of any two streams merge by adding
-    counts, and that equals the histogram of both. Values below 1e-6 count as 0; those above 1e9 as 1e9.
-
-    Notes
-    -----
-    Source: Masson, Rim & Lee, "DDSketch: a fast and fully-mergeable quantile sketch with relative-error guarantees",
-    PVLDB 12(12), 2019.
+    So two histograms of any two streams merge by adding counts, and that equals the histogram of both. Values below
+    1e-6 count as 0; those above 1e9 as 1e9.
 
     >>> histogram = Histogram([0.5, 1.0, 2.0])
     >>> histogram.n, round(histogram.quantile(0.5), 1)
@@ -63,10 +54,10 @@ class Histogram:
         if not 0.0 <= value < inf:
             raise ValueError(f"a histogram takes numbers from 0, not {value}")
         self.total += value
-        if value < _SMALLEST:
+        if value < LEAST:
             self._zeros += 1
         else:
-            bucket = ceil(log(min(value, _LARGEST)) / _LOG_GAMMA)
+            bucket = bucket_of(min(value, _LARGEST))
             self._buckets[bucket] = self._buckets.get(bucket, 0) + 1
 
     def merge(self, other: Histogram) -> None:
@@ -93,7 +84,7 @@ class Histogram:
             left -= self._buckets[bucket]
             if left <= 0:
                 break
-        return 2.0 * _GAMMA**bucket / (_GAMMA + 1.0)
+        return middle(bucket)
 
     def to_bytes(self) -> bytes:
         """Return it packed: a version, the values that count as 0, the sum, and (bucket, count) pairs in order."""

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glowsim.core.errors import GlowsimError
-from glowsim.live.store.histogram import ACCURACY, Histogram
+from glowsim.live.buckets import ACCURACY
+from glowsim.live.store.histogram import Histogram
 
 VALUES = st.lists(st.floats(1e-6, 1e9), min_size=1, max_size=60)
 P = st.floats(0.0, 1.0)
