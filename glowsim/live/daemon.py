@@ -231,7 +231,8 @@ async def serving(
             ready=lambda number: plane.pools[number].sizing.load(driver.now_s()).ready > 0,
         )
         gateway = Gateway(driver, chosen, known, identity, store.hash_key, outbox)
-        dashboard = Dashboard(Document(scenario, telemetry, source="live", emulated=emulated), driver)
+        document = Document(scenario, telemetry, source="live", emulated=emulated, certificate=validity.state)
+        dashboard = Dashboard(document, driver)
         pages = Admin(
             driver, telemetry, chosen, emulated, validity, dashboard, plane, store, outbox, names
         ).app()

@@ -320,14 +320,16 @@ class Driver:
         return said
 
     async def stream(
-        self, asked: Request, task: Any, passed_on: Mapping[str, str] = _NOTHING
-    ) -> AsyncIterator[str | Answered]:
+        self, asked: Request, task: Any, passed_on: Mapping[str, str] = _NOTHING,
+        numbered: Callable[[int], None] = lambda number: None,
+    ) -> AsyncIterator[str | Answered]:  # fmt: skip
         """Ask for something and yield pieces of the answer as they come, then the `Answered`.
 
-        Raises as `request` does: before the first piece, or after it if the stream broke. A generator that is
-        closed early has gone away.
+        ``numbered`` is told the request's number, before the first piece. Raises as `request` does: before that
+        piece, or after it if the stream broke. A generator that is closed early has gone away.
         """
         ticket = self._arrive(asked._replace(stream=True), task, passed_on)
+        numbered(ticket.request.request_id)
         try:
             while True:
                 said = await ticket.said.get()

@@ -229,8 +229,14 @@ class Gateway:
         return answered
 
     async def _stream(self, http: Exchange, request: Request, content: Content) -> None:
+        about: dict[str, str] = {}
+
+        def numbered(number: int) -> None:
+            about["X-Request-Id"] = str(number)
+
         async def pass_on() -> None:
-            async with aclosing(self._driver.stream(request, content, _trace(http))) as said:  # type: ignore[type-var]
+            pieces = self._driver.stream(request, content, _trace(http), numbered)
+            async with aclosing(pieces) as said:  # type: ignore[type-var]
                 try:
                     async for each in said:
                         if isinstance(each, Answered):
@@ -239,7 +245,7 @@ class Gateway:
                                 await http.begin_events(_about(each))
                             break
                         if not http.begun:
-                            await http.begin_events({})
+                            await http.begin_events(about)
                         await http.piece(each)
                 except (Failed, Closed) as error:
                     if not http.begun:

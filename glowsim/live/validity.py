@@ -80,7 +80,8 @@ class Validity:
             return {"status": "none"}
         said: dict[str, Any] = {"status": "valid", "made": certificate.made, "scenario": certificate.scenario}
         if certificate.lapse is not None:
-            said |= {"status": "lapsed", "lapse": certificate.lapse.model_dump()}
+            lapse = certificate.lapse
+            said |= {"status": "lapsed", "lapse": {**lapse.model_dump(), "what": FIGURES[lapse.figure]}}
         return said
 
 

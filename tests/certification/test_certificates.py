@@ -286,6 +286,8 @@ def test_the_command_writes_what_the_daemon_asks_for_and_traffic_that_is_other_l
                     await response.read()
             said = await status(daemon, session)
             assert (said["status"], said["lapse"]["figure"]) == ("lapsed", "tokens_in")
+            async with session.get(f"{daemon.admin_address}/v1/dashboard") as response:
+                assert (await response.json())["certificate"] == said
         with pytest.raises(CertificateError, match="the certificate lapsed on"):
             async with serve(certificate):
                 pass

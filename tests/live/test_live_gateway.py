@@ -280,7 +280,7 @@ def test_tools_pass_through_to_an_instance_that_speaks_the_protocol(path):
 
 
 def test_what_comes_before_the_first_word_does_not_commit(path):
-    asked = []
+    asked, numbers = [], []
 
     async def handler(request):
         from aiohttp import web
@@ -302,12 +302,16 @@ def test_what_comes_before_the_first_word_does_not_commit(path):
         async with session.post("/v1/chat/completions", json=ASKED | {"stream": True}) as response:
             said = await response.text()
             assert response.status == 200
+            numbers.append(int(response.headers["X-Request-Id"]))
             assert said.count('"role"') == 1
             assert '"fine"' in said
             assert said.endswith("data: [DONE]\n\n")
 
     recording = serve_upstream(test, path, handler)
     assert [each.outcome for each in told(recording, Finished)] == [Outcome.UNREACHABLE, Outcome.OK]
+    assert [each.request.request_id for each in told(recording, Arrived)] == numbers, (
+        "what feedback is to name"
+    )
 
 
 def test_an_instances_complaint_about_the_body_reaches_the_client(path):

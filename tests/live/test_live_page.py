@@ -154,6 +154,20 @@ def test_it_draws_the_fleet_and_keeps_up(browser, tmp_path):
     in_time(browser, main)
 
 
+def test_it_says_that_the_certificate_lapsed(browser, tmp_path, monkeypatch):
+    from glowsim.live.validity import Validity
+
+    lapse = {"what": "<b>mean</b> tokens", "value": 300.0, "low": 90.0, "high": 110.5}
+    monkeypatch.setattr(Validity, "state", lambda self: {"status": "lapsed", "lapse": lapse})
+
+    async def main():
+        async with served(tmp_path) as (daemon, _), opened(browser, daemon.admin_address) as page:
+            said = await page.locator("#headline .lapse").inner_text()
+            assert said.strip() == "the certificate lapsed: <b>mean</b> tokens was 300, earned on 90 to 111"
+
+    in_time(browser, main)
+
+
 def test_it_survives_the_daemon_and_says_so_meanwhile(browser, tmp_path):
     async def main():
         async with AsyncExitStack() as closing, AsyncExitStack() as running:

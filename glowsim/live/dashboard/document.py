@@ -6,7 +6,7 @@ A daemon and a simulation in progress make the same document; where time has no 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from math import log10
 from typing import Any, Final
 
@@ -53,14 +53,23 @@ class Document:
         ``live`` or ``simulation``.
     emulated
         Agents without real instances.
+    certificate
+        Says whether the controllers are certified: ``status`` is ``none``, ``valid`` or ``lapsed``, with the ``lapse``.
     """
 
     def __init__(
-        self, scenario: Scenario, telemetry: Telemetry, *, source: str, emulated: Iterable[str] = ()
+        self,
+        scenario: Scenario,
+        telemetry: Telemetry,
+        *,
+        source: str,
+        emulated: Iterable[str] = (),
+        certificate: Callable[[], dict[str, Any]] = lambda: {"status": "none"},
     ) -> None:
         written = scenario.agents()
         self.telemetry = telemetry
         self._source = source
+        self._certificate = certificate
         self._title = scenario.title
         self._fixed = [
             {
@@ -115,6 +124,7 @@ class Document:
             "at_unix_s": None if epoch is None else round(epoch + t_s, 3),
             "began_s": round(began_s, 3),
             "admitting": admitting,
+            "certificate": self._certificate(),
             "windows": [
                 {"name": width.name, "since_s": round(window.since_s, 3)}
                 for width, window in zip(WINDOWS, fleet, strict=True)

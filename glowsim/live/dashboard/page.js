@@ -209,7 +209,8 @@ function show(document_) {
   say(at("title"), now.title);
   const emulated = now.agents.filter((agent) => agent.emulated).length;
   mixed = emulated > 0 && emulated < now.agents.length;
-  say(at("source"), `\u00b7 ${now.source}${emulated && !mixed ? ", every agent emulated" : ""}`);
+  const certified = now.certificate.status === "valid" ? ", certified" : "";
+  say(at("source"), `\u00b7 ${now.source}${emulated && !mixed ? ", every agent emulated" : ""}${certified}`);
   headline(fleet);
   tiles(fleet);
   attention();
@@ -229,13 +230,20 @@ function show(document_) {
     `A window is up to a minute longer than its name, 24 h up to an hour. ${zone}`);
 }
 
+function figure(value) {
+  return Number(value.toPrecision(3)).toLocaleString("en");
+}
+
 function headline(fleet) {
   const { critical, attention: some } = fleet.statuses;
   const kind = critical ? "critical" : some ? "attention" : "ok";
   const parts = [critical && `${critical} critical`, some && `${some} need${some === 1 ? "s" : ""} attention`].filter(Boolean);
   const words = parts.length ? `Of ${plural(fleet.agents, "agent")}, ${parts.join(" and ")}` : `${plural(fleet.agents, "agent")}: all is well`;
   const node = at("headline");
-  fill(node, status(kind, words), now.admitting ? "" : " \u00b7 the daemon is stopping: it takes in nothing more");
+  const { lapse } = now.certificate;
+  const lapsed = lapse && el("span", { class: "lapse" }, status("attention",
+    `the certificate lapsed: ${lapse.what} was ${figure(lapse.value)}, earned on ${figure(lapse.low)} to ${figure(lapse.high)}`));
+  fill(node, status(kind, words), lapsed ?? "", now.admitting ? "" : " \u00b7 the daemon is stopping: it takes in nothing more");
 }
 
 function tile(name, value, more, picture = null, words = false) {
