@@ -269,7 +269,7 @@ def _priorities() -> list[Case]:
                 Quantity("mean wait, second", ten[1], "0.292272", "wait_s_1"),
                 Quantity("mean wait of all", math.fsum([3.0 * ten[0], 5.0 * ten[1]]) / 8.0, "0.204590", "wait_s"),
             ),
-            partial(run.prioritised, [3.0, 5.0], 10, 100.0), Size(6_000, 8), Size(300_000, 30),
+            partial(run.prioritised, [3.0, 5.0], 10, 100.0), Size(6_000, 8), Size(500_000, 60),
         ),
     ]  # fmt: skip
 
