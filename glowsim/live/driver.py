@@ -629,6 +629,8 @@ class Driver:
 
         def ended(task: asyncio.Task[_T]) -> None:
             self._chores.discard(task)
+            if asyncio.iscoroutine(work):
+                work.close()  # cancelled before it began, it would complain that nobody awaited it
             if not self._over:
                 then(task)
 

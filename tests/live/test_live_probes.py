@@ -248,7 +248,7 @@ def test_without_a_path_an_upstream_is_well_if_it_takes_a_connection(unused_port
 def test_the_driver_tells_how_real_upstreams_are(live, unused_port):
     async def main():
         async with upstream(up=200, down=500, hangs=None) as (server, session):
-            stage = live.Stage(probe_every_s=0.02, probe_timeout_s=2.0, timeout_s=30.0)
+            stage = live.Stage(probe_every_s=0.02, probe_timeout_s=0.2, timeout_s=1.0)
             url = server.make_url("/run")
             dead = f"http://127.0.0.1:{unused_port}/run"
             for where, path in [
