@@ -17,6 +17,7 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -109,7 +110,7 @@ def _gateway(folder: Path, agent: str) -> Iterator[tuple[str, int]]:
     said["controllers"]["scaler"] |= {"min_instances": 4, "max_instances": 4}
     with scenario.open("w") as file:
         YAML(typ="safe").dump(said, file)
-    (folder / "bench.glow").unlink(missing_ok=True)
+    shutil.rmtree(folder / "bench.glow", ignore_errors=True)
     command = [sys.executable, "-m", "glowsim", "serve", str(scenario), "--port", "0", "--admin-port", "0"]
     command += ["--journal", str(folder / "bench.glow"), "--grace", "2", "--unvalidated"]
     for _ in range(4):

@@ -439,9 +439,7 @@ def serve(
     admin_port: Annotated[
         int, typer.Option(min=0, max=65535, help="Port of metrics and state; 0: any.")
     ] = 8081,
-    journal: Annotated[
-        Path | None, typer.Option(help="Where to write the journal; default: serve.glow.")
-    ] = None,
+    journal: Annotated[Path | None, typer.Option(help="Folder of the journal; default: serve.glow.")] = None,
     store: Annotated[
         Path | None, typer.Option(help="Where feedback, audit and minutes go; default: JOURNAL.db.")
     ] = None,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import inf, isnan, nan
-from typing import Any
+from typing import Any, NamedTuple
 
 from glowsim.core import books as b
 from glowsim.core.books import Books, Open
@@ -39,7 +39,7 @@ from glowsim.core.types import (
     Woke,
 )  # fmt: skip
 
-__all__ = ["ControlPlane", "Notes"]
+__all__ = ["ControlPlane", "Notes", "UnderWay"]
 
 _NONE: tuple[Command, ...] = ()
 _EXPIRED_LIMIT = 10_000
@@ -48,6 +48,17 @@ Out = list[Command]
 
 class Notes(list[Command]):
     """Commands that wrappers of controllers add to the answer: alerts of failures, answers of shadows."""
+
+
+class UnderWay(NamedTuple):
+    """What has begun and not ended."""
+
+    instances: list[tuple[int, int, int]]
+    """Agent, number and region of each that has not gone."""
+    attempts: list[int]
+    """Those whose end was not told."""
+    requests: list[int]
+    """The open ones, the last first: so nobody takes over from a leader."""
 
 
 class ControlPlane:
@@ -178,6 +189,20 @@ class ControlPlane:
         A world goes on from there with every `Advance`: it is what the propensity of a variant is made of.
         """
         return {pool.spec.agent: pool.stages.first_weight for pool in self.pools if pool.stages is not None}
+
+    def under_way(self) -> UnderWay:
+        """Return what has begun and not ended: what a world that starts again has to end first."""
+        books = self._books
+        return UnderWay(
+            instances=[
+                (pool.spec.agent, each.number, each.region)
+                for pool in self.pools
+                for each in pool.instances.values()
+                if each.state < State.GONE
+            ],
+            attempts=sorted(books.expired.union(books.attempts)),
+            requests=sorted(books.open, reverse=True),
+        )
 
     def next_wake_s(self) -> float:
         """Return when the earliest timer is due, or inf."""

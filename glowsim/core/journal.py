@@ -2,21 +2,24 @@
 
 A record is kept as it is at first and packed together with some hundred others, which costs about half.
 Records of one kind stand together in a block of fixed-size rows, so `numpy.frombuffer` reads them as a
-table; one byte a record tells the order over all kinds. A file is a header and a sequence of frames, each
+table; one byte a record tells the order over all kinds. A segment is a header and a sequence of frames, each
 with a checksum: a torn last frame is left out on reading and said so. Rare records of varying size are JSON.
+A journal is one segment, or several one after the other, each in a file of its own (`glowsim.live.segments`);
+the header of every one but the first begins with the state that the one before ends with.
 
 Replaying feeds the events to a fresh control plane and compares its commands with the recorded ones, byte
-by byte: `first_difference`.
+by byte, and its state with that at the head of every segment: `first_difference`.
 """
 
 from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import compress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, BinaryIO, NamedTuple
 from zlib import crc32
 
@@ -65,17 +68,21 @@ from glowsim.core.types import (
     Woke,
 )  # fmt: skip
 
-__all__ = ["BATCH", "Difference", "Effected", "Journal", "Recording", "VERSION", "first_difference", "read"]
+__all__ = [
+    "BATCH", "Difference", "Effected", "Journal", "Recording", "SUFFIX", "VERSION", "files_of", "first_difference",
+    "read",
+]  # fmt: skip
 
-VERSION = 4
-_READABLE = (3, VERSION)
-"""Version 3 has no numbers of feedback and orders; all else is the same."""
+VERSION = 5
+_READABLE = (3, 4, VERSION)
+"""Up to version 4 a journal is one segment; version 3 has no numbers of feedback and orders. All else is the same."""
 _MAGIC = b"GLOWSIMJ"
 _FRAME = struct.Struct("<4sIQ")
 _FRAME_MAGIC = b"FRAM"
 _SPILL_RECORDS = 1 << 16
 BATCH = 1 << 9
 """Records that are packed at once."""
+SUFFIX = ".glow"
 _REASON = [("code", "B"), ("bound", "B"), ("a", "d"), ("b", "d"), ("c", "d")]
 _USAGE = [
     ("tokens_in", "i"),
@@ -199,6 +206,7 @@ _CODES = {kind.type: kind.code for kind in _FIXED} | {kind: code for code, kind 
 _KINDS = {code: kind for kind, code in _CODES.items()}
 _PACK = {kind.code: kind.struct.pack for kind in _FIXED}
 _LENGTH = struct.Struct("<I")
+_HEAD = len(_MAGIC) + _LENGTH.size
 
 
 def _rows(kind: type, records: list[Any]) -> bytes:
@@ -272,10 +280,34 @@ class Journal:
         """Records that are not packed yet. Who appends here himself, for speed, calls `pack` at `BATCH`."""
         self._settled = 0
         if path is not None:
-            head = json.dumps(self.header, separators=(",", ":")).encode()
-            self._file = path.open("xb")
-            self._file.write(_MAGIC + _LENGTH.pack(len(head)) + head)
-            self._file.flush()
+            self._file = file_of(path, self.header)
+
+    @property
+    def full(self) -> bool:
+        """Whether it is time for another segment; a journal of one segment never is."""
+        return False
+
+    def begin(self, head: Mapping[str, Any]) -> None:
+        """Begin a segment that stands by itself.
+
+        Parameters
+        ----------
+        head
+            Goes into its header. ``state``: what `ControlPlane.snapshot` returned, if anything happened before;
+            ``commands``: how many were given before, 0 if it says nothing.
+
+        Raises
+        ------
+        JournalError
+            This is a journal of one segment, and that was begun.
+        """
+        if self._file is not None or self._order or self.pending:
+            raise JournalError("a journal of one segment cannot begin another")
+        self.header |= head
+        self._number_from(head)
+
+    def _number_from(self, head: Mapping[str, Any]) -> None:
+        self._commands = self._settled = head.get("commands", 0)
 
     def event(self, event: Event) -> None:
         """Write down an event."""
@@ -348,25 +380,6 @@ class Journal:
             self._record(Effected(t_s, self._settled, before - self._settled, Effect.DONE))
             self._settled = before
 
-    def resume(self, recording: Recording) -> None:
-        """Take over the records of an earlier journal, as if this fresh one had written them.
-
-        Commands whose effect was never told count as refused: nobody knows of anything that was done.
-        """
-        if self._order or self.pending or self.commands:
-            raise JournalError("only a fresh journal can take over the records of another")
-        self._order.extend(recording._order)
-        for code, block in recording._blocks.items():
-            self._blocks[code].extend(block)
-        order = np.frombuffer(recording._order, dtype=np.uint8)
-        self._commands = self._settled = int(np.sum((order >= _FIRST_COMMAND) & (order < _EFFECT)))
-        untold = np.ones(self.commands, dtype=bool)
-        for row in recording.table(Effected):
-            untold[row["first"] : row["first"] + row["n"]] = False
-        times = recording.times()
-        for number in np.flatnonzero(untold).tolist():
-            self.effect(float(times[-1]), number, Effect.REFUSED)
-
     def flush(self) -> None:
         """Write what has gathered as one frame of the file."""
         self.pack()
@@ -400,6 +413,15 @@ class Journal:
         )
 
 
+def file_of(path: Path, header: Mapping[str, Any]) -> BinaryIO:
+    """Return a fresh file that a segment was begun in."""
+    head = json.dumps(header, separators=(",", ":")).encode()
+    file = path.open("xb")
+    file.write(_MAGIC + _LENGTH.pack(len(head)) + head)
+    file.flush()
+    return file
+
+
 class Recording:
     """A journal that was read: tables by kind, records in order.
 
@@ -413,17 +435,38 @@ class Recording:
         The packed rows of every code.
     torn
         Whether a last, incomplete frame was left out.
+    seams
+        Before which record another segment begins -> the state at its head.
     """
 
-    def __init__(self, header: dict[str, Any], order: bytes, blocks: dict[int, bytes], torn: bool) -> None:
+    def __init__(
+        self, header: dict[str, Any], order: bytes, blocks: dict[int, bytes], torn: bool,
+        seams: Mapping[int, Any] = MappingProxyType({}),
+    ) -> None:  # fmt: skip
         self.header = header
         self.torn = torn
+        self.seams = seams
         self._order = order
         self._blocks = blocks
 
     def __len__(self) -> int:
         """Return the number of records."""
         return len(self._order)
+
+    @property
+    def commands(self) -> int:
+        """The number of the first command after this journal."""
+        order = np.frombuffer(self._order, dtype=np.uint8)
+        given = np.count_nonzero((order >= _FIRST_COMMAND) & (order < _EFFECT))
+        return int(self.header.get("commands", 0)) + int(given)
+
+    def untold(self) -> list[int]:
+        """Return the numbers of the commands whose effect was not told."""
+        first = self.header.get("commands", 0)
+        waiting = set(self.header.get("untold", ())) | set(range(first, self.commands))
+        for row in self.table(Effected):
+            waiting.difference_update(range(row["first"], row["first"] + row["n"]))
+        return sorted(waiting)
 
     def table(self, kind: type) -> npt.NDArray[Any]:
         """Return the records of a fixed-size kind as a structured array, in order."""
@@ -490,38 +533,90 @@ class Recording:
 
 
 def read(path: Path) -> Recording:
-    """Return the journal in a file.
+    """Return the journal in a file, or in a folder of segments.
 
     Raises
     ------
     JournalError
-        Not a journal, or one of another version, or damaged before its last frame.
+        Not a journal, or one of another version, or damaged before its last frame; segments that are missing, or
+        of several journals.
     """
-    data = memoryview(path.read_bytes())
-    if bytes(data[: len(_MAGIC)]) != _MAGIC:
+    files = files_of(path) if path.is_dir() else [path]
+    if not files:
+        raise JournalError(
+            f"{path} holds no segments of a journal, which are called 00000001{SUFFIX} and so on"
+        )
+    return _joined([part for file in files for part in _parts(memoryview(file.read_bytes()), file)], path)
+
+
+def files_of(folder: Path) -> list[Path]:
+    """Return the files of a folder's segments, in order; none if it is no journal."""
+    return sorted(folder.glob("[0-9]" * 8 + SUFFIX))
+
+
+def _joined(parts: Sequence[Recording], path: Path) -> Recording:
+    """Return the segments of one journal, one after the other, as one."""
+    if len(parts) == 1:
+        return parts[0]
+    seams, order, blocks = {}, bytearray(), {code: bytearray() for code in _CODES.values()}
+    before, name = None, parts[0].header.get("id")
+    for part in parts:
+        number = part.header.get("segment", 1)  # one of before version 5 may be the first
+        if before is not None:
+            if name not in (None, part.header.get("id")):
+                raise JournalError(
+                    f"{path} holds segments of several journals: keep each in a folder of its own"
+                )
+            if number != before + 1:
+                raise JournalError(f"{path} lacks what stands between segments {before} and {number}")
+            seams[len(order)] = part.header["state"]
+        before = number
+        order += part._order
+        for code, block in part._blocks.items():
+            blocks[code] += block
+    return Recording(
+        parts[0].header, bytes(order), {c: bytes(b) for c, b in blocks.items() if b}, parts[-1].torn, seams
+    )
+
+
+def _parts(data: memoryview, path: Path) -> list[Recording]:
+    """Return the segments in the bytes of a file, each of which may end with a torn frame."""
+    parts: list[Recording] = []
+    at = 0
+    while not parts or at < len(data):
+        part, at = _segment(data, at, path)
+        parts.append(part)
+    return parts
+
+
+def _segment(data: memoryview, at: int, path: Path) -> tuple[Recording, int]:
+    """Return the segment that begins at an offset, and where it ends."""
+    if data[at : at + len(_MAGIC)] != _MAGIC:
         raise JournalError(f"{path} is not a glowsim journal")
-    at = len(_MAGIC) + _LENGTH.size
-    length = _LENGTH.unpack_from(data, len(_MAGIC))[0] if len(data) >= at else 0
-    if length == 0 or len(data) < at + length:
+    length = _LENGTH.unpack_from(data, at + len(_MAGIC))[0] if len(data) >= at + _HEAD else 0
+    if length == 0 or len(data) < at + _HEAD + length:
         raise JournalError(f"{path} breaks off within its header: nothing was written to it")
+    at += _HEAD
     header = json.loads(bytes(data[at : at + length]))
     if header["version"] not in _READABLE:
         raise JournalError(
             f"{path} is of journal version {header['version']}; this glowsim reads versions "
-            f"{' and '.join(map(str, _READABLE))}"
+            f"{', '.join(map(str, _READABLE[:-1]))} and {_READABLE[-1]}"
         )
     at += length
     orders: list[bytes] = []
     blocks: dict[int, list[bytes]] = {}
     torn = False
-    while at < len(data):
+    while at < len(data) and data[at : at + len(_MAGIC)] != _MAGIC:
         payload = _frame(data, at)
         if payload is None:
-            if _whole_frame_after(data, at):
+            end = bytes(data[at:]).find(_MAGIC)
+            end = len(data) if end < 0 else at + end
+            if _whole_frame_after(data[:end], at):
                 raise JournalError(
                     f"{path} is damaged at byte {at}, and whole frames follow: take a copy of it"
                 )
-            torn = True
+            torn, at = True, end
             break
         at += _FRAME.size + len(payload)
         (index_length,) = _LENGTH.unpack_from(payload, 0)
@@ -532,9 +627,8 @@ def read(path: Path) -> Recording:
         for code, size in sizes.items():
             blocks.setdefault(int(code), []).append(bytes(payload[cut : cut + size]))
             cut += size
-    return Recording(
-        header, b"".join(orders), {code: b"".join(parts) for code, parts in blocks.items()}, torn
-    )
+    packed = {code: b"".join(rows) for code, rows in blocks.items()}
+    return Recording(header, b"".join(orders), packed, torn), at
 
 
 def _frame(data: memoryview, at: int) -> memoryview | None:
@@ -566,15 +660,21 @@ class Difference(NamedTuple):
     event: Event
     recorded: tuple[Command, ...]
     replayed: tuple[Command, ...]
+    state: bool = False
+    """Whether the commands are equal, but the next segment begins with another state."""
 
 
 def first_difference(recording: Recording, plane: ControlPlane) -> Difference | None:
-    """Feed a journal's events to a fresh control plane; return where its commands first differ, or None.
+    """Feed a journal's events to a fresh control plane; return where it first differs, or None.
 
-    Equal means equal bytes: numbers, order and reasons included.
+    Equal means equal bytes: numbers, order and reasons included, and the state at the head of every segment. A
+    journal whose first segments are gone begins with the state at the head of the first that is there.
     """
-    number, event = -1, None
+    number: int = -1
+    event: Event | None = None
     expected: list[tuple[int, Any, bytes]] = []
+    if "state" in recording.header:
+        plane.restore(recording.header["state"])
 
     def compare() -> Difference | None:
         if event is None:
@@ -587,7 +687,15 @@ def first_difference(recording: Recording, plane: ControlPlane) -> Difference | 
             return None
         return Difference(number, event, tuple(record for _, record, _ in expected), tuple(given))
 
-    for code, record, row in recording._walk():
+    seams = recording.seams
+    for place, (code, record, row) in enumerate(recording._walk()):
+        if place in seams and event is not None:
+            difference = compare()
+            if difference is None and _text(plane.snapshot()) != _text(seams[place]):
+                difference = Difference(number, event, (), (), state=True)
+            if difference is not None:
+                return difference
+            event, expected = None, []
         if code == _EFFECT:
             continue
         if code >= _FIRST_COMMAND:
@@ -598,3 +706,7 @@ def first_difference(recording: Recording, plane: ControlPlane) -> Difference | 
             return difference
         number, event, expected = number + 1, record, []
     return compare()
+
+
+def _text(state: Any) -> str:
+    return json.dumps(state, sort_keys=True)

@@ -57,6 +57,9 @@ def _one(path: Path, recording: Recording, scenario: Scenario, allow_plugins: bo
     torn = " (a torn last frame was left out)" if recording.torn else ""
     if difference is None:
         return Replayed(False, f"{path}: {len(recording):,} records, every command equal{torn}")
+    if difference.state:
+        text = f"{path}: after event {difference.number:,} a segment begins with another state than the one before ends"
+        return Replayed(True, text + torn)
     lines = [
         f"{path}: commands differ at event {difference.number:,}{torn}",
         f"  event:    {difference.event}",

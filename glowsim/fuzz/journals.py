@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from glowsim.core.checker import Violation, check
+from glowsim.core.errors import GlowsimError
 from glowsim.fuzz.facts import facts_of
 from glowsim.recordings import recordings, scenario_of
 from glowsim.scenario import Scenario
@@ -41,9 +42,14 @@ def check_journals(
     Raises
     ------
     GlowsimError
-        Not a run or journal, or one that was made with another scenario.
+        Not a run or journal, one that was made with another scenario, or one whose beginning is gone.
     """
     scenario = scenario_of(source, scenario)
     facts = facts_of(scenario, allow_plugins=allow_plugins)
     for path, recording in recordings(source, scenario):
+        if "state" in recording.header:
+            raise GlowsimError(
+                f"{path} begins with segment {recording.header['segment']}: the invariants are counted from the "
+                "first; glowsim replay needs no more than is here"
+            )
         yield Checked(path, len(recording), recording.torn, check(recording, facts))

@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from glowsim.core.control_plane import ControlPlane
+from glowsim.core.journal import files_of
 from glowsim.live.admin_api import AdminApi
 from glowsim.live.dashboard.routes import Dashboard
 from glowsim.live.driver import Driver
@@ -88,8 +89,9 @@ class Admin:
         """Say where the journal is; what happened before the question is in it."""
         self._admin(http)
         self.driver.flush()
-        path = self.settings.journal_path
-        return JSONResponse({"path": str(path), "bytes": path.stat().st_size})
+        folder = self.settings.journal_path
+        size = sum(path.stat().st_size for path in files_of(folder))
+        return JSONResponse({"path": str(folder), "bytes": size})
 
     async def _healthy(self, http: HttpRequest) -> Response:
         return JSONResponse({"healthy": True})

@@ -17,6 +17,7 @@ from starlette.routing import Route
 
 import glowsim
 from glowsim.core.control_plane import ControlPlane
+from glowsim.core.journal import files_of
 from glowsim.core.pool import Pool
 from glowsim.core.protocols import Spending
 from glowsim.core.reasons import sentence
@@ -288,21 +289,23 @@ class AdminApi:
 
     async def _journal(self, http: HttpRequest) -> Response:
         self.driver.flush()
-        path = self.settings.journal_path
-        size = path.stat().st_size
+        sizes = {path: path.stat().st_size for path in files_of(self.settings.journal_path)}
         headers = {
-            "Content-Length": str(size),
+            "Content-Length": str(sum(sizes.values())),
             "Content-Disposition": 'attachment; filename="journal.glow"',
         }
 
         async def pieces() -> AsyncIterator[bytes]:
-            """Yield what was there when it was asked for: whole frames, while more are being written."""
-            left = size
-            with path.open("rb") as file:
-                while left:
-                    piece = await asyncio.to_thread(file.read, min(left, _CHUNK_BYTES))
-                    left -= len(piece)
-                    yield piece
+            """Yield what was there when it was asked for: whole frames, while more are being written.
+
+            It breaks off if a segment is deleted meanwhile.
+            """
+            for path, left in sizes.items():
+                with path.open("rb") as file:
+                    while left:
+                        piece = await asyncio.to_thread(file.read, min(left, _CHUNK_BYTES))
+                        left -= len(piece)
+                        yield piece
 
         return StreamingResponse(pieces(), headers=headers, media_type="application/octet-stream")
 

@@ -21,9 +21,9 @@ import uvloop
 
 from glowsim import build
 from glowsim.core.errors import JournalError
-from glowsim.core.journal import Journal, Recording, read
+from glowsim.core.journal import SUFFIX, Recording, files_of, read
 from glowsim.core.streams import Streams
-from glowsim.core.types import Command, Event, Scale, Usage
+from glowsim.core.types import Command, Event, Usage
 from glowsim.emulation import Drawn, EmulatedAgent, RealTime, agent_worlds
 from glowsim.live.adapters import Reach, of_urls
 from glowsim.live.admin import Admin
@@ -36,6 +36,7 @@ from glowsim.live.identity import Identity, TokenReader
 from glowsim.live.outbox import Outbox
 from glowsim.live.places import Places
 from glowsim.live.protocols import BadBody
+from glowsim.live.segments import Segments
 from glowsim.live.server import Server
 from glowsim.live.settings import Settings, SettingsError, settings
 from glowsim.live.sockets import address_of, listening
@@ -88,7 +89,7 @@ def run_daemon(
     health_path
         Where the instances of ``upstreams`` say how they are; without one, an instance that takes connections is well.
     journal_path
-        Where the journal goes.
+        The folder that the journal goes to.
     store_path
         Where feedback, audit and roll-ups go; default: the journal's path and ``.db``.
     keep_text
@@ -119,6 +120,7 @@ def run_daemon(
     """
     chosen = settings(
         tokens=scenario.live.tokens is not None,
+        journal_records=scenario.live.journal.records, journal_keep_bytes=scenario.live.journal.keep_bytes,
         host=host, port=port, admin_port=admin_port, upstreams=upstreams or {}, health_path=health_path,
         journal_path=journal_path, store_path=store_path, keep_text=keep_text, grace_s=grace_s,
     )  # fmt: skip
@@ -173,7 +175,7 @@ async def serving(
         store = Store(chosen.store, keep_requests=chosen.keep_requests)
         stack.push_async_callback(store.close)
         stack.push_async_callback(_roll_up, store, rollups)
-        journal, earlier = _journal(scenario, chosen.journal_path)
+        journal, earlier = _journal(scenario, chosen)
         store.journal = journal.header["id"]
         driver = Driver(
             plane,
@@ -200,18 +202,18 @@ async def serving(
         )
         places = Places(driver, session, await ends.enter_async_context(AsyncExitStack()), folder)
         ends.push_async_callback(driver.close, max(chosen.grace_s - _LAST_WORDS_S, chosen.grace_s / 2.0))
-        if earlier is not None:
+        if earlier is None:
+            journal.begin({})
+        else:
             driver.recover(earlier)
             driver.flush()
-            _growing(chosen.journal_path).replace(chosen.journal_path)
-        # Those that can be scaled come back at the size that they were last ordered to have.
-        sizes = {} if earlier is None else {order.agent: order.want for order in earlier.loose(Scale)}
         fixed = {name for name, reach in reaches.items() if not getattr(reach.spec, "process", None)}
         telemetry.epoch_unix_s = time.time() - driver.now_s()
         real_time = RealTime(driver.now_s, driver.loop_time)
         for (name, agent), world in zip(fleet, agent_worlds(scenario), strict=True):
             number = names[name]
-            count = agent.instances if name in fixed else sizes.get(number, agent.instances)
+            # Those that can be scaled come back at the size that they were last ordered to have.
+            count = agent.instances if name in fixed else driver.wanted.get(number, agent.instances)
             if name in reaches:
                 await places.put(number, reaches[name], region=world.region, count=count)
                 continue
@@ -220,7 +222,7 @@ async def serving(
             for _ in range(count):
                 driver.add(number, emulation.instance(), region=world.region)
         outbox = Outbox(store, driver, keep_text=chosen.keep_text)
-        await outbox.catch_up(earlier)
+        await outbox.catch_up()
         known = Fleet(
             agents=names,
             models={name: agent.model for name, agent in fleet},
@@ -343,21 +345,32 @@ def _known(upstreams: Iterable[str], agents: Iterable[str]) -> None:
             raise SettingsError(f"--upstream {name}: there is no such agent; {hint}")
 
 
-def _journal(scenario: Scenario, path: Path) -> tuple[Journal, Recording | None]:
-    """Return a fresh journal; and what an earlier one holds, in whose place the fresh one grows."""
+def _journal(scenario: Scenario, chosen: Settings) -> tuple[Segments, Recording | None]:
+    """Return the journal that begins; and the last segment of the one that is gone on with."""
     header = build.header(scenario, 0) | {"on_error": "fall back", "id": secrets.token_hex(8)}
-    if not path.exists():
-        return Journal(header, path), None
-    recording = read(path)
-    if recording.header.get("digest") != header["digest"]:
-        raise JournalError(
-            f"{path} is the journal of another scenario, {recording.header.get('scenario')!r}: move it away, "
-            "or give another --journal"
-        )
-    header["id"] = recording.header.get("id", header["id"])
-    _growing(path).unlink(missing_ok=True)
-    return Journal(header, _growing(path)), recording
+    folder, earlier = chosen.journal_path, None
+    _adopt(folder)
+    files = files_of(folder)
+    if not files and folder.is_dir() and any(folder.iterdir()):
+        raise JournalError(f"{folder} is a folder of other things: give another --journal")
+    if files:
+        earlier = read(files[-1])
+        if earlier.header.get("digest") != header["digest"]:
+            raise JournalError(
+                f"{folder} is the journal of another scenario, {earlier.header.get('scenario')!r}: move it away, "
+                "or give another --journal"
+            )
+        header["id"] = earlier.header.get("id", header["id"])
+    kept = {"records": chosen.journal_records, "keep_bytes": chosen.journal_keep_bytes}
+    return Segments(header, folder, **kept), earlier
 
 
-def _growing(path: Path) -> Path:
-    return path.with_name(path.name + ".recovering")
+def _adopt(folder: Path) -> None:
+    """Make a journal of before version 5, which is one file, the first segment of a folder."""
+    moving = folder.with_name(folder.name + ".moving")
+    if folder.is_file():
+        read(folder)
+        moving.mkdir(exist_ok=True)
+        folder.rename(moving / f"{1:08}{SUFFIX}")
+    if not folder.exists() and moving.exists():
+        moving.rename(folder)

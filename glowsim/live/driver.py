@@ -19,12 +19,11 @@ from functools import partial
 from math import inf, isfinite, isnan, nan
 from typing import Any, TypeVar
 
-import numpy as np
-
 from glowsim.core.control_plane import ControlPlane
 from glowsim.core.errors import GlowsimError, JournalError
 from glowsim.core.journal import Journal, Recording, first_difference
 from glowsim.core.reasons import Code, Constraint, Reason
+from glowsim.core.snapshot import pack, unpack
 from glowsim.core.types import (
     Abandoned,
     Advance,
@@ -32,6 +31,7 @@ from glowsim.core.types import (
     Arrived,
     Ask,
     Cancel,
+    Changed,
     Command,
     Dispatch,
     Effect,
@@ -81,6 +81,7 @@ _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
 _DONE, _REFUSED, _LATER = Effect.DONE, Effect.REFUSED, None
 _THERE = (State.STARTING, State.READY)
+_NUMBERED = (Observed, Changed)
 _NOTHING: Mapping[str, str] = {}
 _AHEAD = 64
 """Pieces of a stream that may wait for a client that is slow to read."""
@@ -237,6 +238,10 @@ class Driver:
         self._weights = plane.first_weights()
         self.advances: dict[int, Advance] = {}
         """Agent -> the last change of stage of its rollout; without one it is as it began."""
+        self.wanted: dict[int, int] = {}
+        """Agent -> how many instances it was last ordered to have."""
+        self.feedback_told = self.orders_told = 0
+        """The last numbers of the store that were told."""
         self._todo: deque[Event] = deque()
         self._writing: asyncio.Future[None] | None = None
         """Done when the write that is about to be made is made."""
@@ -398,6 +403,8 @@ class Driver:
         journal, t_s = self._journal, event[0]
         journal.event(event)
         commands = self._plane.handle(event)
+        if type(event) in _NUMBERED:
+            self._numbered_event(event)
         for command in commands:
             number = journal.command(command)
             effect = self._do[type(command)](command, number)
@@ -408,6 +415,14 @@ class Driver:
                 journal.effect(t_s, number, effect)
         if self._watch is not None:
             self._watch(event, commands)
+
+    def _numbered_event(self, event: Event) -> None:
+        """Remember the number that the store gave to what was told; 0: it is not from there."""
+        match event:
+            case Observed():
+                self.feedback_told = max(self.feedback_told, event.feedback_id)
+            case Changed():
+                self.orders_told = max(self.orders_told, event.change.order_id)
 
     def _break(self, error: Exception) -> None:
         self._closing = self._over = True
@@ -681,6 +696,7 @@ class Driver:
 
     def _scale(self, command: Scale, number: int) -> Effect | None:
         agent = command.agent
+        self.wanted[agent] = command.want
         if agent not in self.scalers:
             return _REFUSED
         unsettled = set(command.victims)
@@ -784,9 +800,15 @@ class Driver:
     def recover(self, recording: Recording) -> None:
         """Go on where a journal ends: the driver that wrote it is gone, and its clients and attempts with it.
 
-        The journal's events are replayed and taken over. Then its instances have failed, its open attempts
-        are finished as `Outcome.LOST`, and its open requests are abandoned. The time in between counts
-        nothing. Call it once, before anything else.
+        The journal's events are replayed, and a segment is begun with the state that they lead to. Then commands
+        that nobody knows to be done are refused, instances have failed, open attempts are finished as
+        `Outcome.LOST`, and open requests are abandoned. The time in between counts nothing. Call it once, before
+        anything else.
+
+        Parameters
+        ----------
+        recording
+            The whole journal, or its last segment.
 
         Raises
         ------
@@ -797,40 +819,75 @@ class Driver:
         if difference is not None:
             raise JournalError(
                 f"the journal was written by another control plane: at event {difference.number}, "
-                f"{difference.event!r}, it has {difference.recorded} and this one {difference.replayed}; "
-                "move the journal away to start afresh"
+                f"{difference.event!r}, it has {difference.recorded} and this one {difference.replayed}"
+                f"{', and another state' if difference.state else ''}; move the journal away to start afresh"
             )
-        self._journal.resume(recording)
+        self._remember(recording)
         times = recording.times()
-        last_s = float(times[-1]) if len(times) and isfinite(times[-1]) else 0.0
+        last_s = float(times[-1]) if len(times) and isfinite(times[-1]) else recording.header.get("t_s", 0.0)
         self._epoch_s = self._clock() - last_s
+        untold = recording.untold()
+        self._journal.begin(self._head(last_s, recording.commands, untold))
+        for number in untold:
+            self._journal.effect(last_s, number, Effect.REFUSED)
+        scalers, self.scalers = self.scalers, {}  # nothing is started for a fleet that is going
+        now_s, there = max(self.now_s(), last_s), self._plane.under_way()
+        for agent, number, region in there.instances:
+            self.tell(InstanceChanged(now_s, agent, number, State.FAILED, region))
+        for attempt in there.attempts:
+            self.tell(Finished(now_s, attempt, Outcome.LOST, Usage()))
+        for request_id in there.requests:
+            self.tell(Abandoned(now_s, request_id))
+        self.scalers = scalers
+
+    def _remember(self, recording: Recording) -> None:
+        """Take on what the driver that wrote a journal knew beside its control plane."""
+        world = recording.header.get("world")
+        if world is not None:
+            self._last_request = max(self._last_request, world["last_request"])
+            self._next_instance = world["next_instance"]
+            self.feedback_told, self.orders_told = world["feedback_told"], world["orders_told"]
+            self.wanted = dict(world["wanted"])
+            for advance in unpack(world["advances"]):
+                self._advance(advance, 0)
         arrived, changed = recording.table(Arrived), recording.table(InstanceChanged)
         self._last_request = int(arrived["request_id"].max(initial=self._last_request))
-        self._next_instance = int(changed["instance"].max(initial=-1)) + 1
+        self._next_instance = int(changed["instance"].max(initial=self._next_instance - 1)) + 1
         for agent, stage, weight, code, bound, *numbers in recording.table(Advance).tolist():
             why = Reason(Code(code), Constraint(bound), *numbers)
             self._advance(Advance(agent, stage, weight, why), 0)
-        scalers, self.scalers = self.scalers, {}  # nothing is started for a fleet that is going
-        now_s = max(self.now_s(), last_s)
-        last_change = {int(row["instance"]): row for row in changed}
-        for number, row in last_change.items():
-            if row["state"] < State.GONE:
-                self.tell(InstanceChanged(now_s, int(row["agent"]), number, State.FAILED, int(row["region"])))
-        dispatched, finished = recording.table(Dispatch)["attempt"], recording.table(Finished)["attempt"]
-        for attempt in np.setdiff1d(dispatched, finished).tolist():
-            self.tell(Finished(now_s, attempt, Outcome.LOST, Usage()))
-        for request_id in _open_requests(recording):
-            self.tell(Abandoned(now_s, request_id))
-        self.scalers = scalers
+        self.wanted |= {order.agent: order.want for order in recording.loose(Scale)}
+        for told in (*recording.loose(Observed), *recording.loose(Changed)):
+            self._numbered_event(told)
+
+    def _head(self, t_s: float, commands: int, untold: Sequence[int]) -> dict[str, Any]:
+        """Return what a segment begins with: all that a restart needs of what was before."""
+        return {
+            "t_s": t_s,
+            "commands": commands,
+            "untold": list(untold),
+            "world": {
+                "last_request": self._last_request,
+                "next_instance": self._next_instance,
+                "feedback_told": self.feedback_told,
+                "orders_told": self.orders_told,
+                "wanted": list(self.wanted.items()),
+                "advances": pack(list(self.advances.values())),
+            },
+            "state": self._plane.snapshot(),
+        }
 
     def flush(self) -> None:
         """Write down what has happened so far, so that it outlives this process.
 
         A journal that cannot be written ends everything, as an exception of the control plane does.
         """
-        self._journal.settle(self.now_s())
+        now_s = self.now_s()
+        self._journal.settle(now_s)
         try:
             self._journal.flush()
+            if self._journal.full:
+                self._journal.begin(self._head(now_s, self._journal.commands, sorted(self._deferred)))
         except OSError as error:
             self._break(error)
             raise
@@ -915,11 +972,3 @@ def _outcome_of(error: BaseException, running: _Running) -> Outcome:
             return Outcome.ERROR
     _log.warning("instance %d raised", running.instance.number, exc_info=error)
     return Outcome.ERROR
-
-
-def _open_requests(recording: Recording) -> list[int]:
-    """Return the requests of a journal that are open, the last first: so nobody takes over from a leader."""
-    ended = [recording.table(kind)["request_id"] for kind in (Answer, Reject, Fail, Abandoned)]
-    still = np.setdiff1d(recording.table(Arrived)["request_id"], np.concatenate(ended))
-    numbers: list[int] = still.tolist()
-    return numbers[::-1]

@@ -2,8 +2,9 @@
 
 Committed first, told next, acknowledged last. The store and the journal are two files, and a kill falls between any
 two writes; so neither tries to know what the other has. What has been told is what the journal on the disk says: every
-`Observed` and `Changed` carries the number that the store gave it. After a restart the control plane is what that
-journal replays to, and whatever the store holds for this journal and the journal lacks is told then. Hence
+`Observed` and `Changed` carries the number that the store gave it, and they are told in the order of these numbers.
+After a restart the control plane is what that journal replays to, and whatever the store holds for this journal
+beyond the last number in it is told then. Hence
 
 - killed before the commit: neither has it, and nobody was told that it was taken;
 - killed after it, whatever else was done: the store has it. If the journal has it too, it is in the state that the
@@ -23,7 +24,6 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from glowsim.core.errors import GlowsimError
-from glowsim.core.journal import Recording
 from glowsim.core.types import Change, Changed, ChangeKind, Observed
 from glowsim.live.driver import Driver
 from glowsim.live.store import Store
@@ -253,29 +253,29 @@ class Outbox:
         taken = await self._store.done(write, self._tell_order)
         return taken if isinstance(taken, Taken) else Taken(taken[0], False)
 
-    async def catch_up(self, recording: Recording | None) -> int:
+    async def catch_up(self) -> int:
         """Tell what is committed and not in the journal that is gone on with; return how much that was.
 
         Call it once, when the driver has recovered and before anything new is taken.
         """
-        heard = set() if recording is None else {event.feedback_id for event in recording.loose(Observed)}
-        obeyed = set() if recording is None else {event.change.order_id for event in recording.loose(Changed)}
+        heard, obeyed = self._driver.feedback_told, self._driver.orders_told
         journal = self._store.journal
 
         def untold(database: sqlite3.Connection) -> tuple[list[_Row], list[tuple[int, list[Change]]]]:
             feedback = database.execute(
                 "SELECT feedback_id, request_id, agent, variant, unit, propensity, "
-                "CASE kind WHEN 'label' THEN tag ELSE kind END, value FROM feedback WHERE journal = ? "
-                "ORDER BY feedback_id",
-                (journal,),
+                "CASE kind WHEN 'label' THEN tag ELSE kind END, value FROM feedback "
+                "WHERE journal = ? AND feedback_id > ? ORDER BY feedback_id",
+                (journal, heard),
             )
             orders = database.execute(
-                "SELECT audit_id, changes FROM audit WHERE journal = ? AND changes != '[]' ORDER BY audit_id",
-                (journal,),
+                "SELECT audit_id, changes FROM audit WHERE journal = ? AND audit_id > ? AND changes != '[]' "
+                "ORDER BY audit_id",
+                (journal, obeyed),
             )
             return (
-                [_Row(*row)._replace(unit=unsigned(row[4])) for row in feedback if row[0] not in heard],
-                [(row[0], _changes(row[1])) for row in orders if row[0] not in obeyed],
+                [_Row(*row)._replace(unit=unsigned(row[4])) for row in feedback],
+                [(row[0], _changes(row[1])) for row in orders],
             )
 
         rows, orders = await self._store.read(untold)

@@ -81,6 +81,11 @@ class Settings(BaseModel):
     health_path: Annotated[str, Field(pattern="^/")] | None = None
     """Where instances say how they are; without one, an instance that takes connections is well."""
     journal_path: Path
+    """A folder, of its segments."""
+    journal_records: Annotated[int, Field(ge=1)] = 50_000
+    """After which a segment is full."""
+    journal_keep_bytes: Annotated[int, Field(ge=0)] = 4 * 1024**3
+    """The oldest segments are deleted beyond this."""
     store_path: Path | None = None
     """Feedback, audit and roll-ups; default: the journal's path and ``.db``."""
     keep_text: bool = False

@@ -181,6 +181,22 @@ class Tokens(Model):
         return self
 
 
+class Keeping(Model):
+    """How the journal is cut into segments, and how much of it is kept."""
+
+    records: int = Field(
+        default=50_000,
+        ge=1,
+        le=10_000_000,
+        description="After which a segment is full: what a restart replays at most. A request is about six.",
+    )
+    keep_bytes: int = Field(
+        default=4 * 1024**3,
+        ge=0,
+        description="The oldest segments are deleted beyond this. A request is about 200.",
+    )
+
+
 class Live(Model):
     """The live side of a scenario."""
 
@@ -189,4 +205,7 @@ class Live(Model):
     )
     tokens: Tokens | None = Field(
         default=None, description="Signed tokens that say who calls; default: keys only."
+    )
+    journal: Keeping = Field(
+        default=Keeping(), description="How the journal is cut into segments, and how much of it is kept."
     )

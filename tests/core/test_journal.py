@@ -311,21 +311,22 @@ def test_a_deferred_effect_is_told_once_and_later() -> None:
     assert sorted(n for effect in told for n in range(effect.first, effect.first + effect.n)) == [0, 1, 2]
 
 
-def test_a_resumed_journal_goes_on_with_the_numbers_and_refuses_the_untold() -> None:
+def test_a_journal_that_begins_later_goes_on_with_the_numbers_and_knows_what_is_untold() -> None:
     first = Journal({})
     first.event(Woke(1.0))
     given(first, 3)
     first.defer(1.0, 1)
+    assert first.recording().untold() == [1, 2]
     second = Journal({})
-    second.resume(first.recording())
+    second.begin({"commands": first.recording().commands, "untold": [1, 2]})
     assert given(second, 1) == [3]
+    second.effect(4.0, 1, Effect.REFUSED)
     second.settle(4.0)
-    assert effects(second) == [
-        Effected(1.0, 0, 1, Effect.DONE), Effected(1.0, 1, 1, Effect.REFUSED), Effected(1.0, 2, 1, Effect.REFUSED),
-        Effected(4.0, 3, 1, Effect.DONE),
-    ]  # fmt: skip
-    with pytest.raises(JournalError, match="fresh"):
-        second.resume(first.recording())
+    assert effects(second) == [Effected(4.0, 1, 1, Effect.REFUSED), Effected(4.0, 3, 1, Effect.DONE)]
+    assert second.recording().untold() == [2]
+    assert second.recording().commands == 4
+    with pytest.raises(JournalError, match="of one segment"):
+        second.begin({})
 
 
 # --- replay ---------------------------------------------------------------------------------------------

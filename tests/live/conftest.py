@@ -30,6 +30,7 @@ from glowsim.core.types import Command, Dispatch, Finished, Request, Usage
 from glowsim.emulation import EmulatedAgent, RealTime, agent_worlds
 from glowsim.live.calls import Failed, Rejected, Reply
 from glowsim.live.driver import Driver
+from glowsim.live.segments import Segments
 
 
 class InTurn(asyncio.TimerHandle):
@@ -123,14 +124,22 @@ def build(agents=1, **given):
 
 
 class Stage:
-    """A driver over a fresh control plane; `check` says what must hold of its journal."""
+    """A driver over a fresh control plane; `check` says what must hold of its journal.
+
+    With a ``path`` it is written there; one that is there is to be gone on with, by `Driver.recover`.
+    """
 
     def __init__(
         self, *, path=None, asker=None, scalers=None, contents=100, memory=100, watch=None, idle_timeouts=None,
-        probe_timeout_s=5.0, **given
+        probe_timeout_s=5.0, records=1 << 40, keep_bytes=1 << 40, **given
     ):  # fmt: skip
         self.build = lambda: build(**given)
-        self.journal = Journal({}, path)
+        self.journal = Journal({})
+        if path is not None:
+            fresh = not path.exists()
+            self.journal = Segments({}, path, records=records, keep_bytes=keep_bytes)
+            if fresh:
+                self.journal.begin({})
         self.driver = Driver(
             self.build(),
             self.journal,

@@ -85,6 +85,11 @@ def _same(recording: Recording, plane: ControlPlane, invariant: str, what: str) 
         return []
     events = (number for number, record in enumerate(recording.records()) if is_event(record))
     number = next(islice(events, difference.number, None))
+    if difference.state:
+        message = (
+            f"{what} comes to another state than the next segment begins with, after {difference.event!r}"
+        )
+        return [Violation(invariant, difference.event.t_s, number, message)]
     message = f"{what} answers {difference.event!r} with {difference.replayed}, not {difference.recorded}"
     return [Violation(invariant, difference.event.t_s, number, message)]
 

@@ -120,8 +120,8 @@ def serve(test, path, text=TEXT, environment=KEYS, **given):
 def fleet():
     """The helpers above, by name."""
     return SimpleNamespace(
-        serve=serve, client=Client, told=told, rows=rows, TEXT=TEXT, ANN=ANN, AMY=ANN[::-1], BOB=BOB, TOKEN=TOKEN,
-        KEYS=KEYS, ROOT=ROOT,
+        serve=serve, plane=plane, client=Client, told=told, rows=rows, TEXT=TEXT, ANN=ANN, AMY=ANN[::-1], BOB=BOB,
+        TOKEN=TOKEN, KEYS=KEYS, ROOT=ROOT,
     )  # fmt: skip
 
 

@@ -7,7 +7,12 @@ import json
 
 import pytest
 
-from glowsim.core.types import Advance, ChangeKind, Effect
+from glowsim.core.errors import GlowsimError
+from glowsim.core.journal import files_of, first_difference, read
+from glowsim.core.types import Advance, Answer, ChangeKind, Effect
+from glowsim.experiment.replaying import replay
+from glowsim.fuzz.journals import check_journals
+from glowsim.scenario import load
 
 pytestmark = pytest.mark.usefixtures("_serving")
 
@@ -171,9 +176,41 @@ def test_the_journal_is_downloaded_as_far_as_it_is_written(fleet, path):
         await client.task()
 
     fleet.serve(test, path)
-    assert path.read_bytes().startswith(got[0])
-    path.write_bytes(got[0])
+    (segment,) = files_of(path)
+    assert segment.read_bytes().startswith(got[0])
+    segment.write_bytes(got[0])
     fleet.told(path)
+
+
+def test_a_journal_of_many_segments_is_downloaded_as_one_that_replays(fleet, path, tmp_path):
+    async def test(client):
+        for _ in range(8):
+            await client.task()
+        assert len(files_of(path)) > 3
+        status, data = await client.ask("GET", "/v1/journal", admin=True, raw=True)
+        assert status == 200
+        (tmp_path / "got.glow").write_bytes(data)
+
+    fleet.serve(test, path, journal_records=10)
+    got = read(tmp_path / "got.glow")
+    assert len(got.table(Answer)) == 8
+    assert first_difference(got, fleet.plane()) is None
+
+
+def test_a_journal_without_its_beginning_replays_and_says_that_it_cannot_be_checked(fleet, path):
+    async def test(client):
+        for _ in range(8):
+            await client.task()
+
+    fleet.serve(test, path, journal_records=10)
+    files_of(path)[0].unlink()
+    scenario = load(fleet.TEXT)
+    (replayed,) = replay(path, scenario)
+    assert "every command equal" in replayed.text
+    with pytest.raises(
+        GlowsimError, match="begins with segment 2: the invariants are counted from the first"
+    ):
+        list(check_journals(path, scenario))
 
 
 def test_minutes_add_up_over_restarts(fleet, path):

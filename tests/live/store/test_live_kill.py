@@ -27,6 +27,7 @@ import json, os, signal, sys
 from pathlib import Path
 from glowsim.live.daemon import run_daemon
 from glowsim.live.outbox import Outbox
+from glowsim.live.segments import Segments
 from glowsim.live.store.writer import Writer
 from glowsim.core import journal
 from glowsim.core.journal import Journal
@@ -95,7 +96,7 @@ def dying(self, batch, outcomes):
         die()
 Writer._tell = dying
 """
-NEVER_WRITTEN = "Journal.flush = lambda self: None"
+NEVER_WRITTEN = "Journal.flush = Segments.flush = lambda self: None"
 TORN = """
 def torn(self):
     self.pack()
@@ -168,9 +169,9 @@ class Nursery:
 
 
 @asynccontextmanager
-async def nursery(fleet, path):
+async def nursery(fleet, path, records=50_000):
     file = path.with_name("scenario.yaml")
-    file.write_text(fleet.TEXT)
+    file.write_text(f"{fleet.TEXT}live: {{journal: {{records: {records}}}}}\n")
     running = await asyncio.create_subprocess_exec(
         sys.executable, "-c", NURSERY, file, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         env={**os.environ, **fleet.KEYS, "PYTHONPATH": str(fleet.ROOT)},
@@ -280,9 +281,13 @@ def test_killed_at_any_boundary_between_writes_nothing_acknowledged_is_lost_or_d
     asyncio.run(main())
 
 
-DIES_REPLACING = """
-replace = Path.replace
-Path.replace = lambda self, target: die() if self.name.endswith(".recovering") else replace(self, target)
+DIES_RENAMING = """
+rename = Path.rename
+Path.rename = lambda self, target: die() if self.name == "00000002.partial" else rename(self, target)
+"""
+DIES_AFTER_RENAMING = """
+rename = Path.rename
+Path.rename = lambda self, target: (rename(self, target), self.name == "00000002.partial" and die())
 """
 DIES_CATCHING_UP = """
 tell = Outbox._tell_feedback
@@ -297,7 +302,11 @@ Outbox._tell_feedback = dying
 """
 
 
-@pytest.mark.parametrize("planted", [DIES_REPLACING, DIES_CATCHING_UP], ids=["replacing", "catching up"])
+@pytest.mark.parametrize(
+    "planted",
+    [DIES_RENAMING, DIES_AFTER_RENAMING, DIES_CATCHING_UP],
+    ids=["renaming", "renamed", "catching up"],
+)
 def test_killed_while_it_recovers_it_recovers_the_next_time(fleet, tmp_path, planted):
     async def main():
         path, clients = tmp_path / "fleet.journal", Clients()
@@ -341,7 +350,7 @@ def at_random(fleet, path, kills, seed):
                 client.kill()
 
     async def main():
-        async with nursery(fleet, path) as daemons:
+        async with nursery(fleet, path, records=40) as daemons:
             for boot in range(kills):
                 async with daemons.daemon(path) as client:
                     most = sum(map(len, clients.acknowledged.values())) + dice.randrange(1, 60)

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from glowsim.core.journal import read
+from glowsim.core.journal import files_of, read
 from glowsim.core.types import Answer, Fail
 
 pytestmark = pytest.mark.usefixtures("_serving")
@@ -38,7 +38,7 @@ def test_an_answer_is_written_before_it_is_given(fleet, path, tmp_path, where, b
             async with client.session.post(client.address + where, json=body, headers=headers) as response:
                 assert response.status == status
                 assert await response.read(), "to its end: that is what says that all of it was given"
-            shutil.copy(path, tmp_path / "copy")
+            shutil.copy(files_of(path)[0], tmp_path / "copy")
             copy = read(tmp_path / "copy")
             assert not copy.torn
             assert len([each for each in copy.records() if isinstance(each, kind)]) == number
