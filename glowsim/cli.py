@@ -464,6 +464,7 @@ def serve(
     _live_extra()
     from glowsim.certification.certificate import path_beside
     from glowsim.live.daemon import run_daemon
+    from glowsim.scenario import load
 
     file, loaded = load_scenario(scenario, overrides, allow_plugins=allow_plugins)
     upstreams: dict[str, list[str]] = {}
@@ -487,6 +488,7 @@ def serve(
             allow_plugins=allow_plugins,
             folder=file.parent,
             certificate=None if unvalidated else certificate or path_beside(file),
+            again=lambda: load(file, overrides, allow_plugins=allow_plugins),
         )
     )
 

@@ -378,7 +378,7 @@ def test_check_refuses_what_is_no_journal(
     for name, message in (
         ("nowhere", "no run and no journal"),
         (".", "not a run"),
-        ("notes.txt", "--scenario"),
+        ("notes.txt", "not a glowsim journal"),
     ):
         monkeypatch.setattr(sys, "argv", ["glowsim", "check", str(tmp_path / name)])
         with pytest.raises(SystemExit, match="2"):

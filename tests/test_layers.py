@@ -32,7 +32,7 @@ ALLOWED = {
     "glowsim.traces": ("glowsim.traces", "glowsim.presets", "glowsim.core", "glowsim.stats"),
     "glowsim.live": (
         "glowsim.live", "glowsim.core", "glowsim.scenario", "glowsim.build", "glowsim.emulation",
-        "glowsim.certification",
+        "glowsim.certification", "glowsim.reload",
     ),
     "glowsim.certification": ("glowsim.certification", "glowsim.core", "glowsim.results", "glowsim.scenario"),
     "glowsim.scenario": ("glowsim.scenario", "glowsim.core", "glowsim.presets", "glowsim.registry"),
@@ -41,7 +41,8 @@ ALLOWED = {
     "glowsim.serving_cost": ("glowsim.core", "glowsim.presets", "glowsim.results", "glowsim.scenario"),
     "glowsim.experiment": (
         "glowsim.experiment", "glowsim.build", "glowsim.core", "glowsim.results", "glowsim.scenario", "glowsim.stats",
-        "glowsim.report", "glowsim.registry", "glowsim.ledger", "glowsim.recordings", "glowsim.presets",
+        "glowsim.report", "glowsim.registry", "glowsim.ledger", "glowsim.recordings", "glowsim.reload",
+        "glowsim.presets",
         "glowsim.sim.serving.saturation",
     ),
     "glowsim.fuzz": (
@@ -62,6 +63,7 @@ ALLOWED = {
         "glowsim.load", "glowsim.build", "glowsim.core", "glowsim.experiment", "glowsim.results", "glowsim.scenario",
         "glowsim.serving_cost", "glowsim.sim.environment", "glowsim.sim.service", "glowsim.sim.workload",
     ),
+    "glowsim.reload": ("glowsim.build", "glowsim.core", "glowsim.scenario"),
     "glowsim.ledger": ("glowsim.core", "glowsim.results", "glowsim.scenario", "glowsim.serving_cost"),
     "glowsim.recordings": ("glowsim.core", "glowsim.results", "glowsim.scenario"),
     "glowsim.validation": (

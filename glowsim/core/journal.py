@@ -17,7 +17,7 @@ import json
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
-from itertools import compress
+from itertools import compress, groupby, pairwise
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, BinaryIO, NamedTuple
@@ -70,7 +70,7 @@ from glowsim.core.types import (
 
 __all__ = [
     "BATCH", "Difference", "Effected", "Journal", "Recording", "SUFFIX", "VERSION", "files_of", "first_difference",
-    "read",
+    "journals", "read",
 ]  # fmt: skip
 
 VERSION = 5
@@ -538,6 +538,20 @@ def read(path: Path) -> Recording:
     Raises
     ------
     JournalError
+        As `journals` does; and it was written under several configurations.
+    """
+    found = journals(path)
+    if len(found) > 1:
+        raise JournalError(f"{path} was written under {len(found)} configurations, one after the other")
+    return found[0]
+
+
+def journals(path: Path) -> list[Recording]:
+    """Return what is in a file, or in a folder of segments: a journal of every configuration, in order.
+
+    Raises
+    ------
+    JournalError
         Not a journal, or one of another version, or damaged before its last frame; segments that are missing, or
         of several journals.
     """
@@ -546,7 +560,17 @@ def read(path: Path) -> Recording:
         raise JournalError(
             f"{path} holds no segments of a journal, which are called 00000001{SUFFIX} and so on"
         )
-    return _joined([part for file in files for part in _parts(memoryview(file.read_bytes()), file)], path)
+    parts = [part for file in files for part in _parts(memoryview(file.read_bytes()), file)]
+    name = parts[0].header.get("id")
+    for one, other in pairwise(parts):
+        before, after = (
+            part.header.get("segment", 1) for part in (one, other)
+        )  # one of before version 5 is the first
+        if name not in (None, other.header.get("id")):
+            raise JournalError(f"{path} holds segments of several journals: keep each in a folder of its own")
+        if after != before + 1:
+            raise JournalError(f"{path} lacks what stands between segments {before} and {after}")
+    return [_joined(list(run)) for _, run in groupby(parts, key=lambda part: part.header.get("digest"))]
 
 
 def files_of(folder: Path) -> list[Path]:
@@ -554,29 +578,19 @@ def files_of(folder: Path) -> list[Path]:
     return sorted(folder.glob("[0-9]" * 8 + SUFFIX))
 
 
-def _joined(parts: Sequence[Recording], path: Path) -> Recording:
+def _joined(parts: Sequence[Recording]) -> Recording:
     """Return the segments of one journal, one after the other, as one."""
     if len(parts) == 1:
         return parts[0]
     seams, order, blocks = {}, bytearray(), {code: bytearray() for code in _CODES.values()}
-    before, name = None, parts[0].header.get("id")
     for part in parts:
-        number = part.header.get("segment", 1)  # one of before version 5 may be the first
-        if before is not None:
-            if name not in (None, part.header.get("id")):
-                raise JournalError(
-                    f"{path} holds segments of several journals: keep each in a folder of its own"
-                )
-            if number != before + 1:
-                raise JournalError(f"{path} lacks what stands between segments {before} and {number}")
+        if part is not parts[0]:
             seams[len(order)] = part.header["state"]
-        before = number
         order += part._order
         for code, block in part._blocks.items():
             blocks[code] += block
-    return Recording(
-        parts[0].header, bytes(order), {c: bytes(b) for c, b in blocks.items() if b}, parts[-1].torn, seams
-    )
+    packed = {code: bytes(block) for code, block in blocks.items() if block}
+    return Recording(parts[0].header, bytes(order), packed, parts[-1].torn, seams)
 
 
 def _parts(data: memoryview, path: Path) -> list[Recording]:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from glowsim.core.checker import Violation, check
 from glowsim.core.errors import GlowsimError
 from glowsim.fuzz.facts import facts_of
-from glowsim.recordings import recordings, scenario_of
+from glowsim.recordings import recordings
 from glowsim.scenario import Scenario
 
 __all__ = ["Checked", "check_journals"]
@@ -35,7 +35,7 @@ def check_journals(
     source
         The folder of a finished run, or a journal's file.
     scenario
-        For a journal by itself: what it was made with. A run brings its own.
+        For a journal by itself: what it was made with; a run and a daemon's journal bring their own.
     allow_plugins
         Whether controllers may be code beside the scenario.
 
@@ -44,12 +44,11 @@ def check_journals(
     GlowsimError
         Not a run or journal, one that was made with another scenario, or one whose beginning is gone.
     """
-    scenario = scenario_of(source, scenario)
-    facts = facts_of(scenario, allow_plugins=allow_plugins)
-    for path, recording in recordings(source, scenario):
+    for path, recording, made_with in recordings(source, scenario):
         if "state" in recording.header:
             raise GlowsimError(
                 f"{path} begins with segment {recording.header['segment']}: the invariants are counted from the "
                 "first; glowsim replay needs no more than is here"
             )
+        facts = facts_of(made_with, allow_plugins=allow_plugins)
         yield Checked(path, len(recording), recording.torn, check(recording, facts))

@@ -11,12 +11,12 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from glowsim.core.control_plane import ControlPlane
 from glowsim.core.journal import files_of
 from glowsim.live.admin_api import AdminApi
 from glowsim.live.dashboard.routes import Dashboard
 from glowsim.live.driver import Driver
 from glowsim.live.outbox import Outbox
+from glowsim.live.reloading import Reloading
 from glowsim.live.settings import Settings
 from glowsim.live.store import Store
 from glowsim.live.telemetry import Telemetry
@@ -36,16 +36,16 @@ class Admin:
     emulated: frozenset[str]
     validity: Validity
     dashboard: Dashboard
-    plane: ControlPlane
     store: Store
     outbox: Outbox
+    reloading: Reloading
     agents: dict[str, int]
     """Name -> number."""
 
     def app(self) -> Starlette:
         """Return them as an ASGI application."""
         api = AdminApi(
-            self.driver, self.plane, self.telemetry, self.store, self.outbox, self.settings, self.agents,
+            self.driver, self.telemetry, self.store, self.outbox, self.reloading, self.settings, self.agents,
             self.emulated, self._admin,
         )  # fmt: skip
         routes = [

@@ -16,7 +16,6 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 import glowsim
-from glowsim.core.control_plane import ControlPlane
 from glowsim.core.journal import files_of
 from glowsim.core.pool import Pool
 from glowsim.core.protocols import Spending
@@ -30,6 +29,8 @@ from glowsim.live.admin_shapes import (
     Audit,
     Budgets,
     BudgetState,
+    Configuration,
+    Differs,
     FeedbackRows,
     FeedbackTaken,
     Fleet,
@@ -51,12 +52,14 @@ from glowsim.live.driver import Driver
 from glowsim.live.gateway import take_feedback, what_is_wrong
 from glowsim.live.openapi import document
 from glowsim.live.outbox import Feedback, KeyReused, Outbox, Taken
+from glowsim.live.reloading import Compared, Reloading
 from glowsim.live.settings import Settings
 from glowsim.live.store import Store, StoreError
 from glowsim.live.store.reading import audit_rows, feedback_rows
 from glowsim.live.store.rollups import history
 from glowsim.live.telemetry import Telemetry
 from glowsim.live.web import Refusal
+from glowsim.reload import ReloadError
 
 __all__ = ["AdminApi"]
 
@@ -73,7 +76,7 @@ class AdminApi:
 
     Parameters
     ----------
-    driver, plane, telemetry, store, outbox, settings
+    driver, telemetry, store, outbox, reloading, settings
         What it reads, and what takes its orders.
     agents
         Name -> number.
@@ -84,10 +87,10 @@ class AdminApi:
     """
 
     driver: Driver
-    plane: ControlPlane
     telemetry: Telemetry
     store: Store
     outbox: Outbox
+    reloading: Reloading
     settings: Settings
     agents: dict[str, int]
     emulated: frozenset[str]
@@ -106,6 +109,8 @@ class AdminApi:
             ("GET", "/v1/budgets"): self._budgets,
             ("POST", "/v1/feedback"): self._post_feedback,
             ("GET", "/v1/feedback"): self._get_feedback,
+            ("GET", "/v1/configuration"): self._get_configuration,
+            ("POST", "/v1/configuration"): self._post_configuration,
             ("GET", "/v1/journal"): self._journal,
             ("GET", "/v1/audit"): self._audit,
             ("GET", "/readyz"): self._ready,
@@ -231,9 +236,9 @@ class AdminApi:
     async def _rollouts(self, http: HttpRequest) -> Response:
         self.driver.flush()  # what is shown is not lost
         rollouts = [
-            self._rollout(name, self.plane.pools[number])
+            self._rollout(name, self.driver.plane.pools[number])
             for name, number in self.agents.items()
-            if self.plane.pools[number].stages is not None
+            if self.driver.plane.pools[number].stages is not None
         ]
         return _said(Rollouts(rollouts=rollouts))
 
@@ -258,7 +263,7 @@ class AdminApi:
         self.driver.flush()  # what is shown is not lost
         now_s, found = self.driver.now_s(), list[tuple[Any, list[str]]]()
         for name, number in self.agents.items():
-            for limiter in inside(self.plane.pools[number].controllers.limiter):
+            for limiter in inside(self.driver.plane.pools[number].controllers.limiter):
                 if hasattr(limiter, "spending"):
                     sharing = next((names for known, names in found if known is limiter), None)
                     if sharing is None:
@@ -309,6 +314,17 @@ class AdminApi:
 
         return StreamingResponse(pieces(), headers=headers, media_type="application/octet-stream")
 
+    # --- the configuration ----------------------------------------------------------------------------
+
+    async def _get_configuration(self, http: HttpRequest) -> Response:
+        return _said(_configuration(await self.reloading.compared()))
+
+    async def _post_configuration(self, http: HttpRequest) -> Response:
+        try:
+            return _said(_configuration(await self.reloading.reload("admin")))
+        except ReloadError as error:
+            raise HTTPException(409, str(error)) from None
+
     # --- the daemon itself ----------------------------------------------------------------------------
 
     async def _ready(self, http: HttpRequest) -> Response:
@@ -326,7 +342,7 @@ class AdminApi:
         name = http.path_params["agent"]
         if name not in self.agents:
             raise HTTPException(404, f"there is no agent {name[:200]!r}; GET /v1/agents lists them")
-        return name, self.plane.pools[self.agents[name]]
+        return name, self.driver.plane.pools[self.agents[name]]
 
     async def _body(self, http: HttpRequest, model: type[_B]) -> _B:
         kind = http.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -396,3 +412,11 @@ def _budget(names: list[str], spending: Spending) -> BudgetState:
         keys=len(spending.spent),
         most=[Spender(key=f"{key:016x}", spent=spent) for key, spent in most],
     )
+
+
+def _configuration(compared: Compared) -> Configuration:
+    differences = [
+        Differs(place=each.place, before=each.before, after=each.after, needs=each.needs)
+        for each in compared.differences
+    ]
+    return Configuration(digest=compared.digest, differences=differences, refused=compared.refused)

@@ -10,7 +10,7 @@ from glowsim.live.openapi import Operation
 from glowsim.live.outbox import Feedback
 
 __all__ = [
-    "AgentDetail", "AgentState", "Audit", "AuditRow", "BudgetState", "Budgets",
+    "AgentDetail", "AgentState", "Audit", "AuditRow", "BudgetState", "Budgets", "Configuration", "Differs",
     "FeedbackRow", "FeedbackRows", "FeedbackTaken", "Fleet", "Health", "History",
     "InstanceState", "Latency", "Minute", "OPERATIONS", "Ordered", "Page",
     "Readiness", "Rollout", "RolloutOrder", "RolloutOrdered", "Rollouts", "Scaling",
@@ -264,6 +264,25 @@ class Audit(BaseModel):
     audit: list[AuditRow]
 
 
+class Differs(BaseModel):
+    """A value that differs; null: it is not there."""
+
+    place: str
+    before: Any
+    after: Any
+    needs: Literal["reload", "restart", "nothing"]
+    """What brings it into force; nothing: it is of simulations only."""
+
+
+class Configuration(BaseModel):
+    """What is in force, and how what the scenario's file says differs from it, or differed before it was taken on."""
+
+    digest: str
+    differences: list[Differs]
+    refused: str | None
+    """Why the file cannot be taken on as it is."""
+
+
 class Health(BaseModel):
     """Whether the process answers."""
 
@@ -299,6 +318,10 @@ OPERATIONS = (
         refusals=(404, 409, 413, 429, 503),
     ),
     Operation("GET", "/v1/feedback", "What was said about answers", FeedbackRows, query=Page, refusals=(503,)),
+    Operation("GET", "/v1/configuration", "How the scenario's file differs from what is in force", Configuration),
+    Operation(
+        "POST", "/v1/configuration", "Take on what the scenario's file says", Configuration, refusals=(409, 503)
+    ),
     Operation("GET", "/v1/journal", "The journal, as far as it is written", "application/octet-stream"),
     Operation("GET", "/v1/audit", "Who ordered what", Audit, query=Page, refusals=(503,)),
     Operation("GET", "/metrics", "Metrics in the text format of Prometheus", "text/plain"),

@@ -36,6 +36,7 @@ from glowsim.live.identity import Identity, TokenReader
 from glowsim.live.outbox import Outbox
 from glowsim.live.places import Places
 from glowsim.live.protocols import BadBody
+from glowsim.live.reloading import Reloading, idle_timeouts, in_header
 from glowsim.live.segments import Segments
 from glowsim.live.server import Server
 from glowsim.live.settings import Settings, SettingsError, settings
@@ -44,6 +45,7 @@ from glowsim.live.store import Store, StoreError
 from glowsim.live.store.rollups import Rollups
 from glowsim.live.telemetry import Telemetry
 from glowsim.live.validity import Validity
+from glowsim.reload import carried
 from glowsim.scenario import Scenario
 from glowsim.scenario.live import CallableAgent
 
@@ -63,17 +65,19 @@ class Daemon(NamedTuple):
     driver: Driver
     address: str
     admin_address: str
+    reloading: Reloading
 
 
 def run_daemon(
     scenario: Scenario, *, host: str = "127.0.0.1", port: int = 8080, admin_port: int = 8081,
     upstreams: Mapping[str, Sequence[str]] | None = None, health_path: str | None = None, journal_path: Path,
     store_path: Path | None = None, keep_text: bool = False, grace_s: float = 30.0, allow_plugins: bool = False,
-    folder: Path | None = None, certificate: Path | None = None,
+    folder: Path | None = None, certificate: Path | None = None, again: Callable[[], Scenario] | None = None,
 ) -> int:  # fmt: skip
     """Serve a scenario's fleet until SIGTERM or SIGINT; return the exit code.
 
-    Prints one line, with both addresses, when it is ready. A journal that is there is gone on with.
+    Prints one line, with both addresses, when it is ready. A journal that is there is gone on with. SIGHUP has it
+    take on what the scenario's file says by then.
 
     Parameters
     ----------
@@ -102,6 +106,8 @@ def run_daemon(
         The scenario's, from which relative paths start; default: the current one.
     certificate
         Where the certificate of its controllers is, without which no real agent is served; None: none is asked for.
+    again
+        Reads the scenario once more; None: it is what it is.
 
     Returns
     -------
@@ -130,8 +136,9 @@ def run_daemon(
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         async with serving(
-            scenario, chosen, allow_plugins=allow_plugins, folder=folder, certificate=certificate
+            scenario, chosen, allow_plugins=allow_plugins, folder=folder, certificate=certificate, again=again
         ) as daemon:
+            loop.add_signal_handler(signal.SIGHUP, daemon.reloading.order, "SIGHUP")
             print(f"glowsim serves {daemon.address} (admin {daemon.admin_address})", flush=True)
             ends = [asyncio.ensure_future(each.wait()) for each in (stop, daemon.driver.broken)]
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
@@ -148,7 +155,7 @@ def run_daemon(
 @asynccontextmanager
 async def serving(
     scenario: Scenario, chosen: Settings, *, allow_plugins: bool = False, folder: Path | None = None,
-    certificate: Path | None = None,
+    certificate: Path | None = None, again: Callable[[], Scenario] | None = None,
 ) -> AsyncIterator[Daemon]:  # fmt: skip
     """Serve while the block lasts; then stop admitting, let open requests finish, and close the journal.
 
@@ -164,7 +171,8 @@ async def serving(
     tokens = scenario.live.tokens
     identity = Identity(chosen, None if tokens is None else TokenReader(tokens, os.environ, folder))
     streams = Streams(scenario.seed)
-    plane = build.control_plane(scenario, streams, allow_plugins=allow_plugins, fall_back=True)
+    journal, earlier, before = _journal(scenario, chosen)
+    plane = build.control_plane(before, Streams(before.seed), allow_plugins=allow_plugins, fall_back=True)
     counts = [(len(reaches[name].urls) if name in reaches else 0) or agent.instances for name, agent in fleet]
     telemetry = Telemetry(scenario, plane, counts)
     rollups = Rollups(list(names), partial(_cost_usd, list(scenario.models.values())))
@@ -175,7 +183,6 @@ async def serving(
         store = Store(chosen.store, keep_requests=chosen.keep_requests)
         stack.push_async_callback(store.close)
         stack.push_async_callback(_roll_up, store, rollups)
-        journal, earlier = _journal(scenario, chosen)
         store.journal = journal.header["id"]
         driver = Driver(
             plane,
@@ -184,13 +191,11 @@ async def serving(
             contents=_CONTENTS,
             apologise=partial(_apology, chosen.apology),
             clock=time.perf_counter,
-            watch=partial(_to_all, (telemetry.saw, validity.saw, rollups.saw)),
+            watch=partial(_to_all, telemetry, validity, rollups),
             served=store.saw,
             # What a kill took from the journal was numbered too, and its clients may yet speak of it.
             after_request=(store.boot - 1) << 32,
-            idle_timeouts={
-                names[name]: agent.idle_timeout_s for name, agent in fleet if agent.idle_timeout_s is not None
-            },
+            idle_timeouts=idle_timeouts(scenario),
         )
         ends = await stack.enter_async_context(AsyncExitStack())
         session = await ends.enter_async_context(
@@ -206,6 +211,10 @@ async def serving(
             journal.begin({})
         else:
             driver.recover(earlier)
+            if before is not scenario:
+                moved = carried(before, scenario, driver.plane, allow_plugins=allow_plugins)
+                driver.reload(*moved, in_header(scenario), idle_timeouts(scenario))
+                telemetry.plane = driver.plane
             driver.flush()
         fixed = {name for name, reach in reaches.items() if not getattr(reach.spec, "process", None)}
         telemetry.epoch_unix_s = time.time() - driver.now_s()
@@ -230,13 +239,29 @@ async def serving(
             regions={name: number for number, name in enumerate(scenario.regions)},
             region_of=[scenario.regions.index(agent.region) for _, agent in fleet],
             services=build.nearest_agents(scenario),
-            ready=lambda number: plane.pools[number].sizing.load(driver.now_s()).ready > 0,
+            ready=lambda number: driver.plane.pools[number].sizing.load(driver.now_s()).ready > 0,
         )
         gateway = Gateway(driver, chosen, known, identity, store.hash_key, outbox)
-        document = Document(scenario, telemetry, source="live", emulated=emulated, certificate=validity.state)
-        dashboard = Dashboard(document, driver)
+
+        def document(scenario: Scenario) -> Document:
+            return Document(scenario, telemetry, source="live", emulated=emulated, certificate=validity.state)
+
+        def renewed(scenario: Scenario) -> None:
+            telemetry.plane = driver.plane
+            dashboard.document = document(scenario)
+
+        dashboard = Dashboard(document(scenario), driver)
+        reloading = Reloading(
+            scenario,
+            again or (lambda: scenario),
+            driver,
+            validity,
+            outbox,
+            renewed,
+            allow_plugins=allow_plugins,
+        )
         pages = Admin(
-            driver, telemetry, chosen, emulated, validity, dashboard, plane, store, outbox, names
+            driver, telemetry, chosen, emulated, validity, dashboard, store, outbox, reloading, names
         ).app()
         async with (
             _serving({gateway: data, pages: admin}, chosen),
@@ -244,7 +269,7 @@ async def serving(
             _often(_ROLL_UP_EVERY_S, partial(_roll_up, store, rollups)),
         ):
             try:
-                yield Daemon(driver, address_of(chosen.host, data), address_of(chosen.host, admin))
+                yield Daemon(driver, address_of(chosen.host, data), address_of(chosen.host, admin), reloading)
             finally:
                 await ends.aclose()  # answers that are being written still go out
                 dashboard.close()
@@ -309,10 +334,11 @@ def _cost_usd(models: Sequence[Any], model: int, usage: Usage) -> float:
 
 
 def _to_all(
-    hear: Sequence[Callable[[Event, Sequence[Command]], None]], event: Event, commands: Sequence[Command]
+    telemetry: Telemetry, validity: Validity, rollups: Rollups, event: Event, commands: Sequence[Command]
 ) -> None:
-    for each in hear:
-        each(event, commands)
+    telemetry.saw(event, commands)
+    validity.saw(event, commands)
+    rollups.saw(event, commands)
 
 
 def _apology(text: str, task: Any) -> str | None:
@@ -345,10 +371,10 @@ def _known(upstreams: Iterable[str], agents: Iterable[str]) -> None:
             raise SettingsError(f"--upstream {name}: there is no such agent; {hint}")
 
 
-def _journal(scenario: Scenario, chosen: Settings) -> tuple[Segments, Recording | None]:
-    """Return the journal that begins; and the last segment of the one that is gone on with."""
-    header = build.header(scenario, 0) | {"on_error": "fall back", "id": secrets.token_hex(8)}
-    folder, earlier = chosen.journal_path, None
+def _journal(scenario: Scenario, chosen: Settings) -> tuple[Segments, Recording | None, Scenario]:
+    """Return the journal; the last segment of the one that is gone on with; and the scenario that this is of."""
+    header = in_header(scenario) | {"id": secrets.token_hex(8)}
+    folder, earlier, before = chosen.journal_path, None, scenario
     _adopt(folder)
     files = files_of(folder)
     if not files and folder.is_dir() and any(folder.iterdir()):
@@ -356,13 +382,16 @@ def _journal(scenario: Scenario, chosen: Settings) -> tuple[Segments, Recording 
     if files:
         earlier = read(files[-1])
         if earlier.header.get("digest") != header["digest"]:
-            raise JournalError(
-                f"{folder} is the journal of another scenario, {earlier.header.get('scenario')!r}: move it away, "
-                "or give another --journal"
-            )
+            if "configuration" not in earlier.header:
+                raise JournalError(
+                    f"{folder} is the journal of another scenario, {earlier.header.get('scenario')!r}: move it away, "
+                    "or give another --journal"
+                )
+            before = Scenario.model_validate(earlier.header["configuration"])
+            header = in_header(before) | {"id": header["id"]}
         header["id"] = earlier.header.get("id", header["id"])
     kept = {"records": chosen.journal_records, "keep_bytes": chosen.journal_keep_bytes}
-    return Segments(header, folder, **kept), earlier
+    return Segments(header, folder, **kept), earlier, before
 
 
 def _adopt(folder: Path) -> None:

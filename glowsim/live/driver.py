@@ -280,6 +280,11 @@ class Driver:
         return t_s + (self._loop.time() - self.now_s())
 
     @property
+    def plane(self) -> ControlPlane:
+        """The control plane at work: another one after a `reload`."""
+        return self._plane
+
+    @property
     def admitting(self) -> bool:
         """Whether requests are taken in."""
         return not self._closing
@@ -877,6 +882,48 @@ class Driver:
             "state": self._plane.snapshot(),
         }
 
+    def reload(
+        self,
+        plane: ControlPlane,
+        afresh: Iterable[int],
+        header: Mapping[str, Any],
+        idle_timeouts: Mapping[int, float],
+    ) -> None:
+        """Go on with another control plane, which takes the place of the present one between two events.
+
+        Parameters
+        ----------
+        plane
+            Goes on where the present one is, as `glowsim.reload.carried` returns it.
+        afresh
+            Agents whose split of traffic begins again.
+        header
+            What the journal's segments say from now on.
+        idle_timeouts
+            As on construction.
+
+        Raises
+        ------
+        OSError
+            The journal cannot be written; the driver is broken.
+        """
+        self.flush()
+        for agent in afresh:
+            self.advances.pop(agent, None)
+        self._plane = plane
+        self._weights = plane.first_weights() | {agent: each.weight for agent, each in self.advances.items()}
+        self._idle_timeouts = dict(idle_timeouts)
+        self._journal.header |= header
+        try:
+            self._begin_segment(self.now_s())
+        except OSError as error:
+            self._break(error)
+            raise
+        self._arm()
+
+    def _begin_segment(self, now_s: float) -> None:
+        self._journal.begin(self._head(now_s, self._journal.commands, sorted(self._deferred)))
+
     def flush(self) -> None:
         """Write down what has happened so far, so that it outlives this process.
 
@@ -887,7 +934,7 @@ class Driver:
         try:
             self._journal.flush()
             if self._journal.full:
-                self._journal.begin(self._head(now_s, self._journal.commands, sorted(self._deferred)))
+                self._begin_segment(now_s)
         except OSError as error:
             self._break(error)
             raise

@@ -41,21 +41,38 @@ class Validity:
 
     def __init__(self, scenario: Scenario, real: frozenset[str], path: Path | None) -> None:
         self._path = path
+        self._real = real
         self._certificate: Certificate | None = None
         self.saw: Callable[[Event, Sequence[Command]], None] = _look_away
         """Takes in an event and the commands that answered it."""
-        if path is None or not real:
-            return
+        self.renew(scenario)
+
+    def renew(self, scenario: Scenario) -> None:
+        """Hold traffic against the certificate of another configuration. Raises as the constructor does."""
+        certificate = self.certified(scenario)
+        if certificate is not None:
+            self._certificate = certificate
+            self.saw = Watch(certificate.bounds(), self._left).saw
+
+    def certified(self, scenario: Scenario) -> Certificate | None:
+        """Return the certificate that a configuration has, None where none is asked for.
+
+        Raises
+        ------
+        CertificateError
+            There is none for the controllers of a real agent; says how to get it.
+        """
+        if self._path is None or not self._real:
+            return None
         try:
-            certificate = read(path)
-            check(certificate, scenario, real)
+            certificate = read(self._path)
+            check(certificate, scenario, self._real)
         except CertificateError as error:
             raise CertificateError(
                 f"{error}\nreal agents are served by certified controllers: 'glowsim certify' the scenario, or give "
                 "--unvalidated"
             ) from None
-        self._certificate = certificate
-        self.saw = Watch(certificate.bounds(), self._left).saw
+        return certificate
 
     def _left(self, t_s: float, figure: str, value: float, bounds: Bounds) -> None:
         certificate = self._certificate

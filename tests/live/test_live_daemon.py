@@ -768,7 +768,7 @@ async def process(path):
         async with asyncio.timeout(DEADLINE_S), aiohttp.ClientSession() as session:
             line = (await running.stdout.readline()).decode()
             address, admin = re.findall(r"http://[0-9.:]+", line)
-            yield running, Client(Daemon(None, address, admin), session)
+            yield running, Client(Daemon(None, address, admin, None), session)
             assert await running.stdout.read() == b"", "one line and no more"
     finally:
         if running.returncode is None:

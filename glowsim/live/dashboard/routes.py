@@ -64,7 +64,7 @@ class Dashboard:
     def __init__(
         self, document: Document, driver: Driver, *, viewers: int = 32, every_s: float = 1.0
     ) -> None:
-        self._document = document
+        self.document = document
         self._driver = driver
         self.ticks = Ticks(self._steps, self._news, every_s=every_s, viewers=viewers)
 
@@ -73,7 +73,7 @@ class Dashboard:
 
         async def data(http: HttpRequest) -> Response:
             admin(http)
-            made = self._document.made(self._driver.now_s(), admitting=self._driver.admitting)
+            made = self.document.made(self._driver.now_s(), admitting=self._driver.admitting)
             return JSONResponse(made, headers=_DATA)
 
         async def events(http: HttpRequest) -> Response:
@@ -94,10 +94,10 @@ class Dashboard:
         self.ticks.close()
 
     def _steps(self) -> Iterator[dict[str, Any] | None]:
-        return self._document.steps(self._driver.now_s(), admitting=self._driver.admitting)
+        return self.document.steps(self._driver.now_s(), admitting=self._driver.admitting)
 
     def _news(self) -> object:
-        return self._document.telemetry.seen, self._driver.admitting
+        return self.document.telemetry.seen, self._driver.admitting
 
 
 class _Events(Response):
