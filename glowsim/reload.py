@@ -22,7 +22,7 @@ from glowsim.core.streams import Streams
 from glowsim.core.types import InstanceChanged, State
 from glowsim.scenario import Scenario
 
-__all__ = ["Carried", "Difference", "ReloadError", "carried", "differences"]
+__all__ = ["Carried", "Difference", "ReloadError", "carried", "differences", "same_fleet"]
 
 _OF_SIMULATIONS = frozenset(
     (
@@ -135,7 +135,7 @@ def carried(
     GlowsimError
         The controllers of ``after`` cannot be built.
     """
-    _same_fleet(before, after)
+    same_fleet(before, after)
     fresh, blank = (
         build.control_plane(after, Streams(after.seed), allow_plugins=allow_plugins, fall_back=True)
         for _ in range(2)
@@ -216,8 +216,14 @@ def _other_kinds(before: Mapping[str, Any], after: Mapping[str, Any]) -> set[str
     return {family for family in {*before, *after} if kinds(before, family) != kinds(after, family)}
 
 
-def _same_fleet(before: Scenario, after: Scenario) -> None:
-    """State is kept by the numbers of agents, models and regions: they must be the same."""
+def same_fleet(before: Scenario, after: Scenario) -> None:
+    """Refuse a fleet of other agents, models or regions: state is kept by their numbers.
+
+    Raises
+    ------
+    ReloadError
+        They are others.
+    """
     for what, old, new in (
         ("agents", list(before.agents()), list(after.agents())),
         ("models", list(before.models), list(after.models)),

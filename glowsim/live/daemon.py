@@ -45,7 +45,7 @@ from glowsim.live.store import Store, StoreError
 from glowsim.live.store.rollups import Rollups
 from glowsim.live.telemetry import Telemetry
 from glowsim.live.validity import Validity
-from glowsim.reload import carried
+from glowsim.reload import carried, same_fleet
 from glowsim.scenario import Scenario
 from glowsim.scenario.live import CallableAgent
 
@@ -388,6 +388,7 @@ def _journal(scenario: Scenario, chosen: Settings) -> tuple[Segments, Recording 
                     "or give another --journal"
                 )
             before = Scenario.model_validate(earlier.header["configuration"])
+            same_fleet(before, scenario)
             header = in_header(before) | {"id": header["id"]}
         header["id"] = earlier.header.get("id", header["id"])
     kept = {"records": chosen.journal_records, "keep_bytes": chosen.journal_keep_bytes}

@@ -232,19 +232,20 @@ class Numbered(Driver):
         return asked
 
 
-async def lived(scenario, sent, around=lambda driver, instance, serve: serve):
+async def lived(scenario, sent, around=lambda driver, instance, serve: serve, journal=None, meanwhile=None):
     """Send the same requests to emulated instances behind the asyncio driver.
 
-    ``around`` is given every instance of the beginning and returns what takes its place.
+    ``around`` is given every instance of the beginning and returns what takes its place. ``meanwhile`` is a moment
+    and what is done with the driver then; with it, controllers that raise fall back, as in a daemon.
 
     Returns
     -------
     The journal, and how each request ended.
     """
-    streams, journal = Streams(scenario.seed, 0), Journal({})
+    streams, journal = Streams(scenario.seed, 0), journal or Journal({})
     agents = list(scenario.agents().values())
     driver = Numbered(
-        scenarios.control_plane(scenario, streams),
+        scenarios.control_plane(scenario, streams, fall_back=meanwhile is not None),
         journal,
         memory=10_000,
         contents=10_000,
@@ -270,6 +271,8 @@ async def lived(scenario, sent, around=lambda driver, instance, serve: serve):
     loop, clients = asyncio.get_running_loop(), []
     for at_s, request, truth in sent:
         loop.call_at(at_s, lambda *given: clients.append(loop.create_task(client(*given))), request, truth)
+    if meanwhile is not None:
+        loop.call_at(meanwhile[0], meanwhile[1], driver)
     await asyncio.sleep(sent[-1][0] + 1e-6)
     ends = await asyncio.gather(*clients)
     await driver.close(100.0)

@@ -8,6 +8,7 @@ is held to all of it without a line here, unless its defaults let everything pas
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 from itertools import groupby
 from math import isnan, nan
@@ -17,7 +18,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from glowsim import build, registry, showing
-from glowsim.core.journal import Recording, first_difference
+from glowsim.core.errors import GlowsimError
+from glowsim.core.journal import Recording, first_difference, journals
 from glowsim.core.pool import Pool
 from glowsim.core.streams import Streams
 from glowsim.core.types import (
@@ -37,7 +39,11 @@ from glowsim.core.types import (
     State,
     Woke,
 )
-from glowsim.live.calls import Checked, Reply
+from glowsim.experiment.replaying import replay
+from glowsim.live.calls import Answered, Checked, Failed, Rejected, Reply
+from glowsim.live.reloading import idle_timeouts, in_header
+from glowsim.live.segments import Segments
+from glowsim.reload import carried, differences
 from glowsim.scenario import Scenario
 
 REFUSING_S: Final = (25.0, 45.0)
@@ -268,6 +274,87 @@ def test_a_controller_runs_in_both_drivers_unchanged(live, monkeypatch, family, 
     assert decided(told), f"{name} had nothing to decide: give it settings in BITING that bite"
     for recording in recordings:
         assert first_difference(recording, build.control_plane(scenario, Streams(scenario.seed, 0))) is None
+
+
+# --- another configuration meanwhile ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("family", "name"), EVERY, ids=["/".join(each) for each in EVERY])
+def test_a_controller_goes_on_when_something_else_is_reloaded(live, family, name):
+    """Carrying the state along, and changing nothing that decides, changes no decision."""
+    scenario = scenario_with(family, name)
+    renamed = scenario.model_copy(update={"title": "Another title"})
+    events, expected = [], []
+    journal, _ = live.simulated(scenario)
+    for record in journal.recording().records():
+        if isinstance(record, Event):
+            events.append(record)
+            expected.append([])
+        elif isinstance(record, Command):
+            expected[-1].append(record)
+    plane = build.control_plane(scenario, Streams(scenario.seed, 0), fall_back=True)
+    for number, (event, commands) in enumerate(zip(events, expected, strict=True)):
+        if number % 97 == 50:
+            plane = carried(scenario, renamed, plane).plane
+        assert list(map(plain, plane.handle(event))) == list(map(plain, commands))
+
+
+def otherwise(scenario: Scenario, family: str) -> Scenario:
+    """Return it with every number in its controllers' settings another one, as far as that is allowed."""
+    changed = 0
+    data = scenario.dump()
+    for controller in data["controllers"][family] if family == "detector" else [data["controllers"][family]]:
+        for one in controller if isinstance(controller, list) else [controller]:
+            for key, value in list(one.items()):
+                for factor in (0.5, 1.5):
+                    one[key] = scaled(value, factor)
+                    try:
+                        found = Scenario.model_validate(data)
+                        build.control_plane(found, Streams(1))
+                    except (ValueError, GlowsimError):
+                        one[key] = value
+                        continue
+                    changed += one[key] != value
+                    break
+    found = Scenario.model_validate(data)
+    assert bool(differences(scenario, found)) == bool(changed)
+    return found
+
+
+def scaled(value: Any, factor: float) -> Any:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        return max(1, int(value * factor))
+    if isinstance(value, float):
+        return value * factor
+    number = re.match(r"^([0-9.]+)(.*)$", value) if isinstance(value, str) else None
+    return value if number is None else f"{float(number[1]) * factor:g}{number[2]}"
+
+
+@pytest.mark.parametrize(("family", "name"), EVERY, ids=["/".join(each) for each in EVERY])
+def test_a_controller_takes_on_other_settings_in_the_middle_of_its_work(live, tmp_path, family, name):
+    before = scenario_with(family, name)
+    after = otherwise(before, family).model_copy(update={"title": "Otherwise"})
+    _, sent = live.simulated(before)
+
+    def reload(driver: Any) -> None:
+        driver.reload(*carried(before, after, driver.plane), in_header(after), idle_timeouts(after))
+
+    async def main() -> Any:
+        journal = Segments(in_header(before), tmp_path / "journal", records=1 << 40, keep_bytes=1 << 40)
+        journal.begin({})
+        return await live.lived(before, sent, journal=journal, meanwhile=(30.0, reload))
+
+    _, ends = live.jump(main)
+    assert len(ends) == len(sent)
+    assert all(isinstance(each, Answered | Failed | Rejected) for each in ends)
+    for replayed in replay(tmp_path / "journal", None):
+        assert not replayed.different, replayed.text
+    first, second = journals(tmp_path / "journal")
+    assert len(first) > 200 < len(second)
+    raised = [each.alert for each in second.records() if isinstance(each, Raise)]
+    assert not [each for each in raised if each.reason.code == Code.CONTROLLER_FAILED]
 
 
 def test_without_controllers_nothing_of_it_happens(live):

@@ -93,7 +93,7 @@ def rows(path, query, *given):
         return database.execute(query, given).fetchall()
 
 
-def serve(test, path, text=TEXT, environment=KEYS, **given):
+def serve(test, path, text=TEXT, environment=KEYS, again=None, **given):
     """Run a test against a daemon on this thread's event loop; return what its control plane heard."""
     import aiohttp
 
@@ -105,13 +105,13 @@ def serve(test, path, text=TEXT, environment=KEYS, **given):
     async def main():
         async with (
             asyncio.timeout(30.0),
-            serving(load(text), chosen) as daemon,
+            serving(load(text), chosen, again=again) as daemon,
             aiohttp.ClientSession() as session,
         ):
             await test(Client(daemon.address, daemon.admin_address, session, daemon.driver))
 
     asyncio.run(main())
-    if text == TEXT:
+    if text == TEXT and again is None:
         return told(path)
     return None
 
