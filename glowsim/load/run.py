@@ -151,6 +151,11 @@ def _check(scenario: Scenario, how: Load) -> None:
             f"--duration: the first {format_duration(scenario.warmup_s)} are the scenario's warm-up and do not count: "
             "give more, or --set warmup=0s"
         )
+    if how.duration_s is not None and how.duration_s > scenario.duration_s:
+        raise GlowsimError(
+            f"--duration: the scenario sends for {format_duration(scenario.duration_s)} only: give no more, or "
+            f"--set duration={format_duration(how.duration_s)}"
+        )
     for number, workload in enumerate(scenario.workload):
         asked = [name for name in scenario.shares(workload) if name in scenario.services]
         if asked:
@@ -174,7 +179,7 @@ async def _sent(scenario: Scenario, number: int, how: Load, face: Face, data: Pa
     users = [User(name, agent.timeout_s) for name, agent in scenario.agents().items()]
     async with opened(how.target, face, how.key, scenario.regions) as target:
         generator = Generator(
-            sources, users, target, until_s=min(how.duration_s or scenario.duration_s, scenario.duration_s),
+            sources, users, target, until_s=how.duration_s or scenario.duration_s,
             drain_s=scenario.drain_s, most_in_flight=how.most_in_flight,
         )  # fmt: skip
         with _interrupting(generator.stop), rare_collections():
