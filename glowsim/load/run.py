@@ -154,7 +154,7 @@ def _check(scenario: Scenario, how: Load) -> None:
     if how.duration_s is not None and how.duration_s > scenario.duration_s:
         raise GlowsimError(
             f"--duration: the scenario sends for {format_duration(scenario.duration_s)} only: give no more, or "
-            f"--set duration={format_duration(how.duration_s)}"
+            f"--set duration={how.duration_s:g}s"
         )
     for number, workload in enumerate(scenario.workload):
         asked = [name for name in scenario.shares(workload) if name in scenario.services]

@@ -142,7 +142,7 @@ def test_bad_input_ends_with_2_says_what_to_do_and_leaves_nothing(
         (["--target", target, "--duration", "5"], "--duration"),
         (["--target", target, "--duration", "0s"], "more than 0s"),
         (["--target", target, "--duration", "200ms", "-s", "warmup=300ms"], "warm-up"),
-        (["--target", target, "--duration", "99h"], "give no more, or --set duration=99h"),
+        (["--target", target, "--duration", "99h"], "give no more, or --set duration=356400s"),
         (["--target", target, "--key-env", "NOT_THERE_AT_ALL"], "no such variable"),
         (["--target", target, "--key-env", "EMPTY"], "--key-env"),
         (["--target", target, "--key-env", "LINE"], "--key-env"),
