@@ -14,6 +14,7 @@ from glowsim import registry, traffic
 from glowsim.build_quality import Judging, judging
 from glowsim.build_regions import front_door, nearest_agents, round_trips
 from glowsim.build_servers import served
+from glowsim.core.advice import advised
 from glowsim.core.control_plane import ControlPlane, Notes
 from glowsim.core.errors import GlowsimError, WorldError
 from glowsim.core.journal import Journal
@@ -103,8 +104,9 @@ def header(scenario: Scenario, replication: int) -> dict[str, Any]:
 
 
 def control_plane(
-    scenario: Scenario, streams: Streams, *, allow_plugins: bool = False, fall_back: bool = False
-) -> ControlPlane:
+    scenario: Scenario, streams: Streams, *, allow_plugins: bool = False, fall_back: bool = False,
+    advise: bool = False,
+) -> ControlPlane:  # fmt: skip
     """Return a fresh control plane for a scenario's fleet.
 
     Parameters
@@ -117,6 +119,8 @@ def control_plane(
         Whether controllers may be code beside the scenario.
     fall_back
         Live: a controller that raises is replaced by its family's fallback for that decision.
+    advise
+        Beside the traffic: requests go as they went, and the controllers only say what they would have done.
     """
     notes = Notes()
     models = {name: number for number, name in enumerate(scenario.models)}
@@ -146,7 +150,7 @@ def control_plane(
                 for price in scenario.models.values()
             ),
         )
-        pools.append((spec, made))
+        pools.append(advised(spec, made, notes) if advise else (spec, made))
     return ControlPlane(pools, notes)
 
 

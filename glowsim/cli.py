@@ -11,7 +11,14 @@ import typer
 
 from glowsim.commands import importing, load, report, workload
 from glowsim.commands.common import BAD_INPUT, fresh_folder, load_scenario, stop, summary_as_json
-from glowsim.commands.options import DataOption, JsonOption, PluginsOption, ScenarioArgument, SetOption
+from glowsim.commands.options import (
+    DataOption,
+    FormatOption,
+    JsonOption,
+    PluginsOption,
+    ScenarioArgument,
+    SetOption,
+)
 
 __all__ = ["app", "main"]
 
@@ -439,7 +446,9 @@ def serve(
     admin_port: Annotated[
         int, typer.Option(min=0, max=65535, help="Port of metrics and state; 0: any.")
     ] = 8081,
-    journal: Annotated[Path | None, typer.Option(help="Folder of the journal; default: serve.glow.")] = None,
+    journal: Annotated[
+        Path | None, typer.Option(help="Folder of the journal; default: serve.glow, or advise.glow.")
+    ] = None,
     store: Annotated[
         Path | None, typer.Option(help="Where feedback, audit and minutes go; default: JOURNAL.db.")
     ] = None,
@@ -459,27 +468,59 @@ def serve(
         bool, typer.Option("--unvalidated", help="Serve real agents by controllers without a certificate.")
     ] = False,
     allow_plugins: PluginsOption = False,
+    advise: Annotated[
+        bool, typer.Option("--advise", help="Stand beside the traffic: read --log and --metrics, recommend.")
+    ] = False,
+    log: Annotated[
+        Path | None, typer.Option(help="With --advise: a request log that grows (as 'import' reads them).")
+    ] = None,
+    layout: FormatOption = None,
+    metrics: Annotated[
+        list[str],
+        typer.Option(metavar="AGENT=URL", help="With --advise: an instance's metrics page, by vLLM's names."),
+    ] = [],  # noqa: B006
+    lag: Annotated[
+        float, typer.Option(min=0, help="With --log: seconds from a request's beginning to its row.")
+    ] = 60.0,
 ) -> None:
     """Run a scenario's controllers live, in front of real agents; those without an upstream are emulated."""
     _live_extra()
+    if advise:
+        if upstream or keep_text or unvalidated or health_path:
+            stop(
+                "--advise carries no traffic: leave out --upstream, --health-path, --keep-text and --unvalidated"
+            )
+        from glowsim.certification.certificate import path_beside
+        from glowsim.live.advice.daemon import Sources, run_advice
+
+        file, loaded = load_scenario(scenario, overrides, allow_plugins=allow_plugins)
+        sources = Sources(log, layout, _by_agent("--metrics", metrics), lag)
+        sys.exit(
+            run_advice(
+                loaded,
+                sources,
+                host=host,
+                admin_port=admin_port,
+                journal_path=journal or Path("advise.glow"),
+                store_path=store,
+                allow_plugins=allow_plugins,
+                certificate=certificate or path_beside(file),
+            )
+        )
+    if log or layout or metrics:
+        stop("--log, --format and --metrics are for --advise")
     from glowsim.certification.certificate import path_beside
     from glowsim.live.daemon import run_daemon
     from glowsim.scenario import load
 
     file, loaded = load_scenario(scenario, overrides, allow_plugins=allow_plugins)
-    upstreams: dict[str, list[str]] = {}
-    for each in upstream:
-        agent, equals, url = each.partition("=")
-        if not equals or not url:
-            stop(f"--upstream {each!r}: write AGENT=URL")
-        upstreams.setdefault(agent, []).append(url)
     sys.exit(
         run_daemon(
             loaded,
             host=host,
             port=port,
             admin_port=admin_port,
-            upstreams=upstreams,
+            upstreams=_by_agent("--upstream", upstream),
             health_path=health_path,
             journal_path=journal or Path("serve.glow"),
             store_path=store,
@@ -491,6 +532,17 @@ def serve(
             again=lambda: load(file, overrides, allow_plugins=allow_plugins),
         )
     )
+
+
+def _by_agent(option: str, given: list[str]) -> dict[str, list[str]]:
+    """Return agent -> the URLs that an option gives it."""
+    found: dict[str, list[str]] = {}
+    for each in given:
+        agent, equals, url = each.partition("=")
+        if not equals or not url:
+            stop(f"{option} {each!r}: write AGENT=URL")
+        found.setdefault(agent, []).append(url)
+    return found
 
 
 @app.command()

@@ -32,7 +32,7 @@ ALLOWED = {
     "glowsim.traces": ("glowsim.traces", "glowsim.presets", "glowsim.core", "glowsim.stats"),
     "glowsim.live": (
         "glowsim.live", "glowsim.core", "glowsim.scenario", "glowsim.build", "glowsim.emulation",
-        "glowsim.certification", "glowsim.reload",
+        "glowsim.certification", "glowsim.reload", "glowsim.traces",
     ),
     "glowsim.certification": ("glowsim.certification", "glowsim.core", "glowsim.results", "glowsim.scenario"),
     "glowsim.scenario": ("glowsim.scenario", "glowsim.core", "glowsim.presets", "glowsim.registry"),

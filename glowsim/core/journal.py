@@ -34,6 +34,7 @@ from glowsim.core.snapshot import unpack as unplain
 from glowsim.core.types import (
     Abandoned,
     Advance,
+    Advised,
     Answer,
     Arrived,
     Ask,
@@ -199,6 +200,7 @@ _FIXED = [
 ]  # fmt: skip
 _LOOSE: dict[int, type] = {
     9: Probed, 10: Observed, 11: Changed, 27: Scale, 28: Probe, 29: Ask, 30: Raise, 31: Shadowed,
+    33: Advised,
 }  # fmt: skip
 _FIRST_COMMAND, _EFFECT = 20, 40
 _BY_CODE = {kind.code: kind for kind in _FIXED}

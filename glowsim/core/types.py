@@ -18,7 +18,7 @@ from typing import NamedTuple, TypeAlias
 from glowsim.core.reasons import Code, Constraint, Reason
 
 __all__ = [
-    "Abandoned", "Advance", "Alert", "Answer", "Arrived", "Ask", "Cancel", "Change", "ChangeKind",
+    "Abandoned", "Advance", "Advised", "Alert", "Answer", "Arrived", "Ask", "Cancel", "Change", "ChangeKind",
     "Changed", "Code", "Command", "Constraint", "Dispatch", "Effect", "Event", "Fail", "Finished",
     "FirstToken", "Forget", "InstanceChanged", "Keep", "Observed", "Outcome", "Plan", "Probe", "Probed", "Raise",
     "Reason", "Reject", "Reported", "Request", "Scale", "Severity", "Shadowed", "Signal", "State", "Status",
@@ -392,6 +392,21 @@ class Shadowed(NamedTuple):
     candidate: float
 
 
+class Advised(NamedTuple):
+    """What a controller beside the traffic would have had otherwise: it was asked, and nothing was done about it.
+
+    ``subject`` is the request for a guard (wanted 1: turn it away) and a limiter (wanted: after so many seconds), the
+    instance for a breaker (how many attempts to let through at once), nothing for a scaler (how many instances).
+    """
+
+    agent: int
+    family: str
+    subject: int
+    present: float
+    wanted: float
+    reason: Reason | None = None
+
+
 Event: TypeAlias = (
     Arrived
     | FirstToken
@@ -419,4 +434,5 @@ Command: TypeAlias = (
     | Raise
     | Advance
     | Shadowed
+    | Advised
 )

@@ -74,6 +74,7 @@ def _one(
         Streams(header["seed"], header["replication"]),
         allow_plugins=allow_plugins,
         fall_back=header["on_error"] == "fall back",
+        advise="advice" in header,
     )
     difference = journal.first_difference(recording, plane)
     torn = " (a torn last frame was left out)" if recording.torn else ""

@@ -42,13 +42,18 @@ def check_journals(
     Raises
     ------
     GlowsimError
-        Not a run or journal, one that was made with another scenario, or one whose beginning is gone.
+        Not a run or journal, one that was made with another scenario, one whose beginning is gone, or of advice.
     """
     for path, recording, made_with in recordings(source, scenario):
         if "state" in recording.header:
             raise GlowsimError(
                 f"{path} begins with segment {recording.header['segment']}: the invariants are counted from the "
                 "first; glowsim replay needs no more than is here"
+            )
+        if "advice" in recording.header:
+            raise GlowsimError(
+                f"{path} is a journal of advice: others served its requests, so a gateway's invariants are not theirs; "
+                "'glowsim replay' proves what was recommended"
             )
         facts = facts_of(made_with, allow_plugins=allow_plugins)
         yield Checked(path, len(recording), recording.torn, check(recording, facts))

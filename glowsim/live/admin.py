@@ -23,7 +23,21 @@ from glowsim.live.telemetry import Telemetry
 from glowsim.live.validity import Validity
 from glowsim.live.web import Refusal, ours
 
-__all__ = ["Admin"]
+__all__ = ["Admin", "as_json", "only_admin"]
+
+
+def only_admin(settings: Settings, http: HttpRequest) -> None:
+    """Refuse who is not the admin, with an `HTTPException`."""
+    if settings.admin_token is None:
+        try:
+            ours(http.headers.get("host", "").encode("latin-1"))
+        except Refusal as error:
+            raise HTTPException(error.status, error.message) from None
+    scheme, _, token = http.headers.get("authorization", "").partition(" ")
+    if not settings.is_admin(token.strip() if scheme.lower() == "bearer" else ""):
+        raise HTTPException(
+            401, "send the admin token as 'Authorization: Bearer TOKEN'", {"WWW-Authenticate": "Bearer"}
+        )
 
 
 @dataclass(frozen=True)
@@ -56,20 +70,11 @@ class Admin:
             Route("/healthz", self._healthy),
             *self.dashboard.routes(self._admin),
         ]
-        handlers: Any = {HTTPException: _as_json, Exception: _as_json}
+        handlers: Any = {HTTPException: as_json, Exception: as_json}
         return Starlette(routes=routes, exception_handlers=handlers)
 
     def _admin(self, http: HttpRequest) -> None:
-        if self.settings.admin_token is None:
-            try:
-                ours(http.headers.get("host", "").encode("latin-1"))
-            except Refusal as error:
-                raise HTTPException(error.status, error.message) from None
-        scheme, _, token = http.headers.get("authorization", "").partition(" ")
-        if not self.settings.is_admin(token.strip() if scheme.lower() == "bearer" else ""):
-            raise HTTPException(
-                401, "send the admin token as 'Authorization: Bearer TOKEN'", {"WWW-Authenticate": "Bearer"}
-            )
+        only_admin(self.settings, http)
 
     async def _metrics(self, http: HttpRequest) -> Response:
         self._admin(http)
@@ -97,7 +102,8 @@ class Admin:
         return JSONResponse({"healthy": True})
 
 
-async def _as_json(http: HttpRequest, error: Exception) -> Response:
+async def as_json(http: HttpRequest, error: Exception) -> Response:
+    """Say an error as JSON: the handler of all of the admin's side."""
     status, message, headers = 500, "the daemon failed; its log says why", None
     if isinstance(error, HTTPException):
         status, message, headers = error.status_code, error.detail, error.headers

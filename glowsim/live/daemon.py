@@ -264,7 +264,7 @@ async def serving(
             driver, telemetry, chosen, emulated, validity, dashboard, store, outbox, reloading, names
         ).app()
         async with (
-            _serving({gateway: data, pages: admin}, chosen),
+            serve_apps({gateway: data, pages: admin}, chosen),
             _often(chosen.flush_every_s, driver.flush),
             _often(_ROLL_UP_EVERY_S, partial(_roll_up, store, rollups)),
         ):
@@ -276,7 +276,7 @@ async def serving(
 
 
 @asynccontextmanager
-async def _serving(apps: Mapping[Any, socket.socket], chosen: Settings) -> AsyncIterator[None]:
+async def serve_apps(apps: Mapping[Any, socket.socket], chosen: Settings) -> AsyncIterator[None]:
     """Serve applications at sockets while the block lasts."""
     servers = {
         Server(app, max_header_bytes=chosen.max_header_bytes, connections=chosen.connections): where

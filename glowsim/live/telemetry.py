@@ -463,6 +463,10 @@ class Telemetry:
 
     # --- reading --------------------------------------------------------------------------------------
 
+    def load(self, number: int, t_s: float) -> Load:
+        """Return the load of an agent at a moment."""
+        return self.plane.pools[number].sizing.load(t_s)
+
     def fleet(self, t_s: float) -> tuple[list[Window], Windows]:
         """Return the fleet's windows at a moment, and what its trend is kept in."""
         newest = Tally()
@@ -485,8 +489,8 @@ class Telemetry:
         """Return the fleet at a moment, as plain JSON data; latencies are of the last fifteen minutes."""
         self.catch_up(t_s)
         agents = {}
-        for name, agent, pool in zip(self.names, self.agents, self.plane.pools, strict=True):
-            load = pool.sizing.load(t_s)
+        for name, agent in zip(self.names, self.agents, strict=True):
+            load = self.load(agent.number, t_s)
             latencies = agent.windows.read(t_s)[_STATE_WINDOW].tally.latencies
             p50, p95 = quantiles_s([latencies], (0.50, 0.95))
             agents[name] = {
@@ -518,7 +522,7 @@ class Telemetry:
             "# TYPE glowsim_build_info gauge",
             f'glowsim_build_info{{version="{glowsim.__version__}"}} 1',
         ]
-        loads = [pool.sizing.load(t_s) for pool in self.plane.pools]
+        loads = [self.load(number, t_s) for number in range(len(self.agents))]
         named = list(zip([f'agent="{name}"' for name in self.names], self.agents, loads, strict=True))
 
         def lines_of(name: str, kind: str, value: Callable[[AgentFigures, Load], float]) -> list[str]:

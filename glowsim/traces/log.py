@@ -21,8 +21,9 @@ NUMBERS: Final = (
 )  # fmt: skip
 """Columns of numbers that a log may have. ``tokens_cached`` and ``tokens_cache_write`` are parts of ``tokens_in``,
 ``tokens_reasoning`` of ``tokens_out``; ``turn`` counts within a session, from 0."""
-NAMES: Final = ("model", "agent", "session", "user", "tenant", "status")
-"""Columns of names; ``status`` is ``ok``, ``error``, ``throttled``, ``timeout`` or ``cancelled``."""
+NAMES: Final = ("model", "agent", "session", "user", "tenant", "status", "instance")
+"""Columns of names; ``instance`` is the URL or host:port that served it,
+``status`` is ``ok``, ``error``, ``throttled``, ``timeout`` or ``cancelled``."""
 _SHOWN: Final = 20
 
 

@@ -19,6 +19,7 @@ from glowsim.core.pool import Controllers, PoolSpec
 from glowsim.core.types import (
     Abandoned,
     Advance,
+    Advised,
     Alert,
     Answer,
     Arrived,
@@ -88,6 +89,7 @@ EVERY: list[Any] = [
     Raise(Alert(1, "latency_s", Severity.CRITICAL, WHY)),
     Advance(1, 2, 0.25, WHY),
     Shadowed(1, "balancer", 3.0, 4.0),
+    Advised(1, "breaker", 3, 8.0, 0.0, WHY),
     Keep(2),
     Effected(6.0, 0, 12, Effect.REFUSED),
 ]

@@ -50,11 +50,13 @@ class Document:
     telemetry
         What was seen of it.
     source
-        ``live`` or ``simulation``.
+        ``live``, ``advice`` or ``simulation``.
     emulated
         Agents without real instances.
     certificate
         Says whether the controllers are certified: ``status`` is ``none``, ``valid`` or ``lapsed``, with the ``lapse``.
+    recommendations
+        Returns those that stand (`glowsim.live.advice`); None: nobody recommends.
     """
 
     def __init__(
@@ -65,11 +67,13 @@ class Document:
         source: str,
         emulated: Iterable[str] = (),
         certificate: Callable[[], dict[str, Any]] = lambda: {"status": "none"},
+        recommendations: Callable[[], list[dict[str, Any]]] | None = None,
     ) -> None:
         written = scenario.agents()
         self.telemetry = telemetry
         self._source = source
         self._certificate = certificate
+        self._recommendations = recommendations
         self._title = scenario.title
         self._fixed = [
             {
@@ -167,6 +171,7 @@ class Document:
                 if self._rolling[number]
             ],
             "domains": self._domains(windows, t_s),
+            **({} if self._recommendations is None else {"recommendations": self._recommendations()}),
         }
 
     def _agent(
@@ -174,7 +179,7 @@ class Document:
     ) -> dict[str, Any]:
         telemetry = self.telemetry
         figures, pool = telemetry.agents[number], telemetry.plane.pools[number]
-        load = pool.sizing.load(t_s)
+        load = telemetry.load(number, t_s)
         gated = sum(
             each.gate_cap < UNLIMITED for each in pool.instances.values() if each.state is State.READY
         )

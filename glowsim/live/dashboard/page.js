@@ -216,6 +216,8 @@ function show(document_) {
   attention();
   top();
   agents();
+  at("advised").hidden = !now.recommendations;
+  if (now.recommendations) fill(at("advice"), ...advice(now.recommendations));
   fill(at("decisions"), ...decisions(now.decisions.slice(0, 8), now.controls.scaler, true));
   fill(at("alerts"), ...alerts());
   fill(at("queues"), ...queues());
@@ -315,6 +317,14 @@ function decisions(some, scaler, named) {
       moment(each.t_s), each.why)))];
   }
   return [none(scaler ? "None yet: the scaler has kept every size so far." : "No scaler: name one under controllers.scaler, and its decisions show here.")];
+}
+
+function advice(standing) {
+  if (!standing.length) return [none("None stands: the controllers would have the fleet as it is.")];
+  const whose = (each) => (now.agents.some((agent) => agent.name === each.agent) ? link(each.agent) : name(each.agent));
+  return [list(...standing.slice(0, FEW).map((each) => line(
+    [whose(each), each.advice], `since ${moment(each.since_s)}`, each.why + (each.times > 1 ? `; ${count(each.times)} times` : "")))),
+  standing.length > FEW ? none(`and ${count(standing.length - FEW)} more`) : null];
 }
 
 const LOUDNESS = { critical: "critical", warning: "attention", info: "idle" };

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request as HttpRequest
@@ -21,9 +21,9 @@ from starlette.types import Receive, Scope, Send
 
 from glowsim.live.dashboard.document import Document
 from glowsim.live.dashboard.stream import Ticks, TooManyViewers, Viewer
-from glowsim.live.driver import Driver
 
-__all__ = ["POLICY", "Dashboard"]
+__all__ = ["POLICY", "Dashboard", "Source"]
+
 
 POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
@@ -46,6 +46,17 @@ _PATIENCE_S = 30.0
 """Longest time that a viewer may take in nothing."""
 
 
+class Source(Protocol):
+    """What a dashboard asks of a driver."""
+
+    def now_s(self) -> float:
+        """Return the journal's time."""
+
+    @property
+    def admitting(self) -> bool:
+        """Whether requests are taken in."""
+
+
 class Dashboard:
     """The dashboard of a daemon.
 
@@ -62,7 +73,7 @@ class Dashboard:
     """
 
     def __init__(
-        self, document: Document, driver: Driver, *, viewers: int = 32, every_s: float = 1.0
+        self, document: Document, driver: Source, *, viewers: int = 32, every_s: float = 1.0
     ) -> None:
         self.document = document
         self._driver = driver

@@ -72,6 +72,7 @@ class LiteLLM(Format):
                 "user": text(row, "end_user", "user"),
                 "tenant": text(row, "team_id"),
                 "status": status,
+                "instance": text(row, "api_base"),
             },
             key=text(row, "request_id"),
             notes=(*late, *added, *((_CACHE_HIT,) if from_cache else ())),

@@ -53,7 +53,8 @@ class OTel(Format):
     name: ClassVar[str] = "otel"
     fields = frozenset({
         *_IN, *_OUT, *_CACHED, *_WRITTEN, *_REASONING, *_FIRST, *_MODEL, *_OPERATION, *_SESSION, *_USER, *_AGENT,
-        *_SPAN, "error.type", "gen_ai.usage.cost", "gen_ai.usage.total_tokens", "llm.usage.total_tokens",
+        *_SPAN, "server.address", "server.port", "error.type",
+        "gen_ai.usage.cost", "gen_ai.usage.total_tokens", "llm.usage.total_tokens",
     })  # fmt: skip
     marks = (("resourceSpans",),)
 
@@ -99,6 +100,7 @@ class OTel(Format):
                 "session": text(row, *_SESSION),
                 "user": text(row, *_USER),
                 "status": _status(row),
+                "instance": _server(row),
             },
             key=f"{trace}/{span}" if trace and span else None,
             notes=added,
@@ -138,6 +140,11 @@ def _nano(row: Row, name: str) -> Instant | None:
     if not 0 <= ns < 2**63:
         raise Unreadable(f"{name} must be nanoseconds since 1970")
     return Instant(ns, True) if ns else None
+
+
+def _server(row: Row) -> str | None:
+    address, port = text(row, "server.address"), whole(row, "server.port")
+    return address if address is None or port is None else f"{address}:{port:.0f}"
 
 
 def _status(row: Row) -> str:
