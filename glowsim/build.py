@@ -43,7 +43,7 @@ from glowsim.sim.workload.clients import ClientColumns
 from glowsim.sim.workload.columns import AgentTraits, Cacheable, Columns, Shape
 from glowsim.sim.workload.sessions import SessionShape, SessionSource
 from glowsim.sim.workload.sources import ClosedSource, OpenSource, Source
-from glowsim.sim.world import AgentWorld, World
+from glowsim.sim.world import AgentWorld, Watch, World
 from glowsim.traces import published, reading
 from glowsim.traces.log import LogError
 
@@ -250,7 +250,7 @@ class _Maker(NamedTuple):
 
 def replication(
     scenario: Scenario, number: int, *, journal_path: Path | None = None, data: Path | None = None,
-    allow_plugins: bool = False,
+    allow_plugins: bool = False, watch: Callable[[ControlPlane], Watch] | None = None,
 ) -> Replication:  # fmt: skip
     """Return one replication of a scenario, ready to run.
 
@@ -266,6 +266,8 @@ def replication(
         The folder of recorded traces.
     allow_plugins
         Whether controllers may be code beside the scenario.
+    watch
+        Given the control plane, returns who is told every event and what was answered to it, and changes nothing.
     """
     streams = Streams(scenario.seed, number)
     plane = control_plane(scenario, streams, allow_plugins=allow_plugins)
@@ -278,6 +280,7 @@ def replication(
     world = World(
         plane, journal, agents, sources, streams, scripts, served(scenario, streams, law), answers,
         round_trips(scenario), front_door(scenario),
+        None if watch is None else watch(plane),
     )  # fmt: skip
     return Replication(world, journal, streams, agents)
 

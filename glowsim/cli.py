@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,8 +20,11 @@ from glowsim.commands.options import (
     ScenarioArgument,
     SetOption,
 )
+from glowsim.commands.watch import speed_of, stay, watching
 
 __all__ = ["app", "main"]
+
+_WATCH_PORT = 8082
 
 app = typer.Typer(
     help="Try the operating policies of a fleet of AI agents in simulation, then run the very same controllers live.",
@@ -65,6 +69,16 @@ def run(
     ] = None,
     data: DataOption = None,
     jobs: Annotated[int, typer.Option(min=1, max=256, help="Processes to spread the replications over.")] = 1,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="One replication, on the dashboard's page as it goes.")
+    ] = False,
+    speed: Annotated[
+        str | None,
+        typer.Option(metavar="10x|max", help="Of --watch: times real time; default: about a minute in all."),
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Of --watch, on loopback; 0: any; default: 8082.")
+    ] = None,
     allow_plugins: PluginsOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -75,19 +89,35 @@ def run(
     seeded = overrides if seed is None else [*overrides, f"seed={seed}"]
     path, loaded = load_scenario(scenario, seeded, allow_plugins=allow_plugins)
     command = ["glowsim", *sys.argv[1:]]
-    with _progress(loaded.duration_s, quiet=as_json) as progress:
-        finished = run_scenario(
-            loaded, path.stem, out or fresh_folder(path.stem), replications=replications, jobs=jobs, data=data,
-            allow_plugins=allow_plugins, command=command, progress=progress,
-        )  # fmt: skip
-    if as_json:
-        typer.echo(
-            json.dumps(summary_as_json(finished.summary, finished.folder, finished.wall_s, finished.cpu_s))
-        )
-    else:
-        from glowsim.summary import render
+    with ExitStack() as stack:
+        watcher = None
+        if watch:
+            if replications not in (None, 1):
+                stop("--watch shows one replication: leave --replications out")
+            _live_extra()
+            watcher = stack.enter_context(
+                watching(loaded, speed_of(speed, loaded.duration_s), _WATCH_PORT if port is None else port)
+            )
+        elif speed is not None or port is not None:
+            stop("--speed and --port are for --watch: add it, or leave them out")
+        with _progress(loaded.duration_s, quiet=as_json) as progress:
+            finished = run_scenario(
+                loaded, path.stem, out or fresh_folder(path.stem), replications=replications, jobs=jobs, data=data,
+                allow_plugins=allow_plugins, command=command, progress=progress, watcher=watcher,
+            )  # fmt: skip
+        if as_json:
+            typer.echo(
+                json.dumps(
+                    summary_as_json(finished.summary, finished.folder, finished.wall_s, finished.cpu_s)
+                )
+            )
+        else:
+            from glowsim.summary import render
 
-        typer.echo(render(finished.summary, finished.folder, finished.wall_s))
+            typer.echo(render(finished.summary, finished.folder, finished.wall_s))
+        if watcher is not None:
+            watcher.judged(finished.summary["verdict"])
+            stay()
     sys.exit(EXIT_CODES[finished.summary["verdict"]])
 
 

@@ -4,23 +4,38 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import nan
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from glowsim import build, results
 from glowsim.core import journal
+from glowsim.core.control_plane import ControlPlane
 from glowsim.core.errors import ControllerError, WorldError
+from glowsim.core.types import Command, Event
 from glowsim.experiment.parts import write_parts
 from glowsim.ledger import ledger
 from glowsim.scenario import Scenario
 
-__all__ = ["Replicated", "journal_path", "keep", "rare_collections", "replicate"]
+__all__ = ["Replicated", "Watcher", "journal_path", "keep", "rare_collections", "replicate"]
 
 Progress = Callable[[float], None]
 """Told the simulated time, in seconds."""
+
+
+class Watcher(Protocol):
+    """Looks at a replication in progress and says how fast it goes; nothing that happens in it changes."""
+
+    def begins(self, plane: ControlPlane) -> Callable[[Event, Sequence[Command]], None]:
+        """Hear what will decide; return who is told every event and what was answered to it."""
+
+    def pace(self, t_s: float) -> float:
+        """Return until when to go on, in simulated seconds; return late to slow the replication down."""
+
+    def ends(self, t_s: float) -> None:
+        """Hear that it has ended, and when, in simulated seconds."""
 
 
 class Replicated(NamedTuple):
@@ -61,7 +76,7 @@ def rare_collections() -> Iterator[None]:
 
 def replicate(
     scenario: Scenario, number: int, folder: Path, *, data: Path | None = None, allow_plugins: bool = False,
-    progress: Progress | None = None,
+    progress: Progress | None = None, watcher: Watcher | None = None,
 ) -> Replicated:  # fmt: skip
     """Run one replication; write its journal and its part of every table into ``folder``.
 
@@ -79,21 +94,28 @@ def replicate(
         Whether controllers may be code beside the scenario.
     progress
         Told the simulated time now and then.
+    watcher
+        Who looks at it; None: nobody.
     """
     with rare_collections():
-        return _replicate(scenario, number, folder, data, allow_plugins, progress)
+        return _replicate(scenario, number, folder, data, allow_plugins, progress, watcher)
 
 
 def _replicate(
     scenario: Scenario, number: int, folder: Path, data: Path | None, allow_plugins: bool,
-    progress: Progress | None,
+    progress: Progress | None, watcher: Watcher | None,
 ) -> Replicated:  # fmt: skip
     begun_s = time.process_time()
     path = journal_path(folder, number)
-    built = build.replication(scenario, number, journal_path=path, data=data, allow_plugins=allow_plugins)
+    watch, pace = (None, None) if watcher is None else (watcher.begins, watcher.pace)
+    built = build.replication(
+        scenario, number, journal_path=path, data=data, allow_plugins=allow_plugins, watch=watch
+    )
     try:
         built.world.start()
-        built.world.run(scenario.duration_s + scenario.drain_s, progress)
+        built.world.run(scenario.duration_s + scenario.drain_s, progress, pace)
+        if watcher is not None:
+            watcher.ends(built.world.environment.now)
     except (ControllerError, WorldError) as error:
         built.journal.close()
         error.add_note(f"the journal up to there is {path}")

@@ -27,7 +27,7 @@ from glowsim.build import BuildError
 from glowsim.core.errors import GlowsimError, WorldError
 from glowsim.experiment.judgement import summarise
 from glowsim.experiment.parts import merging
-from glowsim.experiment.replicate import Replicated, journal_path, replicate
+from glowsim.experiment.replicate import Replicated, Watcher, journal_path, replicate
 from glowsim.registry import RegistryError
 from glowsim.results import Tables
 from glowsim.scenario import Scenario, digest
@@ -90,7 +90,7 @@ def _rate_per_s(arrivals: kinds.Workload | kinds.Arrivals) -> float:
 def run(
     scenario: Scenario, name: str, folder: Path, *, replications: int | None = None, jobs: int = 1,
     data: Path | None = None, allow_plugins: bool = False, command: Sequence[str] = (),
-    progress: Progress | None = None,
+    progress: Progress | None = None, watcher: Watcher | None = None,
 ) -> Finished:  # fmt: skip
     """Run a scenario into a folder that does not exist yet.
 
@@ -115,6 +115,8 @@ def run(
         How to do it again, for the manifest.
     progress
         Told how far it is.
+    watcher
+        Who looks at it in progress; there is one replication then.
 
     Raises
     ------
@@ -122,12 +124,12 @@ def run(
         The folder exists, or the scenario cannot be built.
     """
     begun_s = time.monotonic()
-    wanted = replications or scenario.replications
+    wanted = 1 if watcher is not None else replications or scenario.replications
     if wanted is None:
         wanted = _SHORT_RUN_REPLICATIONS if expected_requests(scenario) <= _SHORT_RUN_REQUESTS else 1
     partial = begin(folder)
     try:
-        done = _replicated(scenario, wanted, partial, jobs, data, allow_plugins, progress)
+        done = _replicated(scenario, wanted, partial, jobs, data, allow_plugins, progress, watcher)
     except (BuildError, RegistryError, KeyboardInterrupt):
         shutil.rmtree(partial)
         raise
@@ -219,10 +221,12 @@ def conclude(
 
 def _replicated(
     scenario: Scenario, wanted: int, folder: Path, jobs: int, data: Path | None, allow_plugins: bool,
-    progress: Progress | None,
+    progress: Progress | None, watcher: Watcher | None,
 ) -> list[Replicated]:  # fmt: skip
     """Run the replications, one or several at a time, and put their tables together as they come."""
-    make = functools.partial(replicate, scenario, folder=folder, data=data, allow_plugins=allow_plugins)
+    make = functools.partial(
+        replicate, scenario, folder=folder, data=data, allow_plugins=allow_plugins, watcher=watcher
+    )
     jobs = min(jobs, wanted)
     each = (
         _in_turn(make, wanted, progress)

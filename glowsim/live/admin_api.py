@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
@@ -51,6 +50,7 @@ from glowsim.live.admin_shapes import (
 from glowsim.live.driver import Driver
 from glowsim.live.gateway import take_feedback, what_is_wrong
 from glowsim.live.openapi import document
+from glowsim.live.orders import order_of
 from glowsim.live.outbox import Feedback, KeyReused, Outbox, Taken
 from glowsim.live.reloading import Compared, Reloading
 from glowsim.live.settings import Settings
@@ -64,7 +64,6 @@ from glowsim.reload import ReloadError
 __all__ = ["AdminApi"]
 
 _B = TypeVar("_B", bound=BaseModel)
-_MOST_BODY_BYTES = 64 * 1024
 _MOST_KEY = 200
 _CHUNK_BYTES = 256 * 1024
 _MOST_SPENDERS = 100
@@ -345,26 +344,7 @@ class AdminApi:
         return name, self.driver.plane.pools[self.agents[name]]
 
     async def _body(self, http: HttpRequest, model: type[_B]) -> _B:
-        kind = http.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind != "application/json":
-            raise HTTPException(415, "send the body as 'Content-Type: application/json'")
-        read = bytearray()
-        try:
-            async with asyncio.timeout(self.settings.body_timeout_s):
-                async for piece in http.stream():
-                    read += piece
-                    if len(read) > _MOST_BODY_BYTES:
-                        raise HTTPException(
-                            413, f"the body is larger than {_MOST_BODY_BYTES} bytes", {"Connection": "close"}
-                        )
-        except TimeoutError:
-            raise HTTPException(408, "the body did not come in time", {"Connection": "close"}) from None
-        except ClientDisconnect:
-            raise HTTPException(400, "the body broke off") from None
-        try:
-            return model.model_validate_json(bytes(read))
-        except ValidationError as error:
-            raise HTTPException(400, what_is_wrong(error)) from None
+        return await order_of(http, model, within_s=self.settings.body_timeout_s)
 
     async def _order(
         self, http: HttpRequest, what: str, before: dict[str, Any], after: dict[str, Any], changes: list[Change],

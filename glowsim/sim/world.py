@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import copysign, fsum, inf, prod
-from typing import Any
+from typing import Any, TypeAlias
 
 from simpy.core import StopSimulation
 
@@ -23,6 +23,7 @@ from glowsim.core.types import (
     Arrived,
     Ask,
     Cancel,
+    Command,
     Dispatch,
     Effect,
     Event,
@@ -60,13 +61,27 @@ from glowsim.sim.serving.tasks import TaskEngine
 from glowsim.sim.steps import Task, TaskJob
 from glowsim.sim.workload.sources import Source
 
-__all__ = ["AgentWorld", "Replica", "World"]
+__all__ = ["AgentWorld", "Replica", "Watch", "World"]
+
+Watch: TypeAlias = Callable[[Event, Sequence[Command]], None]
+"""Told every event and what was answered to it; it changes nothing."""
+
+_Handle: TypeAlias = Callable[[Event], Sequence[Command]]
 
 _new = tuple.__new__
 _blank = object.__new__
 _OK, _ERROR, _INVALID = Outcome.OK, Outcome.ERROR, Outcome.INVALID
 _STARTING, _READY, _DRAINING, _GONE = State.STARTING, State.READY, State.DRAINING, State.GONE
 _NEVER = float("nan")
+
+
+def _watched(handle: _Handle, watch: Watch) -> _Handle:
+    def handled(event: Event) -> Sequence[Command]:
+        commands = handle(event)
+        watch(event, commands)
+        return commands
+
+    return handled
 
 
 @dataclass(frozen=True)
@@ -187,17 +202,21 @@ class World:
         instance more, all of it on the way there.
     front_door
         Sends users of services to agents; None: there are no services.
+    watch
+        Who is told every event and what was answered to it; None: nobody.
     """
 
     def __init__(
         self, plane: ControlPlane, journal: Journal, agents: Sequence[AgentWorld], sources: Sequence[Source],
         streams: Streams, faults: Sequence[Fault] = (), served: Sequence[Served] = (), answers: Answers | None = None,
         round_trips: Sequence[Sequence[float]] = ((0.0,),), front_door: FrontDoor | None = None,
+        watch: Watch | None = None,
     ) -> None:  # fmt: skip
         self.answers = answers
         self._served = served
         self._round_trips = round_trips
         self._front_door = front_door
+        self._watch = watch
         self._losses: dict[int, int] = {}
         """Region that is lost -> by how many faults at once."""
         self._due_back: dict[int, int] = {}
@@ -277,17 +296,38 @@ class World:
         for index, source in enumerate(self._sources):
             source.start(self, index, len(self._sources))
 
-    def run(self, until_s: float, progress: Callable[[float], None] | None = None) -> None:
-        """Run until everything is answered, or until ``until_s``."""
+    def run(
+        self, until_s: float, progress: Callable[[float], None] | None = None,
+        pace: Callable[[float], float] | None = None,
+    ) -> None:  # fmt: skip
+        """Run until everything is answered, or until ``until_s``.
+
+        Parameters
+        ----------
+        until_s
+            Simulated seconds from the beginning.
+        progress
+            Told the simulated time now and then.
+        pace
+            Given the simulated time, says until when to go on before it is asked again; it may take its time. What
+            happens in the simulation is the same.
+        """
         steps = 100
         for step in range(1, steps + 1):
-            going = self.environment.run_until(until_s * step / steps)
+            to_s = until_s * step / steps
+            going = self.environment.run_until(to_s) if pace is None else self._paced(to_s, pace)
             self._journal.settle(self.environment.now)
             if progress is not None:
                 progress(self.environment.now)
             if not going or self.stopped:
                 break
         self._journal.close()
+
+    def _paced(self, to_s: float, pace: Callable[[float], float]) -> bool:
+        environment, going = self.environment, True
+        while going and environment.now < to_s:
+            going = environment.run_until(min(max(pace(environment.now), environment.now), to_s))
+        return going
 
     @property
     def stopped(self) -> bool:
@@ -314,7 +354,10 @@ class World:
 
     def _teller(self) -> Callable[[Event], None]:
         """Return the function that every event goes through, with what never changes bound once."""
-        handle, timers = self._plane.handle, self._plane.timers
+        handle: _Handle = self._plane.handle
+        if self._watch is not None:
+            handle = _watched(handle, self._watch)
+        timers = self._plane.timers
         acts, todo, journal, call_at = self._acts, self._todo, self._journal, self.environment.call_at
         note = journal.pending.append
 

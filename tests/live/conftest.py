@@ -13,6 +13,7 @@ import itertools
 import math
 import socket
 from collections import Counter
+from contextlib import asynccontextmanager
 from math import inf
 from pathlib import Path
 from types import SimpleNamespace
@@ -296,6 +297,43 @@ def rogues():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@asynccontextmanager
+async def shown(folder, scenario, speed):
+    """Simulate on a thread with the page over it; in the end as fast as it goes, so that it does end."""
+    import aiohttp
+
+    from glowsim.experiment.replicate import replicate
+    from glowsim.live.dashboard.simulation import Simulation
+    from glowsim.live.sockets import address_of, listening
+
+    where = listening("127.0.0.1", 0)
+    simulation = Simulation(scenario, where, speed=speed)
+    address = address_of("127.0.0.1", where)
+    running = asyncio.create_task(asyncio.to_thread(replicate, scenario, 0, folder, watcher=simulation))
+
+    async def once(there):
+        """Return the first document whose part on the simulation is as it should be."""
+        async with asyncio.timeout(60.0), aiohttp.ClientSession() as session:
+            while True:
+                async with session.get(address + "/v1/dashboard") as response:
+                    document = await response.json()
+                if there(document["simulation"]):
+                    return document
+
+    try:
+        yield SimpleNamespace(address=address, once=once, simulation=simulation, running=running)
+    finally:
+        simulation.wish(speed=inf, paused=False)
+        await running
+        await asyncio.to_thread(simulation.close)
+
+
+@pytest.fixture
+def watched(tmp_path):
+    """Return what simulates a scenario at a speed, with the page over it."""
+    return lambda scenario, speed: shown(tmp_path, scenario, speed)
 
 
 @pytest.fixture

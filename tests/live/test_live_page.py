@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import os
+import re
 import shutil
 from contextlib import AsyncExitStack, asynccontextmanager
 from types import SimpleNamespace
@@ -395,5 +396,105 @@ def test_a_daemon_of_another_version_is_not_misread(browser, tmp_path, monkeypat
         ):
             await page.get_by_text("this page reads version 1").wait_for()
             assert await page.locator("#fleet").is_hidden()
+
+    in_time(browser, main)
+
+
+# --- a simulation in progress ------------------------------------------------------------------------
+
+SIMULATED = """
+title: An hour in a while <img src=x onerror="window.hacked=1">
+question: How does it go?
+seed: 1
+duration: 1h
+models:
+  m: {input: $1/1M, output: $2/1M}
+fleet:
+  - agent: tax
+    domain: tax
+    model: m
+    instances: 1
+    concurrency: 4
+    instance_price: $1/h
+    service: {law: time, time: 4s}
+controllers:
+  scaler: {use: agent_scaler, min_instances: 1, max_instances: 9, look: 10s}
+workload:
+  - {kind: poisson, rate: 3/s, tokens_in: 100, tokens_out: 20}
+"""
+
+
+def test_a_simulation_is_said_to_be_one_goes_on_at_its_pace_and_ends(browser, watched):
+    async def main():
+        async with watched(load(SIMULATED), speed=20.0) as shown, opened(browser, shown.address) as page:
+            progress = page.locator("#progress")
+            await progress.get_by_text("Simulation running").wait_for()
+            assert (
+                await page.title()
+                == """An hour in a while <img src=x onerror="window.hacked=1"> \u00b7 simulation \u00b7 glowsim"""
+            )
+            assert "simulation" in (await page.locator("header").inner_text()).lower()
+            await progress.get_by_text(re.compile(r"00:\d\d:[1-5]\d of")).wait_for()
+            said = await progress.inner_text()
+            assert "of 01:00:00" in said
+            assert "\u00d7 real time" in said
+            assert await page.locator("#speed").input_value() == "20"
+            share = float(await page.locator("#share").get_attribute("value") or 0)
+            assert 0.0 <= share < 0.5
+            await page.get_by_role("button", name="Pause").click()
+            await progress.get_by_text("Simulation paused").wait_for()
+            held = await shown.once(lambda its: its["state"] == "paused")
+            await page.locator("#speed").select_option("max")
+            await shown.once(lambda its: its["wished"] == "max")
+            assert (await shown.once(lambda its: True))["t_s"] == held["t_s"]
+            await page.locator("body").click(position={"x": 1, "y": 1})
+            await page.keyboard.press("p")
+            await progress.get_by_text("Simulation ended").wait_for()
+            assert await page.locator("#pace").is_hidden()
+            assert "its report is being written" in await progress.inner_text()
+            shown.simulation.judged("met")
+            await progress.get_by_text("every service level is met").wait_for()
+            assert "at 01:00:0" in await progress.inner_text()
+            assert await page.locator("#share").evaluate("one => one.value") == 1
+            assert "at 00:00:" in await page.locator("#decisions").inner_text()
+            await row(page, "tax").get_by_role("button").click()
+            assert "simulated" in await page.locator("#details-tax").inner_text()
+            assert "midnight UTC" not in await page.locator("main").inner_text()
+
+    in_time(browser, main)
+
+
+def test_when_glowsim_is_closed_the_last_figures_of_a_simulation_stay(browser, watched):
+    async def main():
+        async with AsyncExitStack() as closing, AsyncExitStack() as running:
+            shown = await running.enter_async_context(watched(load(SIMULATED), speed=1e6))
+            page = await closing.enter_async_context(opened(browser, shown.address, complains=True))
+            await page.locator("#progress").get_by_text("Simulation ended").wait_for()
+            await running.aclose()
+            await page.get_by_text("these are the last figures").wait_for()
+            assert await page.locator("body").get_attribute("class") in ("", None)
+            assert "Simulation ended" in await page.locator("#progress").inner_text()
+
+    in_time(browser, main)
+
+
+def test_a_simulation_reads_well_in_both_themes_and_on_a_phone(browser, watched):
+    async def main():
+        async with watched(load(SIMULATED), speed=60.0) as shown, opened(browser, shown.address) as page:
+            await page.locator("#progress").get_by_text("real time").wait_for()
+            await page.keyboard.press("p")
+            await page.locator("#progress").get_by_text("Simulation paused").wait_for()
+            for theme in ("light", "dark"):
+                await page.emulate_media(color_scheme=theme)
+                for width in (1280, 768, 360):
+                    await page.set_viewport_size({"width": width, "height": 780})
+                    contrasts = await page.evaluate(CONTRASTS)
+                    assert contrasts[0][0] >= 4.5, (theme, width, contrasts[:3])
+                    assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth"), width
+            order = []
+            for _ in range(12):
+                await page.keyboard.press("Tab")
+                order.append(await page.evaluate("document.activeElement.id"))
+            assert order.index("pause") < order.index("speed") < order.index("filter")
 
     in_time(browser, main)

@@ -1,6 +1,7 @@
 """The document that the dashboard's page lives from: plain JSON data, made of telemetry alone.
 
-A daemon and a simulation in progress make the same document; where time has no calendar, ``at_unix_s`` is null. Its
+A daemon and a simulation in progress make the same document; where time has no calendar, ``at_unix_s`` is null, and
+``simulation`` says how far it is and how fast (`glowsim.live.dashboard.simulation`). Its
 `VERSION` changes when a field goes or means something else; new fields may come without.
 """
 

@@ -142,7 +142,7 @@ const dated = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle:
 // A moment of the fleet's: by the clock where it has one, else since the simulation's beginning.
 function moment(t_s) {
   if (t_s === null || t_s === undefined) return DASH;
-  if (now.at_unix_s === null) return `at ${lasting(t_s)}`;
+  if (now.at_unix_s === null) return `at ${clocked(t_s)}`;
   const date = new Date((now.at_unix_s - (now.t_s - t_s)) * 1000);
   return now.t_s - t_s < 43200 ? clock.format(date) : dated.format(date);
 }
@@ -205,7 +205,9 @@ function cells(agent) {
 function show(document_) {
   now = document_;
   const { fleet } = now;
-  document.title = `${fleet.statuses.critical || fleet.statuses.attention ? "! " : ""}${now.title} \u00b7 glowsim`;
+  simulation();
+  const of = now.simulation ? "simulation \u00b7 glowsim" : "glowsim";
+  document.title = `${fleet.statuses.critical || fleet.statuses.attention ? "! " : ""}${now.title} \u00b7 ${of}`;
   say(at("title"), now.title);
   const emulated = now.agents.filter((agent) => agent.emulated).length;
   mixed = emulated > 0 && emulated < now.agents.length;
@@ -225,9 +227,11 @@ function show(document_) {
   fill(at("rollouts"), ...rollouts());
   fill(at("learning"), ...learning());
   fill(at("costs"), ...costs());
-  const zone = now.at_unix_s === null ? "Times since the simulation began." : "Times of this browser's time zone.";
+  const zone = now.simulation ? "Times are simulated, since the beginning." : "Times of this browser's time zone.";
+  const since = now.simulation ? "Nothing here is real: counted since the simulation began. "
+    : `Counted since ${moment(now.began_s)}, ${lasting(now.t_s - now.began_s)} ago; what was before is in the journal. `;
   say(at("about"),
-    `Counted since ${moment(now.began_s)}, ${lasting(now.t_s - now.began_s)} ago; what was before is in the journal. ` +
+    since +
     "Latencies are from arrival to answer, within 1 %. Errors: turned away, failed or answered with an apology. " +
     `A window is up to a minute longer than its name, 24 h up to an hour. ${zone}`);
 }
@@ -414,8 +418,58 @@ function costs() {
   const note = now.fleet.cost_usd.month === null
     ? "The projection for 30 days comes after 10 minutes."
     : `30 days: the cost of the last ${lasting(basis)}, thirty days on at that pace; nights and weekends are in it only as far as they were.`;
-  return [table, el("p", { class: "note" }, `${note} Today is since midnight UTC, or since the count began.`)];
+  return [table, el("p", { class: "note" }, `${note} Today is since ${now.simulation ? "the last simulated midnight" : "midnight UTC"}, or since the count began.`)];
 }
+
+// --- a simulation in progress -----------------------------------------------------------------------
+
+const SPEEDS = [1, 2, 5, 10, 60, 600, 3600, 86400, "max"];
+const times = (speed) => (speed === "max" ? "as fast as it goes" : `${speed < 100 ? three.format(speed) : count(speed)}\u00d7 real time`);
+const VERDICTS = {
+  met: ["ok", "every service level is met"],
+  "not met": ["critical", "a service level is not met"],
+  undecided: ["attention", "a service level is undecided: one replication is too few"],
+};
+
+function simulation() {
+  const { simulation: its } = now;
+  at("simulation").hidden = !its;
+  if (!its) return;
+  const over = its.state === "ended";
+  const at_ = `${clocked(now.t_s)} of ${clocked(its.duration_s)}`;
+  const draining = !over && now.t_s > its.duration_s ? "; arrivals are over, what is open is finished" : "";
+  const speed = its.speed === null ? "" : `, ${times(its.speed)}`;
+  const [kind, word] = over ? ["idle", "Simulation ended"] : its.state === "paused" ? ["wait", "Simulation paused"] : ["ok", "Simulation running"];
+  const verdict = over && its.verdict ? status(...VERDICTS[its.verdict]) : over ? "its report is being written" : null;
+  fill(at("progress"), status(kind, word), " ", over ? `at ${clocked(now.t_s)}${verdict ? ": " : ""}` : `${at_}${draining}${speed}`, verdict);
+  at("share").value = over ? 1 : Math.min(now.t_s / its.duration_s, 1);
+  at("pace").hidden = over;
+  say(at("pause"), its.state === "paused" ? "Resume" : "Pause");
+  const options = SPEEDS.includes(its.wished) ? SPEEDS : [...SPEEDS.slice(0, -1), its.wished].sort((a, b) => a - b).concat("max");
+  fill(at("speed"), ...options.map((each) => el("option", { value: each }, times(each))));
+  if (document.activeElement !== at("speed")) at("speed").value = its.wished;
+}
+
+// A simulated time to the second: what runs is not rounded to its two largest units.
+function clocked(s) {
+  const days = Math.floor(s / 86400);
+  const parts = [Math.floor(s / 3600) % 24, Math.floor(s / 60) % 60, Math.floor(s) % 60].map((part) => String(part).padStart(2, "0"));
+  return `${days ? `${days} d ` : ""}${parts.join(":")}`;
+}
+
+async function wish(order) {
+  try {
+    const response = await fetch("v1/simulation", {
+      method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(order), credentials: "omit",
+    });
+    const said = response.ok ? null : await response.json();
+    say(at("unheard"), said ? said.error.message : "");
+  } catch {
+    say(at("unheard"), "glowsim cannot be reached: the pace is as it was");
+  }
+}
+
+const pause = () => now?.simulation && wish({ paused: now.simulation.state !== "paused" });
 
 // --- the agents' table ------------------------------------------------------------------------------
 
@@ -502,7 +556,7 @@ function draw(made, agent) {
 function detail(agent) {
   const block = (title, ...content) => el("div", {}, el("h3", {}, title), ...content);
   const facts = [["Domain", agent.domain ?? DASH], ["Model", agent.model], ["Region", agent.region],
-    ["Instances", agent.emulated ? "emulated: no upstream is named" : "real"],
+    ["Instances", now.simulation ? "simulated" : agent.emulated ? "emulated: no upstream is named" : "real"],
     ["Open requests", count(agent.open)], ["Cost so far", usd(agent.cost_usd.tokens + agent.cost_usd.instances)],
     ["30 days", usd(agent.cost_usd.month)]];
   const outcomes = Object.entries(agent.outcomes).map(([key, n]) => `${count(n)} ${key.replaceAll("_", " ")}`);
@@ -577,7 +631,8 @@ function prepare() {
   });
   document.addEventListener("keydown", (event) => {
     const typing = event.target.matches?.("input, select, textarea");
-    if (event.key === "/" && !typing && !event.ctrlKey && !event.metaKey && !event.altKey) {
+    if (event.key === "p" && !typing && now?.simulation && now.simulation.state !== "ended" && !event.ctrlKey && !event.metaKey && !event.altKey) pause();
+    else if (event.key === "/" && !typing && !event.ctrlKey && !event.metaKey && !event.altKey) {
       event.preventDefault();
       at("filter").focus();
     } else if (event.key === "Escape" && now && (event.target === at("filter") || at("filter").value)) {
@@ -592,6 +647,8 @@ function prepare() {
       }
     }
   });
+  at("pause").addEventListener("click", pause);
+  at("speed").addEventListener("change", (event) => wish({ speed: event.target.value === "max" ? "max" : Number(event.target.value) }));
   at("login").addEventListener("submit", (event) => {
     event.preventDefault();
     sessionStorage.setItem(TOKEN, at("token").value.trim());
@@ -621,7 +678,7 @@ async function listen(stop) {
   if (response.status === 401) throw new Refused(token ? "That is not the admin's token." : "");
   if (!response.ok) {
     const said = await response.json().catch(() => null);
-    throw new Error(said?.error?.message ?? `the daemon answered ${response.status}`);
+    throw new Error(said?.error?.message ?? `glowsim answered ${response.status}`);
   }
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
@@ -640,7 +697,7 @@ async function listen(stop) {
     if (now) {
       lostAt = null;
       at("fleet").hidden = false;
-      connected("ok", now.at_unix_s === null ? `running, at ${lasting(now.t_s)}` : `live, ${clock.format(Date.now())}`);
+      connected("ok", now.simulation ? `simulation, ${clock.format(Date.now())}` : `live, ${clock.format(Date.now())}`);
     }
   }
 }
@@ -655,12 +712,12 @@ async function follow() {
     const controller = new AbortController();
     const stop = () => controller.abort();
     stop.signal = controller.signal;
-    let why = "the daemon closed the connection";
+    let why = "glowsim closed the connection";
     try {
       await listen(stop);
     } catch (error) {
       if (error instanceof Refused) return ask(error.message);
-      why = controller.signal.aborted ? "the daemon says nothing" : error instanceof TypeError ? "the daemon cannot be reached" : error.message;
+      why = controller.signal.aborted ? "glowsim says nothing" : error instanceof TypeError ? "glowsim cannot be reached" : error.message;
     } finally {
       stop();
     }
@@ -668,7 +725,8 @@ async function follow() {
       lostAt = new Date();
       failures = 0;
     }
-    connected("critical", `no connection since ${clock.format(lostAt)}: ${why}; asking again`);
+    if (now?.simulation?.state === "ended") connected("wait", "glowsim was closed: these are the last figures");
+    else connected("critical", `no connection since ${clock.format(lostAt)}: ${why}; asking again`);
     await new Promise((resolve) => {
       hurry = resolve;
       setTimeout(resolve, 1000 * PATIENCE_S[Math.min(failures, PATIENCE_S.length - 1)]);

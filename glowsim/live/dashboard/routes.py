@@ -22,7 +22,7 @@ from starlette.types import Receive, Scope, Send
 from glowsim.live.dashboard.document import Document
 from glowsim.live.dashboard.stream import Ticks, TooManyViewers, Viewer
 
-__all__ = ["POLICY", "Dashboard", "Source"]
+__all__ = ["POLICY", "Dashboard", "Source", "page_routes"]
 
 
 POLICY: Final = (
@@ -81,34 +81,53 @@ class Dashboard:
 
     def routes(self, admin: Callable[[HttpRequest], None]) -> list[Route]:
         """Return the routes; ``admin`` raises an `HTTPException` for who is not the admin."""
-
-        async def data(http: HttpRequest) -> Response:
-            admin(http)
-            made = self.document.made(self._driver.now_s(), admitting=self._driver.admitting)
-            return JSONResponse(made, headers=_DATA)
-
-        async def events(http: HttpRequest) -> Response:
-            admin(http)
-            try:
-                return _Events(self.ticks, self.ticks.join())
-            except TooManyViewers as error:
-                raise HTTPException(503, str(error), {"Retry-After": "10"}) from None
-
-        return [
-            *(_static(path, *file) for path, file in _FILES.items()),
-            Route("/v1/dashboard", data, methods=["GET"]),
-            Route("/v1/dashboard/events", events, methods=["GET"]),
-        ]
+        return page_routes(self.ticks, self._made, admin)
 
     def close(self) -> None:
         """End all streams."""
         self.ticks.close()
+
+    def _made(self) -> dict[str, Any]:
+        return self.document.made(self._driver.now_s(), admitting=self._driver.admitting)
 
     def _steps(self) -> Iterator[dict[str, Any] | None]:
         return self.document.steps(self._driver.now_s(), admitting=self._driver.admitting)
 
     def _news(self) -> object:
         return self.document.telemetry.seen, self._driver.admitting
+
+
+def page_routes(
+    ticks: Ticks, made: Callable[[], dict[str, Any]], admin: Callable[[HttpRequest], None]
+) -> list[Route]:
+    """Return the routes of a page and of what it draws.
+
+    Parameters
+    ----------
+    ticks
+        The stream of documents.
+    made
+        Returns the document as it is now.
+    admin
+        Raises an `HTTPException` for who may not see it.
+    """
+
+    async def data(http: HttpRequest) -> Response:
+        admin(http)
+        return JSONResponse(made(), headers=_DATA)
+
+    async def events(http: HttpRequest) -> Response:
+        admin(http)
+        try:
+            return _Events(ticks, ticks.join())
+        except TooManyViewers as error:
+            raise HTTPException(503, str(error), {"Retry-After": "10"}) from None
+
+    return [
+        *(_static(path, *file) for path, file in _FILES.items()),
+        Route("/v1/dashboard", data, methods=["GET"]),
+        Route("/v1/dashboard/events", events, methods=["GET"]),
+    ]
 
 
 class _Events(Response):
