@@ -17,6 +17,7 @@ from glowsim.commands.options import (
     FormatOption,
     JsonOption,
     PluginsOption,
+    PolicyOption,
     ScenarioArgument,
     SetOption,
 )
@@ -280,21 +281,30 @@ def replay(
     scenario: Annotated[
         str | None, typer.Option(help="For a journal by itself: the scenario that it was made with.")
     ] = None,
+    policy: PolicyOption = [],  # noqa: B006
     allow_plugins: PluginsOption = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Feed recorded events to fresh controllers; exit 0 if every command is equal, 1 with the first difference."""
+    """Feed recorded events to fresh controllers: exit 0 if every command is equal and had its effect, 1 if not.
+
+    With --policy also to those of another one: exit 0 if it commands the same all along, 1 with the first difference.
+    """
     from glowsim.experiment.replaying import replay as replay_all
 
+    loaded = None
     if scenario is not None:
         _, loaded = load_scenario(scenario, [], allow_plugins=allow_plugins)
-        results = replay_all(source, loaded, allow_plugins=allow_plugins)
-    else:
-        results = replay_all(source, None, allow_plugins=allow_plugins)
-    different = False
-    for result in results:
-        typer.echo(result.text)
-        different |= result.different
-    sys.exit(1 if different else 0)
+    good = True
+    found = []
+    for result in replay_all(source, loaded, policy, allow_plugins=allow_plugins):
+        good &= result.proved and result.agreed
+        if as_json:
+            found.append(result.as_json())
+        else:
+            typer.echo(result.text)
+    if as_json:
+        typer.echo(json.dumps({"policy": policy, "journals": found}, allow_nan=False))
+    sys.exit(0 if good else 1)
 
 
 @app.command()

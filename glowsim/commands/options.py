@@ -9,7 +9,7 @@ import typer
 
 __all__ = [
     "DataOption", "FormatOption", "JobsOption", "JsonOption", "LogArgument", "OutOption", "PluginsOption",
-    "ScenarioArgument", "SetOption",
+    "PolicyOption", "ScenarioArgument", "SetOption",
 ]  # fmt: skip
 
 DataOption = Annotated[
@@ -31,6 +31,15 @@ ScenarioArgument = Annotated[
 SetOption = Annotated[
     list[str],
     typer.Option("--set", "-s", metavar="KEY.PATH=VALUE", help="Override a value; may be given often."),
+]
+PolicyOption = Annotated[
+    list[str],
+    typer.Option(
+        "--policy",
+        "-p",
+        metavar="KEY.PATH=VALUE",
+        help="What another policy would have done: a controller, or a parameter of one; may be given often.",
+    ),
 ]
 PluginsOption = Annotated[
     bool,

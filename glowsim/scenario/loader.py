@@ -23,13 +23,16 @@ __all__ = ["load", "load_as"]
 M = TypeVar("M", bound=Model)
 
 
-def load(source: Path | str, overrides: Sequence[str] = (), *, allow_plugins: bool = False) -> Scenario:
+def load(
+    source: Path | str, overrides: Sequence[str] = (), *, allow_plugins: bool = False, option: str = "-s"
+) -> Scenario:
     r"""Return the scenario of a file, or of a text (a string with a line break), after the overrides.
 
     Args:
         source: a path, or YAML text.
         overrides: ``key.path=value`` each, the value in YAML; applied in order, before any check.
         allow_plugins: controllers may be code beside the scenario (``use: my_pkg.routing:CheapestFirst``).
+        option: how the overrides were given, for their errors.
 
     Raises:
         ScenarioError: everything that is wrong, each with file, line, column, path and what is allowed.
@@ -47,7 +50,7 @@ def load(source: Path | str, overrides: Sequence[str] = (), *, allow_plugins: bo
     root = read_text(str(source)) if is_text else read_file(Path(source))
     if allow_plugins and not is_text:
         registry.add_plugin_folder(Path(source).resolve().parent)
-    root, problems = _overridden(root, overrides)
+    root, problems = _overridden(root, overrides, option)
     data = root.plain()
     findings: list[Finding] = []
     scenario = None
@@ -94,11 +97,11 @@ def _distinct(findings: Sequence[Finding]) -> Iterator[Finding]:
         seen.add(finding.path)
 
 
-def _overridden(root: Node, overrides: Sequence[str]) -> tuple[Node, list[Problem]]:
+def _overridden(root: Node, overrides: Sequence[str], option: str) -> tuple[Node, list[Problem]]:
     problems: list[Problem] = []
     for override in overrides:
         try:
-            root = apply(root, override)
+            root = apply(root, override, option)
         except ScenarioError as error:
             problems += error.problems
     return root, problems

@@ -16,12 +16,13 @@ _NOTHING = ("", "~", "null")
 """Values that take a key's content away: ``controllers.scaler=null`` switches the scaler off."""
 
 
-def apply(root: Node, override: str) -> Node:
+def apply(root: Node, override: str, option: str = "-s") -> Node:
     """Return the tree with one value replaced or added; the tree given stays as it is.
 
     Args:
         root: the scenario as read.
         override: ``key.path=value``; list items by number, agents also by name, the value in YAML.
+        option: how it was given, for its errors.
 
     Raises:
         ScenarioError: the path leads nowhere, or the value is not YAML; shown in the override's own text.
@@ -30,7 +31,7 @@ def apply(root: Node, override: str) -> Node:
     >>> apply(read_text("fleet: [{agent: tax, slots: 1}]"), "fleet.tax.slots=9").plain()
     {'fleet': [{'agent': 'tax', 'slots': 9}]}
     """
-    source = Source("-s", override, numbered=False)
+    source = Source(option, override, numbered=False)
     path, equals, value = override.partition("=")
     parts = path.split(".")
     if not equals or not all(parts) or len(parts) > MAX_DEPTH:

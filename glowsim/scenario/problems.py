@@ -76,7 +76,7 @@ class Problem(NamedTuple):
         shown = self.source[first : first + _SHOWN_COLUMNS].replace("\t", " ")
         start = self.column - 1 - first
         width = max(1, min(self.width, len(shown) - start))
-        number = f"{self.line or '-s':>4}"
+        number = f"{self.line or self.file:>4}"
         return [f"{number} | {shown}".rstrip(), f"{' ' * len(number)} | {' ' * start}{'^' * width}"]
 
 

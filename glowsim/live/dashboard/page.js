@@ -454,7 +454,8 @@ function simulation() {
 function clocked(s) {
   const days = Math.floor(s / 86400);
   const parts = [Math.floor(s / 3600) % 24, Math.floor(s / 60) % 60, Math.floor(s) % 60].map((part) => String(part).padStart(2, "0"));
-  return `${days ? `${days} d ` : ""}${parts.join(":")}`;
+  const time = parts.join(":");
+  return days ? `${days} d${time === "00:00:00" ? "" : ` ${time}`}` : time;
 }
 
 async function wish(order) {
