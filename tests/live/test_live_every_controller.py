@@ -350,7 +350,7 @@ def test_a_controller_takes_on_other_settings_in_the_middle_of_its_work(live, tm
     assert len(ends) == len(sent)
     assert all(isinstance(each, Answered | Failed | Rejected) for each in ends)
     for replayed in replay(tmp_path / "journal", None):
-        assert not replayed.different, replayed.text
+        assert replayed.proved, replayed.text
     first, second = journals(tmp_path / "journal")
     assert len(first) > 200 < len(second)
     raised = [each.alert for each in second.records() if isinstance(each, Raise)]

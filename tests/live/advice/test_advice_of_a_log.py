@@ -19,7 +19,7 @@ def test_the_size_follows_littles_law(beside, standing):
     # 20 in the system, 4 a place in an instance: 5 instances' work, at the target of 0.7 that is 8.
     assert [(each.present, each.wanted) for each in asked][-1] == (2.0, float(ceil(10 * 2.0 / 4 / 0.7)))
     assert standing(found) == [("tax", "scale", "have 8 instances, not 2")]
-    assert not here.replayed().different
+    assert here.replayed().proved
 
 
 def test_nothing_is_carried_out(beside):
@@ -48,7 +48,7 @@ def test_a_size_that_is_right_again_ends_the_advice(beside, standing):
     found = here.advise(until_s=600.0)
     assert found
     assert not standing(found)
-    assert not here.replayed().different
+    assert here.replayed().proved
 
 
 def test_a_budget_counts_what_it_would_have_admitted(beside, standing):
@@ -80,7 +80,7 @@ def test_a_breaker_is_heard_where_the_log_names_instances(beside, standing):
     here.write(beside.row(40.0, instance="10.0.0.1:8000"))
     here.forget()
     assert not standing(here.advise(until_s=200.0))
-    assert not here.replayed().different
+    assert here.replayed().proved
 
 
 def test_a_breaker_is_not_heard_where_the_log_names_none(beside):

@@ -47,7 +47,7 @@ def test_a_controller_beside_the_traffic(beside, family, name):
     ])  # fmt: skip
     here.advise(until_s=300.0)
     assert len(here.commands(Arrived)) == len(here.commands(Dispatch)) == len(here.commands(Finished)) == 300
-    assert not here.replayed().different
+    assert here.replayed().proved
     raised = here.commands(Raise)
     assert Code.CONTROLLER_FAILED not in {each.alert.reason.code for each in raised}
     said = {type(record) for record in (*here.commands(Advised), *raised)}

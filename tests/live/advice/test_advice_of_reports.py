@@ -88,7 +88,7 @@ def test_the_size_follows_what_instances_report(served, beside, standing):
     assert standing(found) == [("tax", "scale", "have 8 instances, not 2")]
     assert found[0].evidence["load_from"] == "reports"
     assert (found[0].evidence["running"], found[0].evidence["waiting"]) == (8, 12)
-    assert not here.replayed().different
+    assert here.replayed().proved
 
 
 def test_an_instance_that_no_longer_reports_is_gone_and_may_come_back(served, beside, standing):
