@@ -447,7 +447,7 @@ def _live_extra() -> None:
     """Stop with the remedy where the packages of live mode are missing."""
     from importlib.util import find_spec
 
-    for name in ("aiohttp", "httptools", "jwt", "starlette", "uvicorn", "uvloop"):
+    for name in ("aiohttp", "httptools", "jwt", "prometheus_client", "starlette", "uvicorn", "uvloop"):
         if find_spec(name) is None:
             stop(f"live mode needs {name}: pip install 'glowsim[live]'")
 

@@ -49,7 +49,7 @@ def logs() -> ModuleType:
 @pytest.fixture(scope="session")
 def _serving():
     """Skip where the live extra is missing, unless that is a failure (GLOWSIM_CI=1)."""
-    for name in ("aiohttp", "starlette", "uvicorn"):
+    for name in ("aiohttp", "prometheus_client", "starlette", "uvicorn"):
         if importlib.util.find_spec(name) is None:
             message = f"{name} is missing: install glowsim[live]"
             if os.environ.get("GLOWSIM_CI") == "1":

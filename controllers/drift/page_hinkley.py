@@ -82,6 +82,11 @@ class PageHinkley(Stateful):
         self._quiet_until_s = -inf
         self._restart()
 
+    @property
+    def statistic(self) -> float:
+        """How far the values have strayed, the way that it tells of: an alert above ``threshold``."""
+        return max(self._up if self._tells_up else 0.0, self._down if self._tells_down else 0.0)
+
     def observe(self, t_s: float, value: float) -> Alert | None:
         """Take in a value; return an alert, if it is time for one."""
         if not isfinite(value):

@@ -318,7 +318,10 @@ class Scaler(Controller, Protocol):
 
 
 class Detector(Controller, Protocol):
-    """Decides whether a metric has moved."""
+    """Decides whether a metric has moved.
+
+    One that compares a number with a threshold shows it as its attribute ``statistic``.
+    """
 
     metric: str
     """``latency_s``, ``error``, ``tokens_in``, ``tokens_out``, ``cost_usd``, or the name of an `Observed` metric."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request as HttpRequest
@@ -15,6 +16,7 @@ from glowsim.core.journal import files_of
 from glowsim.live.admin_api import AdminApi
 from glowsim.live.dashboard.routes import Dashboard
 from glowsim.live.driver import Driver
+from glowsim.live.exposition import exposition
 from glowsim.live.outbox import Outbox
 from glowsim.live.reloading import Reloading
 from glowsim.live.settings import Settings
@@ -38,6 +40,11 @@ def only_admin(settings: Settings, http: HttpRequest) -> None:
         raise HTTPException(
             401, "send the admin token as 'Authorization: Bearer TOKEN'", {"WWW-Authenticate": "Bearer"}
         )
+
+
+_PROCESS = CollectorRegistry()
+"""When the process began, from which all counters count, its CPU and memory."""
+ProcessCollector(registry=_PROCESS)
 
 
 @dataclass(frozen=True)
@@ -78,7 +85,7 @@ class Admin:
 
     async def _metrics(self, http: HttpRequest) -> Response:
         self._admin(http)
-        text = self.telemetry.metrics(self.driver.now_s())
+        text = exposition(self.telemetry, self.driver.now_s()) + generate_latest(_PROCESS).decode()
         return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
 
     async def _state(self, http: HttpRequest) -> Response:

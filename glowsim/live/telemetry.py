@@ -1,18 +1,17 @@
 """What a fleet does, folded from events and commands as they pass, in bounded memory.
 
-It reads no clock and knows no world: the live driver calls `Telemetry.saw`, and a simulation may as well. ``/metrics``,
-``/state`` and the dashboard's document are made from it when somebody asks.
+It reads no clock and knows no world: the live driver calls `Telemetry.saw`, and so does a replay of a journal.
+``/metrics`` (`glowsim.live.exposition`), ``/state`` and the dashboard's document are made from it when somebody asks.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from math import isfinite
 from typing import Any, NamedTuple
 
-import glowsim
 from glowsim.core.control_plane import ControlPlane
 from glowsim.core.instance import UNLIMITED
 from glowsim.core.protocols import Load
@@ -44,9 +43,19 @@ from glowsim.live.windows import SLICE_S, Tally, Window, Windows, bucket_of, qua
 from glowsim.scenario import Scenario
 from glowsim.scenario.fleet import Agent as Written
 
-__all__ = ["AgentFigures", "OpenAlert", "Scaled", "Staged", "Telemetry", "VariantFigures"]
+__all__ = [
+    "BUCKETS_S",
+    "AgentFigures",
+    "Histogram",
+    "OpenAlert",
+    "Scaled",
+    "Staged",
+    "Telemetry",
+    "VariantFigures",
+]
 
-_BUCKETS_S = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
+BUCKETS_S = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
+"""Upper bounds of the buckets of a duration: those of OpenTelemetry's conventions for generative AI."""
 _STATE_WINDOW = 1
 """Of `glowsim.live.windows.WINDOWS`: 15 minutes."""
 _ALERTS = 100
@@ -58,22 +67,31 @@ _ALERT_LASTS_S = 900.0
 _DAY_S = 86_400.0
 
 
-class _Histogram:
+_CACHE_RESULTS = {Code.CACHED: "hit", Code.STALE: "stale", Code.JOINED: "joined", Code.OWN: "miss"}
+_RETRY_REASONS = {Outcome.OK: "doubtful", Outcome.CANCELLED: "timeout"}
+"""Those of `Outcome` that have another name as what led to another attempt: what is cancelled and yet tried again had
+no first token in time."""
+
+
+class Histogram:
+    """Durations, counted by `BUCKETS_S`.
+
+    >>> histogram = Histogram()
+    >>> histogram.add(0.02); histogram.counts[:3], histogram.total_s
+    ([0, 1, 0], 0.02)
+    """
+
+    __slots__ = ("counts", "total_s")
+
     def __init__(self) -> None:
-        self.counts = [0] * (len(_BUCKETS_S) + 1)
+        self.counts = [0] * (len(BUCKETS_S) + 1)
+        """How many were within each bucket; the last is for what is above all bounds."""
         self.total_s = 0.0
 
     def add(self, value_s: float) -> None:
-        self.counts[bisect_left(_BUCKETS_S, value_s)] += 1
+        """Count a duration."""
+        self.counts[bisect_left(BUCKETS_S, value_s)] += 1
         self.total_s += value_s
-
-    def lines(self, name: str, labels: str) -> Iterator[str]:
-        seen = 0
-        for bound, count in zip((*map(str, _BUCKETS_S), "+Inf"), self.counts, strict=True):
-            seen += count
-            yield f'{name}_bucket{{{labels},le="{bound}"}} {seen}'
-        yield f"{name}_sum{{{labels}}} {self.total_s}"
-        yield f"{name}_count{{{labels}}} {seen}"
 
 
 class Scaled(NamedTuple):
@@ -119,9 +137,9 @@ class AgentFigures:
     """What is known of one agent; counts are since the beginning, `windows` are of late."""
 
     __slots__ = (
-        "alive", "cache", "day_usd", "decisions", "duration", "feedback", "first_token", "instance_usd",
-        "instance_usd_per_s", "limited", "number", "open", "outcomes", "paid_until_s", "paused", "retries", "stages",
-        "token_usd", "variants", "wanted", "weight", "windows",
+        "alive", "cache", "day_usd", "decisions", "duration", "ended", "feedback", "first_token", "instance_usd",
+        "instance_usd_per_s", "limited", "number", "open", "paid_until_s", "paused", "retries", "stages", "token_usd",
+        "variants", "waits", "wanted", "weight", "windows",
     )  # fmt: skip
 
     def __init__(self, number: int, written: Written, instances: int) -> None:
@@ -130,9 +148,11 @@ class AgentFigures:
         self.wanted = instances
         self.weight: float | None = None
         """The share of a rollout's new variant; None before it first moved."""
-        self.outcomes: Counter[str] = Counter()
+        self.ended: Counter[tuple[int, str]] = Counter()
+        """(model of the last attempt, or -1 where none was made; what became of the request) -> how many."""
         self.cache: Counter[str] = Counter()
-        self.retries = 0
+        self.retries: Counter[str] = Counter()
+        """How the attempt before ended -> further attempts."""
         self.limited = 0
         self.token_usd = 0.0
         self.instance_usd = 0.0
@@ -144,8 +164,11 @@ class AgentFigures:
         self.paid_until_s = 0.0
         self.paused = False
         """Whether an operator paused its scaling."""
-        self.duration = _Histogram()
-        self.first_token = _Histogram()
+        self.duration = Histogram()
+        self.first_token = Histogram()
+        """From a request's arrival, as the tables of a run have it."""
+        self.waits = Histogram()
+        """In the queue, before each attempt."""
         self.windows = Windows(0.0)
         self.decisions: deque[Scaled] = deque(maxlen=5)
         self.stages: deque[Staged] = deque(maxlen=10)
@@ -155,9 +178,33 @@ class AgentFigures:
         """Metric -> how many values, and their sum."""
 
     @property
+    def outcomes(self) -> dict[str, int]:
+        """What became of requests -> how many."""
+        found: Counter[str] = Counter()
+        for (_, outcome), count in self.ended.items():
+            found[outcome] += count
+        return dict(found)
+
+    @property
     def usd(self) -> float:
         """What it has cost: tokens and instances."""
         return self.token_usd + self.instance_usd
+
+
+class _Open:
+    """An open request, and what is remembered of it while its last attempt is under way."""
+
+    __slots__ = ("agent", "arrived_s", "attempt", "cacheable", "model", "tried")
+
+    def __init__(self, arrived_s: float, agent: AgentFigures, cacheable: bool) -> None:
+        self.arrived_s = arrived_s
+        self.agent = agent
+        self.cacheable = cacheable
+        self.attempt = 0
+        """The last one; 0 before the first."""
+        self.model = -1
+        self.tried: Outcome | None = None
+        """How that one ended; None while it has not."""
 
 
 class Telemetry:
@@ -180,6 +227,7 @@ class Telemetry:
 
     def __init__(self, scenario: Scenario, plane: ControlPlane, instances: Sequence[int]) -> None:
         written = scenario.agents()
+        self.scenario = scenario
         self.names = list(written)
         self.agents = [
             AgentFigures(number, *each)
@@ -202,9 +250,9 @@ class Telemetry:
             for model in scenario.models.values()
         ]
         self._fleet = Windows(0.0)
-        self._arrived: dict[int, tuple[float, AgentFigures, bool]] = {}
-        self._attempts: dict[int, tuple[float, AgentFigures, int, int]] = {}
-        """Attempt -> (since when, its agent, model, instance)."""
+        self._arrived: dict[int, _Open] = {}
+        self._attempts: dict[int, tuple[_Open, int, int]] = {}
+        """Attempt -> (its request, model, instance)."""
         self._variants: dict[int, VariantFigures] = {}
         """Open request of an agent with a rollout -> its variant."""
         self._burning: OrderedDict[tuple[int, str, float], OpenAlert] = OrderedDict()
@@ -238,7 +286,7 @@ class Telemetry:
             agent = self.agents[request[1]]
             agent.open += 1
             agent.windows.now.arrived += 1
-            self._arrived[request[0]] = (t_s, agent, bool(request.cache_key))
+            self._arrived[request[0]] = _Open(t_s, agent, bool(request.cache_key))
         elif type(event) is Finished:
             self._finished(event)
         elif type(event) in self._heard:
@@ -255,28 +303,34 @@ class Telemetry:
 
     def _dispatched(self, t_s: float, command: Dispatch) -> None:
         attempt, request_id, instance, plan, reason = command
-        arrived = self._arrived.get(request_id)
-        if arrived is None:
+        opened = self._arrived.get(request_id)
+        if opened is None:
             return  # it came before this fold began
-        agent = arrived[1]
-        self._attempts[attempt] = (t_s, agent, plan[0], instance)
-        if reason[0] == Code.RETRIED:
-            agent.retries += 1
+        agent = opened.agent
+        if opened.attempt:
+            tried = Outcome.LOST if opened.tried is None else opened.tried
+            agent.retries[_RETRY_REASONS.get(tried) or tried.name.lower()] += 1
             agent.windows.now.retries += 1
+        opened.attempt, opened.model, opened.tried = attempt, plan[0], None
+        self._attempts[attempt] = (opened, plan[0], instance)
+        agent.waits.add(reason[2] if reason[0] == Code.QUEUED else 0.0)
         if len(agent.variants) > 1 and plan[1] < len(agent.variants):
             self._variants[request_id] = agent.variants[plan[1]]
 
     def _first_token(self, event: FirstToken) -> None:
         begun = self._attempts.get(event.attempt)
         if begun is not None:
-            begun[1].first_token.add(event.t_s - begun[0])
+            begun[0].agent.first_token.add(event.t_s - begun[0].arrived_s)
 
     def _finished(self, event: Finished) -> None:
         t_s, attempt, outcome, usage, _ = event
         begun = self._attempts.pop(attempt, None)
         if begun is None:
             return
-        _, agent, model, instance = begun
+        opened, model, instance = begun
+        if opened.attempt == attempt:
+            opened.tried = outcome
+        agent = opened.agent
         fresh_usd, cached_usd, output_usd = self._prices[model]
         tokens_in, cached, tokens_out = usage[0], usage[1], usage[2]
         usd = fresh_usd * (tokens_in - cached) + cached_usd * cached + output_usd * tokens_out
@@ -293,19 +347,20 @@ class Telemetry:
         ended = self._end(t_s, request_id, "answered")
         if ended is None:
             return
-        arrived_s, agent, cacheable = ended
-        latency_s = t_s - arrived_s
+        agent = ended.agent
+        latency_s = t_s - ended.arrived_s
         bucket = bucket_of(latency_s)
         now = agent.windows.now
         now.latencies[bucket] = now.latencies.get(bucket, 0) + 1
         agent.duration.add(latency_s)
-        if cacheable:
+        if ended.cacheable:
             if reason[0] == Code.CACHED:
-                agent.cache["hit"] += 1
                 now.hits += 1
             else:
-                agent.cache["miss"] += 1
                 now.misses += 1
+            result = _CACHE_RESULTS.get(reason[0])
+            if result is not None:
+                agent.cache[result] += 1
         variant = self._variants.pop(request_id, None)
         if variant is not None:
             variant.ended += 1
@@ -315,33 +370,31 @@ class Telemetry:
         self._end(t_s, command.request_id, command.outcome.name.lower(), "failed")
 
     def _rejected(self, t_s: float, command: Reject) -> None:
-        arrived = self._arrived.get(command.request_id)
-        if arrived is not None and command.reason.code in (Code.LIMITED, Code.LIMIT_UNKNOWN):
-            arrived[1].limited += 1
-            arrived[1].windows.now.limited += 1
+        opened = self._arrived.get(command.request_id)
+        if opened is not None and command.reason.code in (Code.LIMITED, Code.LIMIT_UNKNOWN):
+            opened.agent.limited += 1
+            opened.agent.windows.now.limited += 1
         self._end(t_s, command.request_id, "rejected")
 
-    def _end(
-        self, t_s: float, request_id: int, outcome: str, counted: str | None = None
-    ) -> tuple[float, AgentFigures, bool] | None:
+    def _end(self, t_s: float, request_id: int, outcome: str, counted: str | None = None) -> _Open | None:
         """Close a request; None if it had ended when its client left."""
-        arrived = self._arrived.pop(request_id, None)
-        if arrived is None:
+        opened = self._arrived.pop(request_id, None)
+        if opened is None:
             return None
-        agent = arrived[1]
+        agent = opened.agent
         agent.open -= 1
-        agent.outcomes[outcome] += 1
+        agent.ended[opened.model, outcome] += 1
         now = agent.windows.now
         if outcome == "answered":
             now.answered += 1
-            return arrived
+            return opened
         counted = counted or outcome
         setattr(now, counted, getattr(now, counted) + 1)
         variant = self._variants.pop(request_id, None)
         if variant is not None and outcome != "abandoned":
             variant.ended += 1
             variant.bad += 1
-        return arrived
+        return opened
 
     def _scaled(self, t_s: float, command: Scale) -> None:
         agent = self.agents[command.agent]
@@ -502,7 +555,7 @@ class Telemetry:
                 "draining": load.draining,
                 "wanted": agent.wanted,
                 "latency_s": {"n": sum(latencies.values()), "p50": p50, "p95": p95},
-                "outcomes": dict(agent.outcomes),
+                "outcomes": agent.outcomes,
                 "cost_usd": agent.token_usd,
             }
         alerts = [
@@ -515,46 +568,3 @@ class Telemetry:
             for when_s, alert in self.alerts
         ]
         return {"t_s": t_s, "agents": agents, "alerts": alerts}
-
-    def metrics(self, t_s: float) -> str:
-        """Return the fleet in the text format of Prometheus."""
-        lines = [
-            "# TYPE glowsim_build_info gauge",
-            f'glowsim_build_info{{version="{glowsim.__version__}"}} 1',
-        ]
-        loads = [self.load(number, t_s) for number in range(len(self.agents))]
-        named = list(zip([f'agent="{name}"' for name in self.names], self.agents, loads, strict=True))
-
-        def lines_of(name: str, kind: str, value: Callable[[AgentFigures, Load], float]) -> list[str]:
-            return [
-                f"# TYPE {name} {kind}",
-                *(f"{name}{{{label}}} {value(a, load)}" for label, a, load in named),
-            ]
-
-        lines += lines_of("glowsim_open_requests", "gauge", lambda agent, load: agent.open)
-        lines += lines_of("glowsim_inflight_requests", "gauge", lambda agent, load: load.in_flight)
-        lines += lines_of("glowsim_queue_depth", "gauge", lambda agent, load: load.queued)
-        lines += lines_of("glowsim_agent_up", "gauge", lambda agent, load: int(load.ready > 0))
-        lines += lines_of("glowsim_ready_replicas", "gauge", lambda agent, load: load.ready)
-        lines += lines_of("glowsim_desired_replicas", "gauge", lambda agent, load: agent.wanted)
-        lines += lines_of("glowsim_canary_weight", "gauge", lambda agent, load: agent.weight or 0.0)
-        lines += lines_of("glowsim_retries_total", "counter", lambda agent, load: agent.retries)
-        lines += lines_of("glowsim_ratelimited_total", "counter", lambda agent, load: agent.limited)
-        lines += lines_of("glowsim_cost_usd_total", "counter", lambda agent, load: agent.token_usd)
-        for name, key, of in (
-            ("glowsim_requests_total", "outcome", "outcomes"),
-            ("glowsim_cache_requests_total", "result", "cache"),
-        ):
-            lines.append(f"# TYPE {name} counter")
-            for label, agent, _ in named:
-                counts: Counter[str] = getattr(agent, of)
-                lines += [f'{name}{{{label},{key}="{value}"}} {counts[value]}' for value in sorted(counts)]
-        for name, of in (
-            ("glowsim_request_duration_seconds", "duration"),
-            ("glowsim_time_to_first_token_seconds", "first_token"),
-        ):
-            lines.append(f"# TYPE {name} histogram")
-            for label, agent, _ in named:
-                histogram: _Histogram = getattr(agent, of)
-                lines += histogram.lines(name, label)
-        return "\n".join(lines) + "\n"

@@ -19,6 +19,7 @@ from glowsim.core.types import Advised, Command, Event
 from glowsim.live.admin import as_json, only_admin
 from glowsim.live.advice.recommendations import Recommendations
 from glowsim.live.dashboard.routes import Dashboard
+from glowsim.live.exposition import exposition
 from glowsim.live.settings import Settings
 from glowsim.live.telemetry import Scaled, Telemetry
 from glowsim.scenario import Scenario
@@ -82,7 +83,7 @@ def pages(
 
     async def metrics(http: HttpRequest) -> Response:
         only_admin(settings, http)
-        text = telemetry.metrics(now_s()) + _metrics(recommendations, heard())
+        text = exposition(telemetry, now_s()) + _metrics(recommendations, heard())
         return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
 
     async def state(http: HttpRequest) -> Response:

@@ -207,7 +207,7 @@ class Document:
             "scaling_paused": figures.paused,
             "windows": [_window(window.tally) for window in windows],
             "trend": _trend(figures.windows, t_s, _TOGETHER),
-            "outcomes": dict(figures.outcomes),
+            "outcomes": figures.outcomes,
             "cost_usd": _cost([figures], windows[-1], t_s),
             "feedback": _feedback([figures]),
             "decisions": [self._decision(each) for each in reversed(figures.decisions)],

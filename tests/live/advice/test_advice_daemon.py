@@ -78,7 +78,7 @@ def test_metrics_count_recommendations_and_rows(over_limit):
         'glowsim_recommendations_total{agent="tax",kind="refuse"} 1',
         'glowsim_recommendations_standing{agent="tax",kind="refuse"} 1',
         'glowsim_advice_rows_total{result="told"} 20',
-        'glowsim_requests_total{agent="tax",outcome="answered"} 20',
+        'glowsim_requests_total{agent="tax",model="small",outcome="answered"} 20',
         'glowsim_ready_replicas{agent="tax"} 2',
         "glowsim_advice_behind_seconds 60.0",
     ):
