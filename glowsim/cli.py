@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from glowsim.commands import importing, load, report, workload
+from glowsim.commands import importing, load, prometheus, report, workload
 from glowsim.commands.common import BAD_INPUT, fresh_folder, load_scenario, stop, summary_as_json
 from glowsim.commands.options import (
     DataOption,
@@ -21,6 +21,7 @@ from glowsim.commands.options import (
     ScenarioArgument,
     SetOption,
 )
+from glowsim.commands.prometheus import PrometheusOption
 from glowsim.commands.watch import speed_of, stay, watching
 
 __all__ = ["app", "main"]
@@ -80,6 +81,7 @@ def run(
     port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="Of --watch, on loopback; 0: any; default: 8082.")
     ] = None,
+    metrics: PrometheusOption = None,
     allow_plugins: PluginsOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -89,6 +91,8 @@ def run(
 
     seeded = overrides if seed is None else [*overrides, f"seed={seed}"]
     path, loaded = load_scenario(scenario, seeded, allow_plugins=allow_plugins)
+    if metrics is not None:
+        prometheus.ready_for(metrics)
     command = ["glowsim", *sys.argv[1:]]
     with ExitStack() as stack:
         watcher = None
@@ -106,6 +110,8 @@ def run(
                 loaded, path.stem, out or fresh_folder(path.stem), replications=replications, jobs=jobs, data=data,
                 allow_plugins=allow_plugins, command=command, progress=progress, watcher=watcher,
             )  # fmt: skip
+        if metrics is not None:
+            prometheus.write(metrics, finished.folder, allow_plugins=allow_plugins)
         if as_json:
             typer.echo(
                 json.dumps(

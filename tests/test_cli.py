@@ -57,6 +57,27 @@ def run_dir(folder: Path) -> Path:
     return folder / "run"
 
 
+def test_a_run_writes_the_metrics_of_its_first_replication(folder: Path) -> None:
+    done = glowsim(
+        "run", "tiny.yaml", "--replications", "2", "--out", "measured", "--prometheus", "tiny.prom", cwd=folder
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    requests = load(folder / "measured").requests
+    first = requests[requests["replication"] == 0]
+    lines = (folder / "tiny.prom").read_text().splitlines()
+    assert f'glowsim_requests_total{{agent="tax",model="m",outcome="answered"}} {len(first)}' in lines
+    assert "# TYPE glowsim_request_duration_seconds histogram" in lines
+    assert not [line for line in lines if "process_" in line]
+    assert not list(folder.glob("*.partial"))
+
+
+def test_metrics_that_cannot_be_written_stop_a_run_before_it_begins(folder: Path) -> None:
+    done = glowsim("run", "tiny.yaml", "--out", "never", "--prometheus", "nowhere/tiny.prom", cwd=folder)
+    assert done.returncode == 2
+    assert "give a file in a folder that exists" in done.stderr
+    assert not list(folder.glob("never*"))
+
+
 def test_a_run_is_whole(run_dir: Path) -> None:
     names = {path.name for path in run_dir.iterdir()}
     tables = {

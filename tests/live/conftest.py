@@ -233,11 +233,15 @@ class Numbered(Driver):
         return asked
 
 
-async def lived(scenario, sent, around=lambda driver, instance, serve: serve, journal=None, meanwhile=None):
+async def lived(
+    scenario, sent, around=lambda driver, instance, serve: serve, journal=None, meanwhile=None,
+    watching=lambda plane: None,
+):  # fmt: skip
     """Send the same requests to emulated instances behind the asyncio driver.
 
     ``around`` is given every instance of the beginning and returns what takes its place. ``meanwhile`` is a moment
-    and what is done with the driver then; with it, controllers that raise fall back, as in a daemon.
+    and what is done with the driver then; with it, controllers that raise fall back, as in a daemon. ``watching`` is
+    given the control plane and returns the driver's ``watch``.
 
     Returns
     -------
@@ -245,9 +249,11 @@ async def lived(scenario, sent, around=lambda driver, instance, serve: serve, jo
     """
     streams, journal = Streams(scenario.seed, 0), journal or Journal({})
     agents = list(scenario.agents().values())
+    plane = scenarios.control_plane(scenario, streams, fall_back=meanwhile is not None)
     driver = Numbered(
-        scenarios.control_plane(scenario, streams, fall_back=meanwhile is not None),
+        plane,
         journal,
+        watch=watching(plane),
         memory=10_000,
         contents=10_000,
         idle_timeouts={i: each.idle_timeout_s for i, each in enumerate(agents) if each.idle_timeout_s},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from types import SimpleNamespace
 
@@ -11,13 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glowsim import build
+from glowsim.commands.prometheus import exposed
+from glowsim.core import journal
 from glowsim.core.streams import Streams
 from glowsim.core.types import (
     Advance,
     Arrived,
     Code,
-    Command,
     Dispatch,
+    Event,
     Finished,
     FirstToken,
     InstanceChanged,
@@ -95,12 +98,10 @@ def telemetry_of(scenario):
 def seen(recording, scenario):
     """Return the telemetry of a journal, and when it ends."""
     telemetry = telemetry_of(scenario)
-    t_s = 0.0
-    for record in recording.records():
-        if not isinstance(record, Command) and type(record).__name__ != "Effected":
-            t_s = record.t_s
-            telemetry.saw(record, telemetry.plane.handle(record))
-    return telemetry, t_s
+    events = [record for record in recording.records() if isinstance(record, Event)]
+    for event in events:
+        telemetry.saw(event, telemetry.plane.handle(event))
+    return telemetry, events[-1].t_s
 
 
 def read(text):
@@ -301,6 +302,75 @@ def test_the_first_token_counts_from_the_arrival():
     values = read(exposition(telemetry, 13.0))
     assert value(values, "time_to_first_token_seconds_sum", agent="tax") == 2.5
     assert value(values, "queue_wait_seconds_sum", agent="tax") == 2.0
+
+
+# --- both worlds ------------------------------------------------------------------------------------
+
+
+def test_a_driver_the_replay_of_its_journal_and_the_simulator_say_the_same(live):
+    scenario = load(TEXT, ["duration=60s"])
+    sim_journal, sent = live.simulated(scenario)
+    watching = []
+
+    def watched(plane):
+        watching.append(Telemetry(scenario, plane, [each.instances for each in scenario.agents().values()]))
+        return watching[0].saw
+
+    empty = journal.Journal(build.header(scenario, 0))
+    live_journal, _ = live.jump(lambda: live.lived(scenario, sent, journal=empty, watching=watched))
+    recording = live_journal.recording()
+    there = exposition(watching[0], max(each.t_s for each in recording.records() if isinstance(each, Event)))
+    assert exposed(recording, scenario) == there
+    assert total(read(there), "requests_total") == len(sent) > 200
+    simulated = exposed(sim_journal.recording(), scenario)
+    assert without_instances(simulated) == without_instances(there)
+
+
+def without_instances(text):
+    """Leave out what instances cost: it depends on when one stops looking."""
+    return [line for line in text.splitlines() if 'part="instances"' not in line]
+
+
+def test_the_daemon_and_the_replay_of_its_journal_say_the_same(tmp_path):
+    import aiohttp
+
+    from glowsim.live.daemon import serving
+    from glowsim.live.settings import settings
+
+    scenario = load(TEXT, ["fleet.tax.instance_price=$0/h"])
+    chosen = settings(environment={}, journal_path=tmp_path / "j", port=0, admin_port=0, grace_s=4.0)
+
+    async def main():
+        async with (
+            asyncio.timeout(60.0),
+            serving(scenario, chosen) as daemon,
+            aiohttp.ClientSession() as session,
+        ):
+
+            async def ask(number):
+                body = {
+                    "input": "x",
+                    "stream": number % 2 == 1,
+                    "cache": number % 3 == 0,
+                    "max_tokens_out": 5,
+                }
+                url = f"{daemon.address}/v1/agents/{AGENTS[number % 2]}/tasks"
+                async with session.post(url, json=body) as response:
+                    await response.read()
+
+            await asyncio.gather(*map(ask, range(20)))
+            async with session.get(f"{daemon.admin_address}/metrics") as response:
+                assert response.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+                return await response.text()
+
+    text = asyncio.run(main())
+    ours, process = text.split("# HELP process_", 1)
+    assert "process_start_time_seconds" in process
+    assert total(read(ours), "requests_total") == 20
+    assert exposed(journal.read(tmp_path / "j"), scenario) == ours
+
+
+# --- the text -------------------------------------------------------------------------------------------
 
 
 @given(
