@@ -38,6 +38,8 @@ class Call:
     """What was used so far: kept up to date by the instance, read when the attempt ends without a `Reply`."""
     passed_on: Mapping[str, str] = field(default_factory=dict)
     """Headers that go with it to an instance behind HTTP: the trace context."""
+    finish_reasons: list[str] | None = None
+    """Where the instance notes why its model stopped; None: nobody wants to know."""
 
 
 class Reply(NamedTuple):

@@ -14,10 +14,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import aiohttp
 import uvloop
+from starlette.types import ASGIApp
 
 from glowsim import build
 from glowsim.core.errors import JournalError
@@ -47,7 +48,10 @@ from glowsim.live.telemetry import Telemetry
 from glowsim.live.validity import Validity
 from glowsim.reload import carried, same_fleet
 from glowsim.scenario import Scenario
-from glowsim.scenario.live import CallableAgent
+from glowsim.scenario.live import CallableAgent, OpenAIHttp
+
+if TYPE_CHECKING:
+    from glowsim.live.otel import Tracing
 
 __all__ = ["Daemon", "run_daemon", "serving"]
 
@@ -176,8 +180,11 @@ async def serving(
     counts = [(len(reaches[name].urls) if name in reaches else 0) or agent.instances for name, agent in fleet]
     telemetry = Telemetry(scenario, plane, counts)
     rollups = Rollups(list(names), partial(_cost_usd, list(scenario.models.values())))
+    tracing = _tracing(scenario, reaches) if scenario.live.otel else None
     truths = {name: Drawn(scenario, name, streams) for name in emulated}
     async with AsyncExitStack() as stack:
+        if tracing is not None:
+            stack.push_async_callback(tracing.export.close)
         data = stack.enter_context(listening(chosen.host, chosen.port))
         admin = stack.enter_context(listening(chosen.host, chosen.admin_port))
         store = Store(chosen.store, keep_requests=chosen.keep_requests)
@@ -191,7 +198,8 @@ async def serving(
             contents=_CONTENTS,
             apologise=partial(_apology, chosen.apology),
             clock=time.perf_counter,
-            watch=partial(_to_all, telemetry, validity, rollups),
+            watch=partial(_to_all, telemetry, validity, rollups, tracing),
+            calling=None if tracing is None else tracing.calling,
             served=store.saw,
             # What a kill took from the journal was numbered too, and its clients may yet speak of it.
             after_request=(store.boot - 1) << 32,
@@ -241,13 +249,16 @@ async def serving(
             services=build.nearest_agents(scenario),
             ready=lambda number: driver.plane.pools[number].sizing.load(driver.now_s()).ready > 0,
         )
-        gateway = Gateway(driver, chosen, known, identity, store.hash_key, outbox)
+        gateway: ASGIApp = Gateway(driver, chosen, known, identity, store.hash_key, outbox)
+        if tracing is not None:
+            tracing.url_of = places.url_of
+            gateway = tracing.around(gateway)
 
         def document(scenario: Scenario) -> Document:
             return Document(scenario, telemetry, source="live", emulated=emulated, certificate=validity.state)
 
         def renewed(scenario: Scenario) -> None:
-            telemetry.plane = driver.plane
+            telemetry.scenario, telemetry.plane = scenario, driver.plane
             dashboard.document = document(scenario)
 
         dashboard = Dashboard(document(scenario), driver)
@@ -334,11 +345,14 @@ def _cost_usd(models: Sequence[Any], model: int, usage: Usage) -> float:
 
 
 def _to_all(
-    telemetry: Telemetry, validity: Validity, rollups: Rollups, event: Event, commands: Sequence[Command]
-) -> None:
+    telemetry: Telemetry, validity: Validity, rollups: Rollups, tracing: Tracing | None, event: Event,
+    commands: Sequence[Command],
+) -> None:  # fmt: skip
     telemetry.saw(event, commands)
     validity.saw(event, commands)
     rollups.saw(event, commands)
+    if tracing is not None:
+        tracing.saw(event, commands)
 
 
 def _apology(text: str, task: Any) -> str | None:
@@ -361,6 +375,30 @@ def _reaches(scenario: Scenario, chosen: Settings, *, allow_plugins: bool) -> di
         name: Reach(spec, os.environ, timeout_s=agents[name].timeout_s, models=models)
         for name, spec in specs.items()
     }
+
+
+def _tracing(scenario: Scenario, reaches: Mapping[str, Reach]) -> Tracing | None:
+    """Return what speaks to OpenTelemetry, unless the environment forbids it; nothing of that is imported before.
+
+    Raises
+    ------
+    SettingsError
+        It is not installed, or the environment asks for what is not offered.
+    """
+    if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return None
+    try:
+        from glowsim.live.otel import Spoken, Tracing
+    except ModuleNotFoundError as error:
+        raise SettingsError(f"live.otel needs {error.name}: pip install 'glowsim[otel]'") from error
+    specs = [None if name not in reaches else reaches[name].spec for name in scenario.agents()]
+    spoken = [
+        Spoken("openai", spec.model)
+        if isinstance(spec, OpenAIHttp)
+        else Spoken("emulated" if spec is None else spec.adapter, None)
+        for spec in specs
+    ]
+    return Tracing(list(scenario.agents()), list(scenario.models), spoken)
 
 
 def _known(upstreams: Iterable[str], agents: Iterable[str]) -> None:

@@ -153,6 +153,8 @@ class Driver:
         Agent -> who starts and stops its instances; an agent without one keeps the instances it has.
     watch
         Is called with every event and the commands that answered it.
+    calling
+        Is called with every attempt before it begins, and may change what headers go with it.
     served
         Is called with every request that is dispatched, again if it is dispatched again: what feedback on it will
         need to know, when it has long been forgotten here.
@@ -200,6 +202,7 @@ class Driver:
         clock: Callable[[], float] | None = None, asker: Asker | None = None,
         scalers: Mapping[int, Scaler] | None = None,
         watch: Callable[[Event, Sequence[Command]], None] | None = None,
+        calling: Callable[[Call], None] | None = None,
         served: Callable[[Served], None] = lambda served: None, after_request: int = 0,
         apologise: Callable[[Any], Any] = lambda task: None,
         idle_timeouts: Mapping[int, float] | None = None, probe_timeout_s: float = 5.0,
@@ -215,6 +218,7 @@ class Driver:
         self.scalers: dict[int, Scaler] = dict(scalers or {})
         """Agent -> who starts and stops its instances."""
         self._watch = watch
+        self._calling = calling
         self._tell_served = served
         self._apologise = apologise
         self._idle_timeouts = dict(idle_timeouts or {})
@@ -476,6 +480,8 @@ class Driver:
             attempt, instance_number, request, plan, ticket.task, ticket.tries, passed_on=ticket.passed_on
         )
         ticket.tries += 1
+        if self._calling is not None:
+            self._calling(call)
         weight = self._weights.get(request.agent, 0.0)
         served = self._served[request_id] = Served(
             request_id, request.agent, plan.variant, request.user or request_id,

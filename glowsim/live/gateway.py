@@ -369,7 +369,7 @@ class Gateway:
             session, repeat = task.session or session, task.idempotency_key or repeat
             priority, cache = priority if task.priority is None else task.priority, task.cache or cache
         hashed = self._digest(payload, kind)
-        return Request(
+        request = Request(
             request_id=0,
             agent=agent,
             tokens_in=tokens_in,
@@ -386,6 +386,8 @@ class Gateway:
             else 0,
             payload=hashed,
         )
+        http.scope["glowsim.request"] = request  # for middleware, which cannot know it
+        return request
 
     def _hashes_of(self, caller: Caller) -> tuple[int, int]:
         """Return the hashes of a caller's user and tenant."""

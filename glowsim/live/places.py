@@ -44,6 +44,7 @@ class Places:
         self._session = session
         self._stack = stack
         self._folder = folder
+        self._addresses: dict[int, Callable[[], Mapping[int, str]]] = {}
 
     async def put(self, agent: int, reach: Reach, *, region: int, count: int) -> None:
         """Have an agent's instances take part.
@@ -85,8 +86,14 @@ class Places:
             for _ in range(count):
                 self._driver.start(agent, region=region)
             addresses = scaler.addresses
+        self._addresses[agent] = addresses
         if not isinstance(spec, CallableAgent) and spec.metrics is not None:
             self._read(agent, spec.metrics, spec.report_every_s, addresses)
+
+    def url_of(self, agent: int, instance: int) -> str:
+        """Return the base URL of an agent's instance; empty where it has none, or is not there."""
+        addresses = self._addresses.get(agent)
+        return "" if addresses is None else addresses().get(instance, "")
 
     def _workers(self, reach: Reach, spec: Processes) -> Workers:
         try:

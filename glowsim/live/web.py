@@ -79,11 +79,12 @@ class Exchange:
         As ASGI gives them.
     """
 
-    __slots__ = ("_receive", "_send", "begun", "headers", "method", "path")
+    __slots__ = ("_receive", "_send", "begun", "headers", "method", "path", "scope")
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._receive = receive
         self._send = send
+        self.scope = scope
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.headers: dict[bytes, bytes] = dict(scope["headers"])

@@ -209,3 +209,6 @@ class Live(Model):
     journal: Keeping = Field(
         default=Keeping(), description="How the journal is cut into segments, and how much of it is kept."
     )
+    otel: bool = Field(
+        default=False, description="Traces and metrics for OpenTelemetry, as the OTEL_* variables say."
+    )

@@ -69,6 +69,7 @@ def openai_http(
         said = parsed(raw)
         protocol = task.protocol if isinstance(task, Content) and not translated else CHAT
         usage = scored(said.get("score"), protocol.usage_of(said, call.plan.tokens_in))
+        _note_finish(call, said)
         if not isinstance(task, Content):
             return Reply(_text(said), usage)
         return Reply(whole(said, task) if translated else raw.decode(errors="replace"), usage)
@@ -101,6 +102,8 @@ def openai_http(
                     frame = reader.feed(name, data)
                     if frame.usage is not None:
                         call.usage = frame.usage
+                    if frame.chunk is not None:
+                        _note_finish(call, frame.chunk)
                     complete = complete or frame.done
                     begun = begun or frame.content
                     held += said(frame)
@@ -146,6 +149,18 @@ def _delta(frame: Frame) -> str:
         case {"choices": [{"delta": {"content": str(text)}}, *_]}:
             return text
     return ""
+
+
+def _note_finish(call: Call, said: dict[str, Any]) -> None:
+    """Note why a model stopped, in the words of its API, if somebody wants to know."""
+    if call.finish_reasons is None:
+        return
+    match said:
+        case {"choices": [*choices]}:
+            found = [each.get("finish_reason") for each in choices if isinstance(each, dict)]
+            call.finish_reasons += [each[:50] for each in found if isinstance(each, str)]
+        case {"stop_reason": str(reason)}:
+            call.finish_reasons.append(reason[:50])
 
 
 def _at_once(said: dict[str, Any], call: Call, translated: bool) -> str:
