@@ -331,8 +331,7 @@ class Gateway:
     # --- what the control plane may know --------------------------------------------------------------
 
     def _caller(self, http: Exchange, method: str) -> Caller:
-        if http.method != method:
-            raise Refusal(405, f"use {method} here", headers={"Allow": method})
+        _check_method(http, method)
         if self._identity.open and self._settings.loopback:
             ours(http.headers.get(b"host", b""))
         return self._identity.caller(http.headers)
@@ -432,6 +431,7 @@ class Gateway:
         elif page is None:
             raise Refusal(404, f"there is nothing at {http.path[:200]}")
         else:
+            _check_method(http, "GET")
             await page(http)
 
     async def _models(self, http: Exchange) -> None:
@@ -459,6 +459,12 @@ class Gateway:
     async def _ready(self, http: Exchange) -> None:
         ready = self._driver.admitting
         await _json(http, {"ready": ready}, 200 if ready else 503)
+
+
+def _check_method(http: Exchange, method: str) -> None:
+    allowed = ("GET", "HEAD") if method == "GET" else (method,)
+    if http.method not in allowed:
+        raise Refusal(405, f"use {method} here", headers={"Allow": ", ".join(allowed)})
 
 
 def what_is_wrong(error: ValidationError) -> str:
