@@ -44,7 +44,7 @@ def messages_to_chat(asked: Asked) -> dict[str, Any]:
     for number, message in enumerate(items(body, "messages", needed=True)):
         messages += _message(message, f"messages[{number}]")
     chosen = _choice(body)
-    output = entry(body, "output_config", dict)
+    output = entry(body, "output_config", dict) or {}
     return without_none(
         model=asked.model,
         messages=messages,
@@ -58,8 +58,8 @@ def messages_to_chat(asked: Asked) -> dict[str, Any]:
         parallel_tool_calls=False
         if (body.get("tool_choice") or {}).get("disable_parallel_tool_use")
         else None,
-        reasoning_effort=output and output.get("effort"),
-        response_format=output and _format(output.get("format")),
+        reasoning_effort=output.get("effort"),
+        response_format=_format(output.get("format")),
     )
 
 

@@ -460,6 +460,12 @@ def test_a_plain_document_is_a_text_and_no_blocks_are_none() -> None:
     ]
 
 
+def test_an_empty_output_config_asks_for_nothing() -> None:
+    body = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "Due?"}]}
+    asked = MESSAGES.read(json.dumps(body | {"output_config": {}}).encode())
+    assert MESSAGES.to_chat(asked) == body
+
+
 def test_what_only_advises_is_left_out() -> None:
     advice = {
         "thinking": {"type": "adaptive"},
