@@ -131,7 +131,8 @@ class TokenReader:
                 token, key, algorithms=[spec.algorithm], audience=spec.audience, issuer=spec.issuer,
                 options={"require": ["exp", "iss", "aud", spec.user_claim, spec.tenant_claim]},
             )  # fmt: skip
-        except jwt.PyJWTError:
+            float(claims["exp"])  # a whole number may be too large for that
+        except (jwt.PyJWTError, OverflowError, RecursionError):
             return None
         return claims
 
