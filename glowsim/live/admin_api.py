@@ -48,12 +48,13 @@ from glowsim.live.admin_shapes import (
     Spender,
 )
 from glowsim.live.driver import Driver
-from glowsim.live.gateway import take_feedback, what_is_wrong
+from glowsim.live.gateway import take_feedback
 from glowsim.live.openapi import document
 from glowsim.live.orders import order_of
 from glowsim.live.outbox import Feedback, KeyReused, Outbox, Taken
 from glowsim.live.reloading import Compared, Reloading
 from glowsim.live.settings import Settings
+from glowsim.live.shapes import what_is_wrong
 from glowsim.live.store import Store, StoreError
 from glowsim.live.store.reading import audit_rows, feedback_rows
 from glowsim.live.store.rollups import history
@@ -355,7 +356,7 @@ class AdminApi:
             raise HTTPException(503, "the daemon is closing: nothing is changed any more")
         key = http.headers.get("idempotency-key")
         if key is not None and not 0 < len(key) <= _MOST_KEY:
-            raise HTTPException(400, f"Idempotency-Key: at most {_MOST_KEY} characters")
+            raise HTTPException(400, f"Idempotency-Key: give 1 to {_MOST_KEY} characters")
         who = "local" if self.settings.admin_token is None else "admin"
         try:
             if refused is not None:

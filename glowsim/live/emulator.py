@@ -18,7 +18,6 @@ from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import uvloop
-from pydantic import ValidationError
 from starlette.types import Receive, Scope, Send
 
 from glowsim.core.streams import Streams
@@ -30,6 +29,7 @@ from glowsim.live.gateway import Task, tokens_of
 from glowsim.live.protocols import PATHS, BadBody, Protocol
 from glowsim.live.server import Server
 from glowsim.live.settings import SettingsError
+from glowsim.live.shapes import read_as
 from glowsim.live.sockets import address_of, listening
 from glowsim.live.web import ClientGone, Exchange, Refusal
 from glowsim.scenario import Scenario
@@ -151,12 +151,7 @@ class Emulator:
         """Return what is asked, as one more call: its number decides its truth."""
         self._asked = number = self._asked + 1
         if protocol is None:
-            try:
-                task = Task.model_validate_json(raw)
-            except ValidationError as error:
-                raise Refusal(
-                    400, str(error.errors(include_input=False, include_url=False)[0]["msg"])
-                ) from None
+            task = read_as(raw, Task)
             content: Any = task.input
             tokens_in, most, streams = tokens_of(task.input), task.max_tokens_out, task.stream
         else:

@@ -18,7 +18,7 @@ from hashlib import blake2b
 from math import ceil, inf, isfinite
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.types import Receive, Scope, Send
 
 from glowsim.core.reasons import Code
@@ -30,10 +30,11 @@ from glowsim.live.identity import Identity
 from glowsim.live.outbox import Feedback, KeyReused, Outbox, Taken, TooMuch, Unknown
 from glowsim.live.protocols import PATHS, BadBody, Protocol
 from glowsim.live.settings import Caller, Settings
+from glowsim.live.shapes import read_as
 from glowsim.live.store import StoreError
-from glowsim.live.web import ClientGone, Exchange, Refusal, ours
+from glowsim.live.web import ClientGone, Exchange, Refusal, check_media, ours
 
-__all__ = ["Fleet", "Gateway", "Task", "take_feedback", "tokens_of", "what_is_wrong"]
+__all__ = ["Fleet", "Gateway", "Task", "take_feedback", "tokens_of"]
 
 _log = logging.getLogger(__name__)
 _BYTES_PER_TOKEN = 4
@@ -55,20 +56,20 @@ _FEEDBACK = "/v1/feedback"
 class Task(BaseModel):
     """The body of a task.
 
-    >>> Task.model_validate_json('{"input": "What is due in May?"}').stream
+    >>> Task(input="What is due in May?").stream
     False
     """
 
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, strict=True)
 
     input: str | Annotated[list[Any], Field(min_length=1)]
     """A text, or a list of messages."""
     max_tokens_out: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
     stream: bool = False
-    session: Annotated[str, Field(max_length=_LONGEST_HEADER)] | None = None
+    session: Annotated[str, Field(min_length=1, max_length=_LONGEST_HEADER)] | None = None
     priority: Annotated[int, Field(ge=0, le=9)] | None = None
     """0 to 9, 0 first; default: 1."""
-    idempotency_key: Annotated[str, Field(max_length=_LONGEST_HEADER)] | None = None
+    idempotency_key: Annotated[str, Field(min_length=1, max_length=_LONGEST_HEADER)] | None = None
     cache: bool = False
     """Whether an answer to the same input of the same tenant may be given again."""
 
@@ -265,10 +266,7 @@ class Gateway:
         if agent is None:
             raise Refusal(404, f"there is no agent {name!r}; GET /v1/agents lists them")
         raw = await self._body(http)
-        try:
-            task = Task.model_validate_json(raw)
-        except ValidationError as error:
-            raise Refusal(400, what_is_wrong(error)) from None
+        task = read_as(raw, Task)
         payload = json.dumps([task.input, task.max_tokens_out], ensure_ascii=False).encode()
         request = self._request(
             http, caller, agent, region, payload, tokens_of(task.input), task.max_tokens_out, "task", task
@@ -318,10 +316,7 @@ class Gateway:
     async def _feedback(self, http: Exchange) -> None:
         caller = self._caller(http, "POST")
         raw = await self._body(http)
-        try:
-            given = Feedback.model_validate_json(raw)
-        except ValidationError as error:
-            raise Refusal(400, what_is_wrong(error)) from None
+        given = read_as(raw, Feedback)
         if given.kind == "label":
             raise Refusal(403, "a label is taken on the admin's side only")
         scope, tenant = self._hashes_of(caller)
@@ -337,11 +332,7 @@ class Gateway:
         return self._identity.caller(http.headers)
 
     async def _body(self, http: Exchange) -> bytes:
-        kind = http.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
-        if kind != b"application/json":
-            raise Refusal(
-                415, "send the body as 'Content-Type: application/json'", headers={"Connection": "close"}
-            )
+        check_media(http.header(b"content-type"), http.header(b"content-encoding"))
         return await http.body(self._settings.max_body_bytes, self._settings.body_timeout_s)
 
     def _region(self, http: Exchange) -> int | None:
@@ -363,7 +354,7 @@ class Gateway:
         user, tenant = self._hashes_of(caller)
         session, repeat = http.header(b"x-glowsim-session"), http.header(b"idempotency-key")
         priority, deadline_s = _priority(http), self._deadline(http)
-        cache = http.headers.get(b"x-glowsim-cache") == b"true"
+        cache = _yes(http, b"x-glowsim-cache")
         if task is not None:
             session, repeat = task.session or session, task.idempotency_key or repeat
             priority, cache = priority if task.priority is None else task.priority, task.cache or cache
@@ -376,13 +367,15 @@ class Gateway:
             priority=priority,
             region=self._fleet.region_of[agent] if region is None else region,
             deadline_s=deadline_s,
-            session=self._hash(b"session", *caller, _short("X-Glowsim-Session", session)) if session else 0,
+            session=0
+            if session is None
+            else self._hash(b"session", *caller, _short("X-Glowsim-Session", session)),
             user=user,
             tenant=tenant,
             cache_key=self._hash(b"cache", str(tenant), str(agent), str(hashed)) if cache else 0,
-            idempotency_key=self._hash(b"repeat", *caller, str(agent), _short("Idempotency-Key", repeat))
-            if repeat
-            else 0,
+            idempotency_key=0
+            if repeat is None
+            else self._hash(b"repeat", *caller, str(agent), _short("Idempotency-Key", repeat)),
             payload=hashed,
         )
         http.scope["glowsim.request"] = request  # for middleware, which cannot know it
@@ -465,15 +458,6 @@ def _check_method(http: Exchange, method: str) -> None:
     allowed = ("GET", "HEAD") if method == "GET" else (method,)
     if http.method not in allowed:
         raise Refusal(405, f"use {method} here", headers={"Allow": ", ".join(allowed)})
-
-
-def what_is_wrong(error: ValidationError) -> str:
-    """Return what a body has wrong, and where; what it says is not repeated."""
-    found = error.errors(include_input=False, include_url=False)
-    return "; ".join(
-        f"{'.'.join(map(str, each['loc'])) or 'body'}: {each['msg'].removeprefix('Value error, ')}"
-        for each in found
-    )
 
 
 async def take_feedback(outbox: Outbox, given: Feedback, *, scope: int, tenant: int | None) -> Taken:
@@ -563,10 +547,19 @@ def _priority(http: Exchange) -> int:
     return int(stated)
 
 
+def _yes(http: Exchange, name: bytes) -> bool:
+    match http.headers.get(name):
+        case None | b"false":
+            return False
+        case b"true":
+            return True
+    raise Refusal(400, f"{name.decode().title()}: give true or false")
+
+
 def _short(name: str, value: str) -> str:
-    if len(value) > _LONGEST_HEADER:
-        raise Refusal(400, f"{name}: at most {_LONGEST_HEADER} characters")
-    return value
+    if 0 < len(value) <= _LONGEST_HEADER:
+        return value
+    raise Refusal(400, f"{name}: give 1 to {_LONGEST_HEADER} characters")
 
 
 def _sse(data: dict[str, Any]) -> str:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 
-from glowsim.live.gateway import what_is_wrong
+from glowsim.live.web import Refusal, check_media
 
 __all__ = ["order_of"]
 
@@ -37,11 +37,9 @@ async def order_of(http: HttpRequest, model: type[_B], *, within_s: float) -> _B
     HTTPException
         400, 408, 413 or 415: the body is none, late, too large, or not called JSON.
     """
-    kind = http.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/json":
-        raise HTTPException(415, "send the body as 'Content-Type: application/json'")
     read = bytearray()
     try:
+        check_media(http.headers.get("content-type"), http.headers.get("content-encoding"))
         async with asyncio.timeout(within_s):
             async for piece in http.stream():
                 read += piece
@@ -53,7 +51,5 @@ async def order_of(http: HttpRequest, model: type[_B], *, within_s: float) -> _B
         raise HTTPException(408, "the body did not come in time", {"Connection": "close"}) from None
     except ClientDisconnect:
         raise HTTPException(400, "the body broke off") from None
-    try:
-        return model.model_validate_json(bytes(read))
-    except ValidationError as error:
-        raise HTTPException(400, what_is_wrong(error)) from None
+    except Refusal as error:
+        raise HTTPException(error.status, error.message, error.headers) from None

@@ -55,7 +55,7 @@ class Feedback(BaseModel):
     'rating'
     """
 
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, strict=True)
 
     request_id: Annotated[int, Field(ge=1, lt=2**63)]
     kind: Literal["rating", "correction", "complaint", "label"]

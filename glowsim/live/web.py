@@ -12,7 +12,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from glowsim.core.errors import GlowsimError
 
-__all__ = ["ClientGone", "Exchange", "Refusal", "ours"]
+__all__ = ["ClientGone", "Exchange", "Refusal", "check_media", "ours"]
 
 _T = TypeVar("_T")
 
@@ -64,6 +64,28 @@ def ours(host: bytes) -> None:
         local = False
     if not local:
         raise Refusal(403, "without a key, only localhost is answered: set GLOWSIM_KEYS, or ask 127.0.0.1")
+
+
+def check_media(content_type: str | None, content_encoding: str | None) -> None:
+    """Refuse a body that is not sent as plain JSON.
+
+    Parameters
+    ----------
+    content_type, content_encoding
+        The headers of these names.
+
+    Raises
+    ------
+    Refusal
+        415: it is something else, or compressed.
+
+    >>> check_media("application/json; charset=utf-8", None)
+    """
+    closing = {"Connection": "close"}  # the body is not read
+    if (content_type or "").partition(";")[0].strip().lower() != "application/json":
+        raise Refusal(415, "send the body as 'Content-Type: application/json'", headers=closing)
+    if content_encoding is not None and content_encoding.strip().lower() != "identity":
+        raise Refusal(415, "send the body as it is, without a 'Content-Encoding'", headers=closing)
 
 
 class ClientGone(GlowsimError):

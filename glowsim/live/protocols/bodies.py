@@ -18,6 +18,7 @@ _BYTES_PER_TOKEN = 4
 _MOST_TOKENS = 10_000_000
 _LONGEST_NAME = 1_000
 _DEEPEST = 100
+_TOO_DEEP = f"the body is nested more than {_DEEPEST} levels deep"
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _MEDIA = frozenset(
     {"image", "image_url", "input_image", "computer_screenshot", "audio", "input_audio", "file", "input_file",
@@ -49,10 +50,14 @@ def read_json(raw: bytes) -> dict[str, Any]:
         raise BadBody(
             "a text of the body has half of a character (a lone surrogate): send it whole"
         ) from None
-    except (ValueError, RecursionError) as error:
-        raise BadBody(f"the body is not JSON: {error}") from None
+    except RecursionError:
+        raise BadBody(_TOO_DEEP) from None
+    except ValueError as error:
+        many_digits = "integer string conversion" in str(error)  # CPython's own remedy is not the client's
+        why = "it has a whole number of more than 4300 digits" if many_digits else error
+        raise BadBody(f"the body is not JSON: {why}") from None
     if not isinstance(body, dict):
-        raise BadBody("the body is not a JSON object: send one with 'model' and what is asked")
+        raise BadBody("the body is not a JSON object: send one, in braces")
     _check_depth(body)
     return body
 
@@ -82,7 +87,7 @@ def _check_depth(body: dict[str, Any]) -> None:
         ]
         if not level:
             return
-    raise BadBody(f"the body is nested more than {_DEEPEST} levels deep")
+    raise BadBody(_TOO_DEEP)
 
 
 def text(body: dict[str, Any], name: str) -> str:
