@@ -45,6 +45,7 @@ class Posts:
     ) -> None:  # fmt: skip
         self.base_url = base_url.rstrip("/")
         self._session = session
+        self._key = key
         self._limits = aiohttp.ClientTimeout(total=timeout_s)
         self._headers = _JSON if key is None else {**_JSON, "Authorization": f"Bearer {key}"}
         self._health_path = health_path
@@ -63,6 +64,32 @@ class Posts:
             return ConnectionError(f"{self.base_url}: {error}")
         return InstanceError(f"{self.base_url}: {error}")
 
+    async def check(self, response: aiohttp.ClientResponse) -> None:
+        """Raise what a status of 300 or more means.
+
+        Raises
+        ------
+        Throttled
+            429, with the seconds of its ``Retry-After``.
+        InvalidTask
+            400, 413 or 422, with what the instance says of it, but for the key, should it repeat that.
+        InstanceError
+            Any other.
+        """
+        status = response.status
+        if status < 300:
+            return
+        if status == 429:
+            wait = response.headers.get("Retry-After", "")
+            raise Throttled(float(wait) if wait.isdecimal() else 0.0)
+        if status in _INVALID:
+            why = _why(await response.content.read(_LONGEST_REPLY // 256))
+            if self._key is not None:
+                why = why.replace(self._key, "[key]")
+            why = f": {why[:_LONGEST_WHY]}" if why else ""
+            raise InvalidTask(f"the instance turned the task down with status {status}{why}")
+        raise InstanceError(f"the instance answered with status {status}")
+
     async def healthy(self) -> bool:
         """Return whether the instance is well."""
         if self._health_path is None:
@@ -74,32 +101,6 @@ class Posts:
         url = urljoin(self.base_url + "/", self._health_path)
         async with self._session.get(url, allow_redirects=False) as response:
             return 200 <= response.status < 400
-
-
-async def check(response: aiohttp.ClientResponse) -> None:
-    """Raise what a status of 300 or more means.
-
-    Raises
-    ------
-    Throttled
-        429, with the seconds of its ``Retry-After``.
-    InvalidTask
-        400, 413 or 422, with what the instance says of it.
-    InstanceError
-        Any other.
-    """
-    status = response.status
-    if status < 300:
-        return
-    if status == 429:
-        wait = response.headers.get("Retry-After", "")
-        raise Throttled(float(wait) if wait.isdecimal() else 0.0)
-    if status in _INVALID:
-        why = _why(await response.content.read(_LONGEST_REPLY // 256))
-        raise InvalidTask(
-            f"the instance turned the task down with status {status}" + (f": {why}" if why else "")
-        )
-    raise InstanceError(f"the instance answered with status {status}")
 
 
 def _why(body: bytes) -> str:
@@ -115,7 +116,7 @@ def _why(body: bytes) -> str:
             | {"message": str(why)}
             | {"detail": str(why)}
         ):
-            return why[:_LONGEST_WHY]
+            return why
     return ""
 
 

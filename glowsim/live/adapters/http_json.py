@@ -12,7 +12,7 @@ from typing import Any
 import aiohttp
 
 from glowsim.core.types import Usage
-from glowsim.live.adapters.http import Posts, bounded, check, events, parsed, scored
+from glowsim.live.adapters.http import Posts, bounded, events, parsed, scored
 from glowsim.live.calls import Call, Checked, InstanceError, InvalidTask, Reply
 from glowsim.live.content import Content, speaking
 from glowsim.live.protocols import BadBody
@@ -51,7 +51,7 @@ def http_json(posts: Posts, spec: HttpJson, *, model_name: Callable[[int], str])
     async def answer(call: Call) -> Reply:
         try:
             async with posts.post(spec.path, body(call), call.passed_on) as response:
-                await check(response)
+                await posts.check(response)
                 said = parsed(await bounded(response))
         except aiohttp.ClientError as error:
             raise posts.lost(error) from error
@@ -68,7 +68,7 @@ def http_json(posts: Posts, spec: HttpJson, *, model_name: Callable[[int], str])
             return
         try:
             async with posts.post(spec.path, body(call), call.passed_on) as response:
-                await check(response)
+                await posts.check(response)
                 if response.content_type != "text/event-stream":
                     said = parsed(await bounded(response))
                     call.usage = _usage(said, call, spec)

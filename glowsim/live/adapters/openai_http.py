@@ -11,7 +11,7 @@ from typing import Any
 
 import aiohttp
 
-from glowsim.live.adapters.http import Posts, bounded, check, events, parsed, scored
+from glowsim.live.adapters.http import Posts, bounded, events, parsed, scored
 from glowsim.live.calls import Call, Checked, InstanceError, InvalidTask, Reply
 from glowsim.live.content import Content, whole
 from glowsim.live.protocols import CHAT, Asked, BadBody, Frame, Protocol
@@ -62,7 +62,7 @@ def openai_http(
         task = call.task
         try:
             async with posts.post(where, body, call.passed_on) as response:
-                await check(response)
+                await posts.check(response)
                 raw = await bounded(response)
         except aiohttp.ClientError as error:
             raise posts.lost(error) from error
@@ -93,7 +93,7 @@ def openai_http(
 
         try:
             async with posts.post(where, body, call.passed_on) as response:
-                await check(response)
+                await posts.check(response)
                 if response.content_type != "text/event-stream":
                     yield _at_once(parsed(await bounded(response)), call, translated)
                     return
