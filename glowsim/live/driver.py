@@ -74,6 +74,7 @@ from glowsim.live.calls import (
     Throttled,
     Word,
 )  # fmt: skip
+from glowsim.live.faults import trace_of
 
 __all__ = ["Driver"]
 
@@ -1023,5 +1024,5 @@ def _outcome_of(error: BaseException, running: _Running) -> Outcome:
             return Outcome.UNREACHABLE
         case InstanceError():
             return Outcome.ERROR
-    _log.warning("instance %d raised", running.instance.number, exc_info=error)
+    _log.warning("instance %d raised:\n%s", running.instance.number, trace_of(error))
     return Outcome.ERROR

@@ -26,6 +26,7 @@ from glowsim.core.types import Outcome, Request
 from glowsim.live.calls import Answered, Closed, Failed, InvalidTask, Rejected
 from glowsim.live.content import Content
 from glowsim.live.driver import Driver
+from glowsim.live.faults import trace_of
 from glowsim.live.identity import Identity
 from glowsim.live.outbox import Feedback, KeyReused, Outbox, Taken, TooMuch, Unknown
 from glowsim.live.protocols import PATHS, BadBody, Protocol
@@ -187,8 +188,8 @@ class Gateway:
             except (Rejected, Failed, Closed) as error:
                 status, code, message, headers = _turned_down(error, protocol is not None)
                 await _refuse(http, protocol, status, message, code, None, headers)
-        except Exception:
-            _log.exception("the gateway failed")
+        except Exception as error:
+            _log.error("the gateway failed:\n%s", trace_of(error))
             if http.begun:
                 raise
             await _refuse(http, protocol, 500, "the gateway failed; its log says why", None, None, {})

@@ -43,6 +43,7 @@ class Server(uvicorn.Server):
                 ws="none",
                 lifespan="off",
                 log_config=None,
+                log_level="info",  # beneath that it writes down paths and queries, whatever the daemon's own level
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
