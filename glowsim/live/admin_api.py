@@ -277,7 +277,8 @@ class AdminApi:
 
     async def _post_feedback(self, http: HttpRequest) -> Response:
         given = await self._body(http, Feedback)
-        taken = await take_feedback(self.outbox, given, scope=0, tenant=None)
+        key = http.headers.get("idempotency-key")
+        taken = await take_feedback(self.outbox, given, key=key, scope=0, tenant=None)
         return _said(FeedbackTaken(id=taken.number, repeated=taken.again), 200 if taken.again else 201)
 
     async def _get_feedback(self, http: HttpRequest) -> Response:

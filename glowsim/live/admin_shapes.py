@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from glowsim.live.openapi import Operation
 from glowsim.live.outbox import Feedback
+from glowsim.live.shapes import WHOLE
 
 __all__ = [
     "AgentDetail", "AgentState", "Audit", "AuditRow", "BudgetState", "Budgets", "Configuration", "Differs",
@@ -136,7 +137,16 @@ class ScalingOrder(_Strict):
     Without a pause the scaler, where there is one, decides again when it next looks.
     """
 
-    instances: Annotated[int, Field(ge=0, le=_MOST_INSTANCES, strict=True)] | None = None
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [
+                {"required": ["instances"], "properties": {"instances": {"type": "integer"}}},
+                {"required": ["paused"], "properties": {"paused": {"type": "boolean"}}},
+            ]
+        }
+    )
+
+    instances: Annotated[int, Field(ge=0, le=_MOST_INSTANCES, strict=True), WHOLE] | None = None
     paused: Annotated[bool, Field(strict=True)] | None = None
 
     @model_validator(mode="after")
@@ -305,17 +315,17 @@ OPERATIONS = (
     Operation("GET", "/v1/agents/{agent}/scaling", "How large an agent is", Scaling, refusals=(404,)),
     Operation(
         "PUT", "/v1/agents/{agent}/scaling", "Set how large an agent is; pause or resume its scaler", ScalingOrdered,
-        body=ScalingOrder, refusals=(404, 409, 413, 503),
+        body=ScalingOrder, refusals=(404, 409, 503),
     ),
     Operation("GET", "/v1/rollouts", "Where the rollouts stand", Rollouts),
     Operation(
         "POST", "/v1/rollouts/{agent}", "Roll back to the baseline", RolloutOrdered, body=RolloutOrder,
-        refusals=(404, 409, 413, 503),
+        refusals=(404, 409, 503),
     ),
     Operation("GET", "/v1/budgets", "What the budgets have spent", Budgets),
     Operation(
         "POST", "/v1/feedback", "Say something about an answer", FeedbackTaken, body=Feedback, status=201,
-        refusals=(404, 409, 413, 429, 503),
+        refusals=(200, 404, 409, 429, 503),
     ),
     Operation("GET", "/v1/feedback", "What was said about answers", FeedbackRows, query=Page, refusals=(503,)),
     Operation("GET", "/v1/configuration", "How the scenario's file differs from what is in force", Configuration),

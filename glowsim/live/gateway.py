@@ -14,20 +14,23 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import cache
 from hashlib import blake2b
 from math import ceil, inf, isfinite
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
 from starlette.types import Receive, Scope, Send
 
+import glowsim
 from glowsim.core.reasons import Code
 from glowsim.core.types import Outcome, Request
 from glowsim.live.calls import Answered, Closed, Failed, InvalidTask, Rejected
 from glowsim.live.content import Content
+from glowsim.live.data_shapes import LONGEST_TAG, OPERATIONS, Task
 from glowsim.live.driver import Driver
 from glowsim.live.faults import trace_of
 from glowsim.live.identity import Identity
+from glowsim.live.openapi import document
 from glowsim.live.outbox import Feedback, KeyReused, Outbox, Taken, TooMuch, Unknown
 from glowsim.live.protocols import PATHS, BadBody, Protocol
 from glowsim.live.settings import Caller, Settings
@@ -48,31 +51,9 @@ _REJECTED = {
 _FAILED = {Outcome.INVALID: 422, Outcome.TIMEOUT: 504, Outcome.THROTTLED: 503}
 _NOT_TAKEN: dict[type, int] = {Unknown: 404, KeyReused: 409, TooMuch: 429}
 _COME_BACK = frozenset({429, 503})
-_LONGEST_HEADER = 200
 _CALLERS = 10_000
 _TASKS = "/v1/agents/"
 _FEEDBACK = "/v1/feedback"
-
-
-class Task(BaseModel):
-    """The body of a task.
-
-    >>> Task(input="What is due in May?").stream
-    False
-    """
-
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, strict=True)
-
-    input: str | Annotated[list[Any], Field(min_length=1)]
-    """A text, or a list of messages."""
-    max_tokens_out: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
-    stream: bool = False
-    session: Annotated[str, Field(min_length=1, max_length=_LONGEST_HEADER)] | None = None
-    priority: Annotated[int, Field(ge=0, le=9)] | None = None
-    """0 to 9, 0 first; default: 1."""
-    idempotency_key: Annotated[str, Field(min_length=1, max_length=_LONGEST_HEADER)] | None = None
-    cache: bool = False
-    """Whether an answer to the same input of the same tenant may be given again."""
 
 
 def tokens_of(task: str | list[Any]) -> int:
@@ -128,7 +109,8 @@ class Gateway:
 
     ``POST /v1/chat/completions``, ``/v1/responses``, ``/v1/messages``, ``/v1/embeddings``: the ``model`` of the body is
     an agent or a service. ``POST /v1/agents/{agent}/tasks``: for agents that speak none of these.
-    ``POST /v1/feedback``: what callers say of answers. ``GET /v1/models``, ``/v1/agents``, ``/healthz``, ``/readyz``.
+    ``POST /v1/feedback``: what callers say of answers. ``GET /v1/models``, ``/v1/agents``, ``/healthz``, ``/readyz``;
+    ``/openapi.json`` is the document of all this.
 
     Parameters
     ----------
@@ -165,6 +147,7 @@ class Gateway:
             "/v1/agents": self._agents,
             "/healthz": self._healthy,
             "/readyz": self._ready,
+            "/openapi.json": self._openapi,
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -321,7 +304,8 @@ class Gateway:
         if given.kind == "label":
             raise Refusal(403, "a label is taken on the admin's side only")
         scope, tenant = self._hashes_of(caller)
-        taken = await take_feedback(self._outbox, given, scope=scope, tenant=tenant)
+        key = http.header(b"idempotency-key")
+        taken = await take_feedback(self._outbox, given, key=key, scope=scope, tenant=tenant)
         await _json(http, {"id": taken.number, "repeated": taken.again}, 200 if taken.again else 201)
 
     # --- what the control plane may know --------------------------------------------------------------
@@ -447,6 +431,10 @@ class Gateway:
         ]
         await _json(http, {"agents": agents})
 
+    async def _openapi(self, http: Exchange) -> None:
+        self._caller(http, "GET")
+        await http.answer(200, _document())
+
     async def _healthy(self, http: Exchange) -> None:
         await _json(http, {"healthy": True})
 
@@ -455,20 +443,42 @@ class Gateway:
         await _json(http, {"ready": ready}, 200 if ready else 503)
 
 
+@cache
+def _document() -> bytes:
+    described = document("glowsim", glowsim.__version__, OPERATIONS, key_header="x-api-key")
+    return json.dumps(described).encode()
+
+
 def _check_method(http: Exchange, method: str) -> None:
     allowed = ("GET", "HEAD") if method == "GET" else (method,)
     if http.method not in allowed:
         raise Refusal(405, f"use {method} here", headers={"Allow": ", ".join(allowed)})
 
 
-async def take_feedback(outbox: Outbox, given: Feedback, *, scope: int, tenant: int | None) -> Taken:
+async def take_feedback(
+    outbox: Outbox, given: Feedback, *, key: str | None, scope: int, tenant: int | None
+) -> Taken:  # fmt: skip
     """Take in feedback.
+
+    Parameters
+    ----------
+    outbox
+        Who takes it in.
+    given
+        What was said.
+    key
+        The header ``Idempotency-Key``, where the body has none of its own.
+    scope, tenant
+        As of `Outbox.feedback`.
 
     Raises
     ------
     Refusal
         Why it was not taken, with the status that says so.
     """
+    if key is not None:
+        _short("Idempotency-Key", key)
+        given = given.model_copy(update={"idempotency_key": given.idempotency_key or key})
     try:
         return await outbox.feedback(given, scope=scope, tenant=tenant)
     except ValueError as error:
@@ -558,9 +568,9 @@ def _yes(http: Exchange, name: bytes) -> bool:
 
 
 def _short(name: str, value: str) -> str:
-    if 0 < len(value) <= _LONGEST_HEADER:
+    if 0 < len(value) <= LONGEST_TAG:
         return value
-    raise Refusal(400, f"{name}: give 1 to {_LONGEST_HEADER} characters")
+    raise Refusal(400, f"{name}: give 1 to {LONGEST_TAG} characters")
 
 
 def _sse(data: dict[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
@@ -40,24 +40,39 @@ class Operation(NamedTuple):
     status: int = 200
     """Of success."""
     refusals: tuple[int, ...] = ()
-    """Statuses of what may go wrong, beside 400, 401 and 500."""
+    """Statuses of what may go wrong, beside 400 and 500, 401 and 403 unless it is open, 408, 413 and 415 of a body."""
     open: bool = False
     """Whether it needs no token."""
+    failure: type[BaseModel] = Failure
+    """What its refusals say."""
+    headers: Mapping[str, dict[str, Any]] = {}
+    """Headers that it heeds, and their schemas."""
+    events: bool = False
+    """Whether it also answers with server-sent events."""
 
 
 _SAID = {
     400: "what was sent is not understood",
     401: "the token is missing or wrong",
+    403: "it is not allowed to whoever asks",
     404: "there is no such thing",
+    408: "the body did not come in time",
     409: "it cannot be done as things are",
-    413: "the body is too large",
+    413: "it is too large",
+    415: "the body is not plain JSON",
+    422: "the instance turned the task down",
     429: "there is enough of it",
+    451: "it may not be done in that region",
+    502: "every instance that was tried failed",
     503: "not now; try again later",
+    504: "it took too long",
     500: "the daemon failed; its log says why",
 }
 
 
-def document(title: str, version: str, operations: Sequence[Operation]) -> dict[str, Any]:
+def document(
+    title: str, version: str, operations: Sequence[Operation], *, key_header: str | None = None
+) -> dict[str, Any]:
     """Return the OpenAPI 3.1 document of an API.
 
     Parameters
@@ -66,6 +81,8 @@ def document(title: str, version: str, operations: Sequence[Operation]) -> dict[
         The API's.
     operations
         Everything that it can be asked for; a method of a path once.
+    key_header
+        A header that may hold the key instead of ``Authorization``; None: there is none.
 
     >>> document("Nothing", "1", ())["openapi"]
     '3.1.0'
@@ -74,20 +91,24 @@ def document(title: str, version: str, operations: Sequence[Operation]) -> dict[
     """
     models = {(each, "validation") for one in operations for each in (one.body, one.query) if each}
     answers = {(one.answer, "serialization") for one in operations if not isinstance(one.answer, str)}
-    known = sorted(models | answers | {(Failure, "serialization")}, key=lambda each: each[0].__name__)
+    failures = {(one.failure, "serialization") for one in operations}
+    known = sorted(models | answers | failures, key=lambda each: each[0].__name__)
     of, schemas = models_json_schema(known, ref_template="#/components/schemas/{model}")  # type: ignore[arg-type]
     paths: dict[str, dict[str, Any]] = {}
     for one in operations:
         paths.setdefault(one.path, {})[one.method.lower()] = _described(one, of)
+    schemes: dict[str, Any] = {"token": {"type": "http", "scheme": "bearer"}}
+    if key_header is not None:
+        schemes["key"] = {"type": "apiKey", "in": "header", "name": key_header}
     return {
         "openapi": "3.1.0",
         "info": {"title": title, "version": version},
         "paths": paths,
         "components": {
             "schemas": schemas.get("$defs", {}),
-            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": schemes,
         },
-        "security": [{"token": []}],
+        "security": [{name: []} for name in schemes],
     }
 
 
@@ -97,15 +118,20 @@ def _described(one: Operation, of: dict[Any, dict[str, Any]]) -> dict[str, Any]:
         content: dict[str, Any] = {one.answer: {}}
     else:
         content = {"application/json": {"schema": of[one.answer, "serialization"]}}
-    failure = {"application/json": {"schema": of[Failure, "serialization"]}}
-    usual = (400, 500) if one.open else (400, 401, 500)
+    if one.events:
+        content = content | {"text/event-stream": {}}
+    failure = {"application/json": {"schema": of[one.failure, "serialization"]}}
+    usual = {400, 500} | (set() if one.open else {401, 403}) | ({408, 413, 415} if one.body else set())
     responses = {str(one.status): {"description": "done", "content": content}}
-    for status in sorted({*one.refusals, *usual}):
-        responses[str(status)] = {"description": _SAID[status], "content": failure}
+    for status in sorted(usual.union(one.refusals)):
+        if status < 300:
+            responses[str(status)] = {"description": "it was done before", "content": content}
+        else:
+            responses[str(status)] = {"description": _SAID[status], "content": failure}
     said: dict[str, Any] = {
         "operationId": name,
         "summary": one.summary,
-        "parameters": [*_in_path(one.path), *_in_query(one.query)],
+        "parameters": [*_in_path(one.path), *_in_query(one.query), *_in_headers(one.headers)],
         "responses": responses,
     }
     if one.body is not None:
@@ -124,6 +150,13 @@ def _in_path(path: str) -> list[dict[str, Any]]:
     return [
         {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
         for name in re.findall(r"{(\w+)}", path)
+    ]
+
+
+def _in_headers(headers: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        {"name": name, "in": "header", "required": False, "schema": schema}
+        for name, schema in headers.items()
     ]
 
 

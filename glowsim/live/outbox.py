@@ -21,11 +21,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from glowsim.core.errors import GlowsimError
 from glowsim.core.types import Change, Changed, ChangeKind, Observed
 from glowsim.live.driver import Driver
+from glowsim.live.shapes import WHOLE
 from glowsim.live.store import Store
 from glowsim.live.store.store import signed, unsigned
 
@@ -48,6 +49,20 @@ class TooMuch(GlowsimError):
     """There is enough feedback on this request."""
 
 
+_KINDS: list[JsonValue] = [
+    {
+        "required": ["value"],
+        "properties": {"kind": {"const": "rating"}, "value": {"type": "number", "minimum": 1, "maximum": 5}},
+    },
+    {
+        "required": ["value", "tag"],
+        "properties": {"kind": {"const": "label"}, "value": {"type": "number"}, "tag": {"type": "string"}},
+    },
+    {"properties": {"kind": {"enum": ["correction", "complaint"]}, "value": {"type": "null"}}},
+]
+"""What a schema says of the fields that go together; `Feedback` checks the same."""
+
+
 class Feedback(BaseModel):
     """What somebody says about an answer.
 
@@ -55,9 +70,11 @@ class Feedback(BaseModel):
     'rating'
     """
 
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, strict=True)
+    model_config = ConfigDict(
+        extra="forbid", hide_input_in_errors=True, strict=True, json_schema_extra={"oneOf": _KINDS}
+    )
 
-    request_id: Annotated[int, Field(ge=1, lt=2**63)]
+    request_id: Annotated[int, Field(ge=1, lt=2**63), WHOLE]
     kind: Literal["rating", "correction", "complaint", "label"]
     """A label is what a check or a person with time found, under the name of its ``tag``; for admins only."""
     value: Annotated[float, Field(allow_inf_nan=False)] | None = None

@@ -83,6 +83,9 @@ class _Bounded(HttpToolsProtocol):
 
     def __init__(self, most: int, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
+        self.access_log = (
+            False  # uvicorn asks whether anybody listens to its log of queries, not what it was told
+        )
         self._most = most
         self._beside_body = 0
         """Bytes that came in since the last one of a body."""

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, BeforeValidator, ValidationError
 
 from glowsim.live.protocols import BadBody
-from glowsim.live.protocols.bodies import read_json
+from glowsim.live.protocols.bodies import is_whole, read_json
 from glowsim.live.web import Refusal
 
-__all__ = ["read_as", "what_is_wrong"]
+__all__ = ["WHOLE", "read_as", "what_is_wrong"]
 
 _B = TypeVar("_B", bound=BaseModel)
 _MOST_COMPLAINTS = 10
 _LONGEST_PLACE = 50
+
+
+def _whole(value: Any) -> Any:
+    return int(value) if is_whole(value) else value
+
+
+WHOLE = BeforeValidator(_whole)
+"""Beside a strict int, behind its bounds: a whole number as JSON has them, where 1.0 is one."""
 
 
 def read_as(raw: bytes, shape: type[_B]) -> _B:

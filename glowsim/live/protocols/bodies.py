@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 from glowsim.live.protocols.shape import BadBody
 
 __all__ = [
-    "entry", "flag", "items", "only", "read_json", "tag_of", "text", "text_bytes", "token_limit", "tokens_of",
-    "without_none",
+    "entry", "flag", "is_whole", "items", "only", "read_json", "tag_of", "text", "text_bytes", "token_limit",
+    "tokens_of", "without_none",
 ]  # fmt: skip
 
 _BYTES_PER_TOKEN = 4
@@ -113,9 +113,20 @@ def flag(body: dict[str, Any], name: str) -> bool:
 def token_limit(body: dict[str, Any], name: str) -> int | None:
     """Return a limit of tokens, 1 to 10 million; None where there is none."""
     value = body.get(name)
-    if value is None or (type(value) is int and 1 <= value <= _MOST_TOKENS):
-        return value
+    if value is None:
+        return None
+    if is_whole(value) and 1 <= value <= _MOST_TOKENS:
+        return int(value)
     raise BadBody(f"'{name}' must be a whole number from 1 to {_MOST_TOKENS}", name)
+
+
+def is_whole(value: Any) -> bool:
+    """Return whether a value is a whole number as JSON has them, where 1.0 is one (JSON Schema, 6.1.1).
+
+    >>> is_whole(1.0), is_whole(1.5), is_whole(True)
+    (True, False, False)
+    """
+    return type(value) is int or (type(value) is float and value.is_integer())
 
 
 def items(body: dict[str, Any], name: str, *, needed: bool = False) -> list[dict[str, Any]]:
@@ -129,11 +140,9 @@ def items(body: dict[str, Any], name: str, *, needed: bool = False) -> list[dict
 
 
 def tag_of(body: dict[str, Any], *names: str) -> str | None:
-    """Return the first of the named texts that is there."""
-    for name in names:
-        if body.get(name) is not None:
-            return text(body, name)
-    return None
+    """Return the first of the named texts that is there; all that are there must be texts."""
+    found = [text(body, name) for name in names if body.get(name) is not None]
+    return found[0] if found else None
 
 
 def entry(body: dict[str, Any], name: str, kind: type[_T]) -> _T | None:

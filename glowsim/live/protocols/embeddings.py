@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NoReturn
 
 from glowsim.core.types import Usage
-from glowsim.live.protocols.bodies import flag, read_json, tag_of, text, tokens_of
+from glowsim.live.protocols.bodies import flag, is_whole, read_json, tag_of, text, tokens_of
 from glowsim.live.protocols.chat import openai_error
 from glowsim.live.protocols.events import json_text, sse, stated_usage, usage_in
 from glowsim.live.protocols.shape import Asked, BadBody, Protocol, StreamReader, StreamWriter
@@ -88,9 +88,9 @@ def _tokens_in(given: Any) -> int:
             return tokens_of(None, given)
         case [str(), *_] if all(isinstance(each, str) for each in given):
             return tokens_of(None, given)
-        case [int(), *_] if all(type(each) is int for each in given):
+        case [int() | float(), *_] if all(map(is_whole, given)):
             return len(given)
-        case [[int(), *_], *_] if all(_are_tokens(each) for each in given):
+        case [[_, *_], *_] if all(_are_tokens(each) for each in given):
             return sum(map(len, given))
     raise BadBody(
         "'input' must be a text, a list of texts, or tokens: one list of whole numbers or several", "input"
@@ -98,4 +98,4 @@ def _tokens_in(given: Any) -> int:
 
 
 def _are_tokens(each: Any) -> bool:
-    return isinstance(each, list) and bool(each) and all(type(token) is int for token in each)
+    return isinstance(each, list) and bool(each) and all(map(is_whole, each))

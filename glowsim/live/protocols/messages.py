@@ -11,7 +11,7 @@ from typing import Any
 from glowsim.core.types import Usage
 from glowsim.live.calls import InstanceError
 from glowsim.live.protocols.blocks import Block, BlockWriter, arguments_of, blocks_of, finish_of
-from glowsim.live.protocols.bodies import flag, items, read_json, tag_of, text, token_limit, tokens_of
+from glowsim.live.protocols.bodies import entry, flag, items, read_json, tag_of, text, token_limit, tokens_of
 from glowsim.live.protocols.chat_answers import said_in_answer
 from glowsim.live.protocols.events import broken, count, json_text, sse, stated_usage, typed_event, usage_in
 from glowsim.live.protocols.messages_to_chat import messages_to_chat
@@ -43,9 +43,7 @@ class Messages(Protocol):
     def read(self, raw: bytes) -> Asked:
         """Return what a body asks for."""
         body = read_json(raw)
-        metadata = body.get("metadata") or {}
-        if not isinstance(metadata, dict):
-            raise BadBody("'metadata' must be an object", "metadata")
+        metadata = entry(body, "metadata", dict) or {}
         most = token_limit(body, "max_tokens")
         if most is None:
             raise BadBody("'max_tokens' is missing: say how many tokens the answer may have", "max_tokens")

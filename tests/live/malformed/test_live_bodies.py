@@ -282,6 +282,26 @@ def test_of_a_name_that_is_there_twice_the_last_counts(hostile, target, unharmed
     assert said.status == 200
 
 
+def test_whole_numbers_may_have_a_point(hostile, target, unharmed):
+    """As in JSON Schema, and as some languages write them."""
+    for path, name in ((CHAT, "max_tokens"), (RESPONSES, "max_output_tokens"), (MESSAGES, "max_tokens")):
+        right, wrong = sent(hostile, target, path, [VALID[path] | {name: many} for many in (3.0, 3.5)])
+        assert (right.status, wrong.status) == (200, 400)
+    right, wrong = sent(
+        hostile, target, TASKS, [{"input": "Due?", "max_tokens_out": many} for many in (3.0, 3.5)]
+    )
+    assert (right.json()["usage"]["tokens_out"], wrong.status) == (3, 400)
+
+
+def test_feedback_heeds_the_header_that_names_a_repeat(hostile, target, unharmed):
+    (task,) = sent(hostile, target, TASKS, [{"input": "Due?"}])
+    given = {"request_id": task.json()["id"], "kind": "rating", "value": 5}
+    bodies = [given, given, given | {"value": 1}]
+    asked = [(hostile.post(each, "Idempotency-Key: k1", path=FEEDBACK),) for each in bodies]
+    said = [hostile.conversations(target.port, [each])[0][0] for each in asked]
+    assert [each.status for each in said] == [201, 200, 409]
+
+
 def test_a_task_that_is_no_json_for_an_instance_is_refused(hostile, target, unharmed):
     """What passes through must be JSON behind too: finite numbers, whole characters, a hundred levels."""
     bad = [b"[NaN]", b"[1e999]", b"[" * 150 + b"]" * 150, b'["\\ud800"]', b"[" + b"9" * 5000 + b"]"]

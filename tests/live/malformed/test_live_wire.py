@@ -249,7 +249,7 @@ def test_bodies_that_never_come_are_given_up(hostile, target, unharmed):
 
 def test_pages_are_read_only(hostile, target, unharmed):
     methods = [b"POST", b"PUT", b"DELETE", b"PATCH", b"OPTIONS", b"TRACE", b"PROPFIND"]
-    paths = [b"/healthz", b"/readyz", b"/v1/models", b"/v1/models/tax", b"/v1/agents"]
+    paths = [b"/healthz", b"/readyz", b"/v1/models", b"/v1/models/tax", b"/v1/agents", b"/openapi.json"]
     asked = [(get(method=method, target=path),) for method in methods for path in paths]
     for found in hostile.conversations(target.port, asked):
         assert (found[0].status, found[0].headers["allow"]) == (405, "GET, HEAD")
