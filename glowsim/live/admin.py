@@ -78,7 +78,9 @@ class Admin:
             *self.dashboard.routes(self._admin),
         ]
         handlers: Any = {HTTPException: as_json, Exception: as_json}
-        return Starlette(routes=routes, exception_handlers=handlers)
+        app = Starlette(routes=routes, exception_handlers=handlers)
+        app.router.redirect_slashes = False  # nobody is sent to the host that he named himself
+        return app
 
     def _admin(self, http: HttpRequest) -> None:
         only_admin(self.settings, http)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Mapping
 from functools import lru_cache
 from ipaddress import ip_address
@@ -57,7 +58,8 @@ def ours(host: bytes) -> None:
     glowsim.live.web.Refusal: without a key, only localhost is answered: set GLOWSIM_KEYS, or ask 127.0.0.1
     """
     name = host.decode("latin-1").lower()
-    bare = name[1 : name.find("]")] if name.startswith("[") else name.partition(":")[0]
+    bracketed = re.fullmatch(r"\[([^]]*)\](:\d*)?", name)
+    bare = bracketed[1] if bracketed else name.partition(":")[0]
     try:
         local = bare == "localhost" or ip_address(bare).is_loopback
     except ValueError:

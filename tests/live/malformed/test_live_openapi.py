@@ -123,7 +123,7 @@ ADMIN_DOCUMENT = document("glowsim admin API", glowsim.__version__, ADMIN_OPERAT
 DATA_DOCUMENT = document("glowsim", glowsim.__version__, DATA_OPERATIONS, key_header="x-api-key")
 ADMIN_NAMES = {"agent": ["tax", "own"]}
 DATA_NAMES = {"agent": ["tax"], "X-Glowsim-Region": ["eu", "us"]}
-A_FEW, MANY = 10, 1000
+A_FEW, MANY = 10, 200
 patient = settings(deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 
 
@@ -150,14 +150,14 @@ def test_the_data_plane_is_as_it_says(case, target):
 @pytest.mark.campaign
 @doubted(ADMIN_DOCUMENT, MANY, **ADMIN_NAMES).parametrize()
 @patient
-def test_the_admins_side_is_as_it_says_a_thousand_times(case, target):
+def test_the_admins_side_is_as_it_says_many_times(case, target):
     asked_of_admin(case, target)
 
 
 @pytest.mark.campaign
 @doubted(DATA_DOCUMENT, MANY, **DATA_NAMES).parametrize()
 @patient
-def test_the_data_plane_is_as_it_says_a_thousand_times(case, target):
+def test_the_data_plane_is_as_it_says_many_times(case, target):
     asked_of_data(case, target)
 
 

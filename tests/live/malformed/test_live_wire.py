@@ -256,6 +256,28 @@ def test_pages_are_read_only(hostile, target, unharmed):
         assert found[1].body == hostile.HEALTHY
 
 
+def test_hosts_that_only_look_like_this_machine_are_refused(hostile, target, unharmed):
+    hosts = [
+        "[127.0.0.1x",
+        "[::1",
+        "[::1].evil.example",
+        "[::1]evil:80",
+        "127.0.0.1.evil.example",
+        "localhost.",
+        "1",
+    ]
+    for host, port in ((host, port) for host in hosts for port in (target.port, target.admin_port)):
+        asked = f"GET /v1/agents HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
+        ((said, _),) = hostile.conversations(port, [(asked,)])
+        assert said.status == 403, host
+
+
+def test_nobody_is_sent_where_his_own_host_header_points(hostile, target, unharmed):
+    asked = b"GET /v1/agents/ HTTP/1.1\r\nHost: evil.example\r\n\r\n"
+    ((said, _),) = hostile.conversations(target.admin_port, [(asked,)])
+    assert (said.status, "location" in said.headers) == (404, False)
+
+
 def _step(hostile, sent, found):
     """Whatever was sent: no fault of ours, every error in JSON, and the connection in step or ended."""
     for each in found:
@@ -271,7 +293,7 @@ SEEDS = [
 ]  # fmt: skip
 
 
-@settings(max_examples=15)
+@settings(max_examples=10)
 @given(st.randoms(use_true_random=False))
 def test_whatever_is_done_to_a_request_no_fault_is_ours(hostile, target, luck):
     """A hundred at a time: bytes flipped, cut out, doubled, put in, and requests spliced."""
