@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from starlette.applications import Starlette
@@ -14,6 +13,7 @@ from starlette.routing import Route
 
 from glowsim.core.journal import files_of
 from glowsim.live.admin_api import AdminApi
+from glowsim.live.application import application
 from glowsim.live.dashboard.routes import Dashboard
 from glowsim.live.driver import Driver
 from glowsim.live.exposition import exposition
@@ -25,7 +25,7 @@ from glowsim.live.telemetry import Telemetry
 from glowsim.live.validity import Validity
 from glowsim.live.web import Refusal, ours
 
-__all__ = ["Admin", "as_json", "only_admin"]
+__all__ = ["Admin", "only_admin"]
 
 
 def only_admin(settings: Settings, http: HttpRequest) -> None:
@@ -77,10 +77,7 @@ class Admin:
             Route("/healthz", self._healthy),
             *self.dashboard.routes(self._admin),
         ]
-        handlers: Any = {HTTPException: as_json, Exception: as_json}
-        app = Starlette(routes=routes, exception_handlers=handlers)
-        app.router.redirect_slashes = False  # nobody is sent to the host that he named himself
-        return app
+        return application(routes)
 
     def _admin(self, http: HttpRequest) -> None:
         only_admin(self.settings, http)
@@ -109,11 +106,3 @@ class Admin:
 
     async def _healthy(self, http: HttpRequest) -> Response:
         return JSONResponse({"healthy": True})
-
-
-async def as_json(http: HttpRequest, error: Exception) -> Response:
-    """Say an error as JSON: the handler of all of the admin's side."""
-    status, message, headers = 500, "the daemon failed; its log says why", None
-    if isinstance(error, HTTPException):
-        status, message, headers = error.status_code, error.detail, error.headers
-    return JSONResponse({"error": {"code": status, "message": message}}, status, headers)

@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 
+from glowsim.live.shapes import read_as
 from glowsim.live.web import Refusal, check_media
 
 __all__ = ["order_of"]
@@ -47,6 +48,7 @@ async def order_of(http: HttpRequest, model: type[_B], *, within_s: float) -> _B
                     raise HTTPException(
                         413, f"the body is larger than {_MOST_BODY_BYTES} bytes", {"Connection": "close"}
                     )
+        return read_as(bytes(read), model)
     except TimeoutError:
         raise HTTPException(408, "the body did not come in time", {"Connection": "close"}) from None
     except ClientDisconnect:

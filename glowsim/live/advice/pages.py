@@ -16,8 +16,9 @@ from glowsim.core.control_plane import ControlPlane
 from glowsim.core.protocols import Load
 from glowsim.core.reasons import Code, Reason
 from glowsim.core.types import Advised, Command, Event
-from glowsim.live.admin import as_json, only_admin
+from glowsim.live.admin import only_admin
 from glowsim.live.advice.recommendations import Recommendations
+from glowsim.live.application import application
 from glowsim.live.dashboard.routes import Dashboard
 from glowsim.live.exposition import exposition
 from glowsim.live.settings import Settings
@@ -103,8 +104,7 @@ def pages(
         Route("/healthz", healthy, methods=["GET"]),
         *dashboard.routes(admin),
     ]
-    handlers: Any = {HTTPException: as_json, Exception: as_json}
-    return Starlette(routes=routes, exception_handlers=handlers)
+    return application(routes)
 
 
 def _limit(http: HttpRequest) -> int:

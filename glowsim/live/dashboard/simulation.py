@@ -16,14 +16,14 @@ from threading import Event as Signal
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
-from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request as HttpRequest
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from glowsim.core.control_plane import ControlPlane
 from glowsim.core.types import Command, Event
+from glowsim.live.application import application
 from glowsim.live.dashboard.document import Document
 from glowsim.live.dashboard.pace import Pace
 from glowsim.live.dashboard.routes import page_routes
@@ -95,7 +95,7 @@ class Simulation:
             Route("/v1/simulation", self._order, methods=["POST"]),
             *page_routes(self._ticks, lambda: self._latest, _local),
         ]
-        app = Starlette(routes=routes, exception_handlers={HTTPException: _as_json})
+        app = application(routes)
         self._server = Server(app, max_header_bytes=_MAX_HEADER_BYTES, connections=_CONNECTIONS)
         self._thread = ThreadPoolExecutor(1, "glowsim-page")
 
@@ -194,9 +194,3 @@ def _local(http: HttpRequest) -> None:
         ours(http.headers.get("host", "").encode("latin-1"))
     except Refusal:
         raise HTTPException(403, "only localhost is answered: ask 127.0.0.1") from None
-
-
-async def _as_json(http: HttpRequest, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    message = {"error": {"code": error.status_code, "message": error.detail}}
-    return JSONResponse(message, error.status_code, error.headers)
