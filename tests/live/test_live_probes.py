@@ -205,8 +205,10 @@ async def upstream(**answers):
     app.router.add_get("/{path:.*}", handle)
     async with TestServer(app, host="127.0.0.1") as server, ClientSession() as session:
         server.asked = asked
-        yield server, session
-        gone.set()
+        try:
+            yield server, session
+        finally:
+            gone.set()
 
 
 def instance(session, url, health_path=None):
@@ -244,13 +246,40 @@ def test_without_a_path_an_upstream_is_well_if_it_takes_a_connection(unused_port
     asyncio.run(main())
 
 
+class WoundLoop(asyncio.SelectorEventLoop):
+    """An event loop with real sockets, whose clock a test puts forward."""
+
+    ahead_s = 0.0
+
+    def time(self):
+        return super().time() + self.ahead_s
+
+
 @pytest.mark.usefixtures("_serving")
 def test_the_driver_tells_how_real_upstreams_are(live, unused_port):
+    patience_s = 1000.0  # no machine is so busy, and nobody waits: the clock is put forward
+    said, told = asyncio.Queue(), asyncio.Event()
+
+    def watch(event, commands):
+        if isinstance(event, Probed):
+            told.set()
+
+    def heard(one):
+        async def healthy():
+            try:
+                return await one.healthy()
+            finally:
+                said.put_nowait(one)
+
+        return Checked(one.serve, healthy)
+
     async def main():
+        loop = asyncio.get_running_loop()
         async with upstream(up=200, down=500, hangs=None) as (server, session):
-            stage = live.Stage(probe_every_s=0.02, probe_timeout_s=0.2, timeout_s=1.0)
-            url = server.make_url("/run")
-            dead = f"http://127.0.0.1:{unused_port}/run"
+            stage = live.Stage(
+                probe_every_s=EVERY_S, probe_timeout_s=patience_s, timeout_s=10.0 * patience_s, watch=watch
+            )
+            url, dead = server.make_url("/run"), f"http://127.0.0.1:{unused_port}/run"
             for where, path in [
                 (url, "/up"),
                 (url, "/down"),
@@ -259,13 +288,19 @@ def test_the_driver_tells_how_real_upstreams_are(live, unused_port):
                 (dead, None),
                 (url, None),
             ]:
-                stage.driver.add(0, instance(session, where, health_path=path))
+                stage.driver.add(0, heard(instance(session, where, health_path=path)))
             gone = stage.start()
-            async with asyncio.timeout(10.0):
-                while not stage.said(Probed):
-                    await asyncio.sleep(0.01)
+            await asyncio.sleep(0)
+            loop.ahead_s += EVERY_S
+            for _ in range(5):
+                await said.get()
+            assert not told.is_set(), "one has not said anything, and has time left"
+            loop.ahead_s += patience_s
+            await told.wait()
             gone.cancel()
-            assert results(stage)[0][1] == {0: True, 1: False, 2: False, 3: False, 4: False, 5: True}
+            await asyncio.wait((gone,))
             await stage.close(1.0)
+        assert results(stage)[0][1] == {0: True, 1: False, 2: False, 3: False, 4: False, 5: True}
 
-    asyncio.run(main())
+    with asyncio.Runner(loop_factory=WoundLoop) as runner:
+        runner.run(asyncio.wait_for(main(), EVERY_S + patience_s + 300.0))
