@@ -129,10 +129,10 @@ async def bounded(response: aiohttp.ClientResponse) -> bytes:
         It is.
     """
     stated = response.content_length
-    if stated is not None and stated <= _LONGEST_REPLY:
+    if stated is not None and stated <= _LONGEST_REPLY and "Content-Encoding" not in response.headers:
         return await response.read()
     read = bytearray()
-    async for chunk in response.content.iter_any():
+    async for chunk in response.content.iter_any():  # a compressed body states less than it becomes
         read += chunk
         if len(read) > _LONGEST_REPLY:
             raise InstanceError(f"the answer is longer than {_LONGEST_REPLY} bytes")
