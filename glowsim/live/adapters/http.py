@@ -83,7 +83,7 @@ class Posts:
             wait = response.headers.get("Retry-After", "")
             raise Throttled(float(wait) if wait.isdecimal() else 0.0)
         if status in _INVALID:
-            why = _why(await response.content.read(_LONGEST_REPLY // 256))
+            why = _why(await _beginning(response, _LONGEST_REPLY // 256))
             if self._key is not None:
                 why = why.replace(self._key, "[key]")
             why = f": {why[:_LONGEST_WHY]}" if why else ""
@@ -101,6 +101,14 @@ class Posts:
         url = urljoin(self.base_url + "/", self._health_path)
         async with self._session.get(url, allow_redirects=False) as response:
             return 200 <= response.status < 400
+
+
+async def _beginning(response: aiohttp.ClientResponse, most: int) -> bytes:
+    """Return a body's first bytes, however many pieces they come in."""
+    read = bytearray()
+    while len(read) < most and (more := await response.content.read(most - len(read))):
+        read += more
+    return bytes(read)
 
 
 def _why(body: bytes) -> str:
