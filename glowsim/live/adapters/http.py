@@ -16,6 +16,8 @@ from glowsim.live.calls import InstanceError, InvalidTask, Throttled
 __all__ = ["Posts", "bounded", "events", "parsed", "scored"]
 
 _LONGEST_REPLY = 16 * 1024 * 1024
+_LONGEST_STREAM = 4 * _LONGEST_REPLY
+"""A stream says the same in more bytes: each token comes in an object of its own."""
 _LONGEST_WHY = 2000
 _INVALID = frozenset({400, 413, 422})
 _JSON = {"Content-Type": "application/json"}
@@ -188,13 +190,21 @@ async def events(response: aiohttp.ClientResponse) -> AsyncIterator[tuple[str | 
     Raises
     ------
     InstanceError
-        One is longer than an answer may be.
+        One is longer than an answer may be, or all together are than a stream may be.
     """
-    waiting, name, data, size = b"", None, [], 0
+    waiting, name, data, size, total = bytearray(), None, [], 0, 0
     async for chunk in response.content.iter_any():
-        *lines, waiting = (waiting + chunk).split(b"\n")
-        if len(waiting) > _LONGEST_REPLY:
-            raise InstanceError(f"a line of the stream is longer than {_LONGEST_REPLY} bytes")
+        total += len(chunk)
+        if total > _LONGEST_STREAM:
+            raise InstanceError(f"the stream is longer than {_LONGEST_STREAM} bytes")
+        *lines, rest = chunk.split(b"\n")
+        if not lines:
+            waiting += rest
+            if len(waiting) > _LONGEST_REPLY:
+                raise InstanceError(f"a line of the stream is longer than {_LONGEST_REPLY} bytes")
+            continue
+        lines[0] = bytes(waiting + lines[0])
+        waiting = bytearray(rest)
         for line in lines:
             line = line.rstrip(b"\r")
             if line.startswith(b"data:"):
