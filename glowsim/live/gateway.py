@@ -33,6 +33,7 @@ from glowsim.live.identity import Identity
 from glowsim.live.openapi import document
 from glowsim.live.outbox import Feedback, KeyReused, Outbox, Taken, TooMuch, Unknown
 from glowsim.live.protocols import PATHS, BadBody, Protocol
+from glowsim.live.protocols.events import json_text, sse
 from glowsim.live.settings import Caller, Settings
 from glowsim.live.shapes import read_as
 from glowsim.live.store import StoreError
@@ -261,7 +262,7 @@ class Gateway:
             return
         answered = await http.while_there(self._answered(request, task.input, _trace(http)))
         said = {**self._summary(answered, agent, begun_s), "output": answered.content}
-        await http.answer(200, json.dumps(said, ensure_ascii=False).encode())
+        await http.answer(200, json_text(said).encode())
 
     async def _task_stream(self, http: Exchange, request: Request, task: Task, begun_s: float) -> None:
         async with aclosing(self._driver.stream(request, task.input, _trace(http))) as said:  # type: ignore[type-var]
@@ -497,7 +498,7 @@ def _model(name: str) -> dict[str, Any]:
 
 
 async def _json(http: Exchange, said: dict[str, Any], status: int = 200) -> None:
-    await http.answer(status, json.dumps(said, ensure_ascii=False).encode())
+    await http.answer(status, json_text(said).encode())
 
 
 async def _refuse(
@@ -508,7 +509,7 @@ async def _refuse(
         said: dict[str, Any] = {"error": {"code": code or status, "message": message}}
     else:
         said = protocol.error(status, message, code=code, param=param)
-    await http.answer(status, json.dumps(said, ensure_ascii=False).encode(), headers)
+    await http.answer(status, json_text(said).encode(), headers)
 
 
 def _turned_down(error: Rejected | Failed | Closed, of_model: bool) -> tuple[int, str, str, dict[str, str]]:
@@ -574,4 +575,4 @@ def _short(name: str, value: str) -> str:
 
 
 def _sse(data: dict[str, Any]) -> str:
-    return f"data: {json.dumps(data, ensure_ascii=False)}\n\n"
+    return sse(json_text(data))
