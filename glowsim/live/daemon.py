@@ -27,6 +27,7 @@ from glowsim.core.streams import Streams
 from glowsim.core.types import Command, Event, Usage
 from glowsim.emulation import Drawn, EmulatedAgent, RealTime, agent_worlds
 from glowsim.live.adapters import Reach, of_urls
+from glowsim.live.adapters.http import Connections
 from glowsim.live.admin import Admin
 from glowsim.live.content import Content, in_words
 from glowsim.live.dashboard.document import Document
@@ -208,7 +209,7 @@ async def serving(
         ends = await stack.enter_async_context(AsyncExitStack())
         session = await ends.enter_async_context(
             aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0),
+                connector=Connections(limit=0),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 max_line_size=65536,
             )

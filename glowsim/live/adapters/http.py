@@ -9,11 +9,12 @@ from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 import aiohttp
+from aiohttp.connector import Connection
 
 from glowsim.core.types import Usage
 from glowsim.live.calls import InstanceError, InvalidTask, Throttled
 
-__all__ = ["Posts", "bounded", "events", "parsed", "scored"]
+__all__ = ["Connections", "Posts", "bounded", "events", "parsed", "scored"]
 
 _LONGEST_REPLY = 16 * 1024 * 1024
 _LONGEST_STREAM = 4 * _LONGEST_REPLY
@@ -21,6 +22,28 @@ _LONGEST_STREAM = 4 * _LONGEST_REPLY
 _LONGEST_WHY = 2000
 _INVALID = frozenset({400, 413, 422})
 _JSON = {"Content-Type": "application/json"}
+
+
+class Connections(aiohttp.TCPConnector):
+    """Connections that are kept for the next request, unless their instance spoke unasked meanwhile.
+
+    What it said would be taken for the answer to whoever asks next. Such a connection is closed, and the request on
+    it fails as on a broken one: an instance that does so is at fault.
+    """
+
+    async def connect(self, *given: Any, **named: Any) -> Connection:
+        """Return a connection on which nothing waits to be read.
+
+        Raises
+        ------
+        aiohttp.ClientConnectionError
+            Something does.
+        """
+        connection = await super().connect(*given, **named)
+        if connection.protocol is not None and connection.protocol.should_close:
+            connection.close()
+            raise aiohttp.ClientConnectionError("the instance spoke before it was asked")
+        return connection
 
 
 class Posts:
