@@ -82,6 +82,15 @@ class JumpingLoop(asyncio.SelectorEventLoop):
         super()._run_once()
 
 
+class WoundLoop(asyncio.SelectorEventLoop):
+    """An event loop with real sockets, whose clock a test puts forward instead of waiting."""
+
+    ahead_s = 0.0
+
+    def time(self):
+        return super().time() + self.ahead_s
+
+
 def jump(main):
     """Run a coroutine function on a fresh jumping loop; what nobody handled is raised."""
     unhandled = []
@@ -291,7 +300,7 @@ def live():
     """The stage and what goes with it, by name."""
     return SimpleNamespace(
         jump=jump, Stage=Stage, build=build, asked=asked, takes=takes, check_recording=check_recording,
-        simulated=simulated, lived=lived,
+        simulated=simulated, lived=lived, WoundLoop=WoundLoop,
     )  # fmt: skip
 
 

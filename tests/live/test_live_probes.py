@@ -246,15 +246,6 @@ def test_without_a_path_an_upstream_is_well_if_it_takes_a_connection(unused_port
     asyncio.run(main())
 
 
-class WoundLoop(asyncio.SelectorEventLoop):
-    """An event loop with real sockets, whose clock a test puts forward."""
-
-    ahead_s = 0.0
-
-    def time(self):
-        return super().time() + self.ahead_s
-
-
 @pytest.mark.usefixtures("_serving")
 def test_the_driver_tells_how_real_upstreams_are(live, unused_port):
     patience_s = 1000.0  # no machine is so busy, and nobody waits: the clock is put forward
@@ -302,5 +293,5 @@ def test_the_driver_tells_how_real_upstreams_are(live, unused_port):
             await stage.close(1.0)
         assert results(stage)[0][1] == {0: True, 1: False, 2: False, 3: False, 4: False, 5: True}
 
-    with asyncio.Runner(loop_factory=WoundLoop) as runner:
+    with asyncio.Runner(loop_factory=live.WoundLoop) as runner:
         runner.run(asyncio.wait_for(main(), EVERY_S + patience_s + 300.0))
