@@ -1,10 +1,11 @@
 """How fast the gateway is, as ratios to a bare proxy on the same machine, in the same minute.
 
-Three ways to the same agent that answers at once, each a process of its own on loopback:
+Ways to the same agent that answers at once, each a process of its own on loopback:
 
 ``direct``: the client asks the agent.
 ``bare_proxy``: an aiohttp server that hands every body to one aiohttp client session.
 ``gateway``: ``glowsim serve`` with a controller of every family, the journal on.
+``litellm``: LiteLLM's proxy, where it is installed: one worker, one model, neither database nor keys.
 
 A closed loop of clients on kept-alive connections asks as fast as it is answered; the CPU time of the process in the
 middle is read from the operating system, since it survives noisy neighbours better than the rate does. Then the same
@@ -18,6 +19,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -27,6 +29,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any
+from urllib.error import URLError
+from urllib.request import urlopen
 
 from aiohttp import ClientSession, TCPConnector, web
 from ruamel.yaml import YAML
@@ -34,11 +38,13 @@ from ruamel.yaml import YAML
 from glowsim.bench import stack_scenario
 from glowsim.core.errors import GlowsimError
 
-__all__ = ["bench_gateway"]
+__all__ = ["bench_gateway", "beside"]
 
 _PATH = "/v1/chat/completions"
 _MESSAGES = [{"role": "user", "content": "What is due in May? " * 4}]
 _QUESTION = json.dumps({"model": "only", "messages": _MESSAGES, "max_tokens": 64}).encode()
+_PEER_NEEDS = ("litellm", "fastapi", "uvicorn", "httptools", "opentelemetry-sdk")
+_PEER_STARTS_WITHIN_S = 180.0
 _ANSWER = json.dumps(
     {
         "id": "chatcmpl-1",
@@ -54,9 +60,9 @@ _ANSWER = json.dumps(
 
 
 def bench_gateway(
-    *, rounds: int = 3, clients: int = 32, seconds: float = 4.0, rate_per_s: float = 200.0
-) -> dict[str, Any]:
-    """Measure all three ways in turn, several times; return medians and their ratios.
+    *, rounds: int = 3, clients: int = 32, seconds: float = 4.0, rate_per_s: float = 200.0, peer: Path | None = None
+) -> dict[str, Any]:  # fmt: skip
+    """Measure all ways in turn, several times; return medians and their ratios.
 
     Parameters
     ----------
@@ -68,13 +74,24 @@ def bench_gateway(
         How long each measurement takes, above 0.
     rate_per_s
         Of the open loop, above 0.
+    peer
+        The executable ``litellm`` of an environment with LiteLLM's proxy, OpenTelemetry and httptools; None: it is
+        left out.
 
     Returns
     -------
     For each way ``requests_per_s``, ``cpu_us`` (CPU time of the process in the middle for a request), ``rss_mb``, and
-    ``p50_ms`` and ``p99_ms`` at the fixed rate; and the gateway's ``ratios`` to the bare proxy.
+    ``p50_ms`` and ``p99_ms`` at the fixed rate; the gateway's ``ratios`` to the bare proxy and, as ``of_litellm`` and
+    ``cpu_of_litellm``, to the peer; and the ``versions`` in the peer's environment.
+
+    Raises
+    ------
+    GlowsimError
+        A process did not start, or the peer's environment lacks something.
     """
-    measured: dict[str, list[dict[str, float]]] = {name: [] for name in ("direct", "bare_proxy", "gateway")}
+    versions = {} if peer is None else _versions(peer)
+    ways = ("direct", "bare_proxy", "gateway", *(("litellm",) if peer else ()))
+    measured: dict[str, list[dict[str, float]]] = {name: [] for name in ways}
     with tempfile.TemporaryDirectory() as folder, _process("agent") as (agent, agent_id):
         for _ in range(rounds):
             measured["direct"].append(_measure(agent, agent_id, clients, seconds, rate_per_s))
@@ -82,6 +99,9 @@ def bench_gateway(
                 measured["bare_proxy"].append(_measure(proxy, proxy_id, clients, seconds, rate_per_s))
             with _gateway(Path(folder), agent) as (gateway, gateway_id):
                 measured["gateway"].append(_measure(gateway, gateway_id, clients, seconds, rate_per_s))
+            if peer is not None:
+                with _litellm(peer, Path(folder), agent) as (proxy, proxy_id):
+                    measured["litellm"].append(_measure(proxy, proxy_id, clients, seconds, rate_per_s))
     figures: dict[str, Any] = {
         name: {key: median(each[key] for each in rows) for key in rows[0]} for name, rows in measured.items()
     }
@@ -91,7 +111,46 @@ def bench_gateway(
         "cpu": median(bare["cpu_us"] / mine["cpu_us"] for mine, bare, _ in pairs),
         "added_p99_ms": median(mine["p99_ms"] - direct["p99_ms"] for mine, _, direct in pairs),
     }
+    if peer is not None:
+        others = list(zip(measured["gateway"], measured["litellm"], strict=True))
+        figures["ratios"] |= {
+            "of_litellm": median(mine["requests_per_s"] / its["requests_per_s"] for mine, its in others),
+            "cpu_of_litellm": median(its["cpu_us"] / mine["cpu_us"] for mine, its in others),
+        }
+        figures["versions"] = versions
     return figures
+
+
+def beside() -> Path | None:
+    """Return the executable ``litellm`` of this Python's own environment, or None."""
+    found = shutil.which("litellm", path=str(Path(sys.executable).parent))
+    return None if found is None else Path(found)
+
+
+def _versions(peer: Path) -> dict[str, str]:
+    """Return the versions of what the peer's environment needs."""
+    code = (
+        "import importlib.metadata as m, json, sys\n"
+        "known = {each.name.lower(): each.version for each in m.distributions() if each.name}\n"
+        "print(json.dumps({name: known.get(name) for name in sys.argv[1:]}))"
+    )
+    python = peer.absolute().with_name("python")
+    try:
+        done = subprocess.run(  # noqa: S603  # the user's own choice, no shell
+            [str(python), "-I", "-c", code, *_PEER_NEEDS], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise GlowsimError(
+            f"{peer} has no Python beside it that runs: give the litellm of an environment"
+        ) from error
+    found: dict[str, str | None] = json.loads(done.stdout)
+    missing = [name for name, version in found.items() if version is None]
+    if missing:
+        raise GlowsimError(
+            f"the environment of {peer} lacks {', '.join(missing)}: install 'litellm[proxy]', opentelemetry-sdk and "
+            "httptools there"
+        )
+    return {name: version for name, version in found.items() if version is not None}
 
 
 @contextmanager
@@ -120,6 +179,57 @@ def _gateway(folder: Path, agent: str) -> Iterator[tuple[str, int]]:
 
 
 @contextmanager
+def _litellm(peer: Path, folder: Path, agent: str) -> Iterator[tuple[str, int]]:
+    """Run LiteLLM's proxy in front of the agent."""
+    where = {"model": "openai/m", "api_base": f"{agent}/v1", "api_key": "none"}
+    config, log = folder / "litellm.yaml", folder / "litellm.log"
+    with config.open("w") as file:
+        YAML(typ="safe").dump({"model_list": [{"model_name": "only", "litellm_params": where}]}, file)
+    with socket.create_server(("127.0.0.1", 0)) as one:
+        port = one.getsockname()[1]
+    command = [
+        str(peer),
+        "--config",
+        str(config),
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--num_workers",
+        "1",
+    ]
+    alone = {  # no look at the network, and on loopback no key, which is the least work for it
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_TELEMETRY": "False", "LITELLM_LOG": "ERROR",
+        "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true",
+    }  # fmt: skip
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GLOWSIM_")}
+    with (
+        log.open("wb") as said,
+        subprocess.Popen(  # noqa: S603  # the user's own choice, no shell
+            command, stdout=said, stderr=subprocess.STDOUT, env=environment | alone, cwd=folder
+        ) as process,
+    ):
+        try:
+            url, until_s = f"http://127.0.0.1:{port}", time.monotonic() + _PEER_STARTS_WITHIN_S
+            while not _lives(f"{url}/health/liveliness"):
+                if process.poll() is not None or time.monotonic() > until_s:
+                    last = log.read_text(errors="replace")[-1000:]
+                    raise GlowsimError(f"{peer} did not serve; its last words:\n{last}")
+                time.sleep(0.2)
+            yield url, process.pid
+        finally:
+            process.terminate()
+
+
+def _lives(url: str) -> bool:
+    try:
+        with urlopen(url, timeout=5.0) as response:  # noqa: S310  # an address of our own
+            return bool(response.status == 200)
+    except (URLError, OSError):
+        return False
+
+
+@contextmanager
 def _started(command: list[str], address: str) -> Iterator[tuple[str, int]]:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603
         try:
@@ -136,8 +246,8 @@ def _measure(url: str, process: int, clients: int, seconds: float, rate_per_s: f
     async def main() -> dict[str, float]:
         where = url.removeprefix("http://").split(":")
         wires = [await _Wire.to(where[0], int(where[1])) for _ in range(clients)]
-        for wire in wires:
-            await wire.ask()  # warm
+        warm_s = time.perf_counter() + seconds / 4.0
+        await asyncio.gather(*(_loop(wire, warm_s) for wire in wires))
         begun_s, cpu_s = time.perf_counter(), _cpu_s(process)
         counts = await asyncio.gather(*(_loop(wire, begun_s + seconds) for wire in wires))
         n, took_s, used_s = sum(counts), time.perf_counter() - begun_s, _cpu_s(process) - cpu_s

@@ -377,11 +377,22 @@ def bench(
     gateway: Annotated[
         bool, typer.Option("--gateway", help="The live gateway against a bare proxy, instead.")
     ] = False,
+    peer: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="With --gateway: the litellm of an environment with litellm[proxy], opentelemetry-sdk and httptools, "
+            "measured too; default: the one beside this Python.",
+        ),
+    ] = None,
 ) -> None:
     """Time the simulator against a bare heap loop of the same queue in the same process."""
     if gateway:
-        _bench_gateway(rounds, as_json=as_json)
+        _bench_gateway(rounds, peer, as_json=as_json)
         return
+    if peer is not None:
+        stop("--peer is measured beside the gateway: give --gateway too")
     from glowsim.bench import bench as run_bench
 
     figures = run_bench(requests, rounds)
@@ -458,17 +469,19 @@ def _live_extra() -> None:
             stop(f"live mode needs {name}: pip install 'glowsim[live]'")
 
 
-def _bench_gateway(rounds: int, *, as_json: bool) -> None:
+def _bench_gateway(rounds: int, peer: Path | None, *, as_json: bool) -> None:
     _live_extra()
-    from glowsim.bench_gateway import bench_gateway
+    from glowsim.bench_gateway import bench_gateway, beside
 
-    figures = bench_gateway(rounds=rounds)
+    peer = peer or beside()
+    figures = bench_gateway(rounds=rounds, peer=peer)
     if as_json:
         typer.echo(json.dumps(figures))
         return
     typer.echo(f"chat completions of an agent that answers at once, medians of {rounds} rounds:")
-    for name in ("direct", "bare_proxy", "gateway"):
-        row = figures[name]
+    for name, row in figures.items():
+        if "cpu_us" not in row:
+            continue
         typer.echo(
             f"  {name:12}{row['requests_per_s']:>9,.0f}/s   {row['cpu_us']:>5.0f} us of CPU a request   "
             f"p50 {row['p50_ms']:.1f} ms, p99 {row['p99_ms']:.1f} ms at 200/s   {row['rss_mb']:.0f} MB"
@@ -477,6 +490,16 @@ def _bench_gateway(rounds: int, *, as_json: bool) -> None:
     typer.echo(
         f"the gateway reaches {ratios['requests_per_s']:.2f} of the bare proxy's rate ({ratios['cpu']:.2f} by CPU) and "
         f"adds {ratios['added_p99_ms']:.1f} ms to the p99"
+    )
+    if peer is None:
+        typer.echo(
+            "LiteLLM's proxy was not measured: there is no litellm beside this Python; name one by --peer"
+        )
+        return
+    versions = ", ".join(f"{name} {version}" for name, version in figures["versions"].items())
+    typer.echo(
+        f"it answers {ratios['of_litellm']:.1f} times the requests of LiteLLM's proxy "
+        f"({ratios['cpu_of_litellm']:.1f} times by CPU): {versions}"
     )
 
 
