@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from math import isfinite
 from pathlib import Path
+from typing import cast
 
 from glowsim.live.calls import Checked, InstanceError, Serve
 
@@ -244,8 +245,7 @@ class _Worker(asyncio.SubprocessProtocol):
     # --- what the event loop tells --------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.SubprocessTransport)
-        self._transport = transport
+        self._transport = cast(asyncio.SubprocessTransport, transport)  # uvloop's is one, but no subclass
         if self.leaving:
             self.leave()
 

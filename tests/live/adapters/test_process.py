@@ -86,12 +86,24 @@ def line(tmp_path):
     line.close()
 
 
+@pytest.fixture(params=["asyncio", "uvloop"], autouse=True)
+def _loop(request, monkeypatch):
+    """Each loop tells of processes in its own way; the daemon runs on uvloop."""
+    if request.param == "uvloop":
+        uvloop = pytest.importorskip("uvloop")
+        monkeypatch.setitem(globals(), "new_loop", uvloop.new_event_loop)
+
+
+new_loop = asyncio.new_event_loop
+
+
 def run(main):
     async def bounded():
         async with asyncio.timeout(DEADLINE_S):
             await main()
 
-    asyncio.run(bounded())
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(bounded())
 
 
 def command(line, how="well"):
