@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 import re
 import signal
 import socket
@@ -818,3 +819,134 @@ def test_a_worker_that_is_killed_at_its_work_is_replaced_and_no_process_is_left(
     assert len(seen) == 4
     assert all(map(deaf, seen))
     assert Counter(outcomes(path)) == {Outcome.UNREACHABLE: 2, Outcome.OK: 5}
+
+
+# --- everything at once ----------------------------------------------------------------------------------
+
+CAMPAIGN_S = 60.0
+ANY = [
+    *(fault for fault in BROKEN if fault not in ("good", "half_characters")), *SILENT, "long_header", "endless_body",
+    "endless_line", "gzip_bomb", "closes_when_reused", "resets_when_reused",
+]  # fmt: skip
+
+
+class Saboteur:
+    """Does something to a random instance at random moments, and undoes it."""
+
+    def __init__(self, chance, fixed, workers):
+        self.chance = chance
+        self.fixed = fixed
+        self.workers = workers
+        self.did = Counter()
+
+    async def work(self, until_s):
+        loop = asyncio.get_running_loop()
+        while loop.time() < until_s:
+            await asyncio.sleep(self.chance.expovariate(4.0))
+            number = self.chance.randrange(len(self.fixed))
+            match self.chance.choice(("become", "become", "become", "good", "stop", "kill", "worker")):
+                case "become":
+                    await self.turn(number, self.chance.choice(ANY))
+                case "good":
+                    await self.turn(number, "good")
+                case "stop":
+                    await self.pause(self.fixed[number].process.pid)
+                case "kill":
+                    await self.restart(number)
+                case "worker":
+                    await self.hurt_a_worker()
+
+    async def turn(self, number, fault):
+        await become(self.fixed[number], fault)
+        self.did[fault] += 1
+
+    async def pause(self, pid):
+        os.kill(pid, signal.SIGSTOP)
+        await asyncio.sleep(self.chance.uniform(0.1, 3.0))
+        os.kill(pid, signal.SIGCONT)
+        self.did["SIGSTOP"] += 1
+
+    async def restart(self, number):
+        one = self.fixed[number]
+        one.kill()
+        await asyncio.sleep(self.chance.uniform(0.0, 2.0))
+        self.fixed[number] = await asyncio.to_thread(Server, port=one.port)
+        self.did["SIGKILL"] += 1
+
+    async def hurt_a_worker(self):
+        import aiohttp
+
+        for url in list(self.workers().values())[:1]:
+            try:
+                pid = await pid_of(Worker(url))
+            except aiohttp.ClientError:
+                continue  # it has gone by itself meanwhile
+            if self.chance.random() < 0.5:
+                os.kill(pid, signal.SIGKILL)
+                self.did["SIGKILL of a worker"] += 1
+            else:
+                await self.pause(pid)
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_random_faults_at_random_moments_under_load(path, seed, capsys):
+    uvloop = pytest.importorskip("uvloop")
+    chance = random.Random(seed)
+    limits = {"timeout": "3s", "first_token_timeout": "1500ms", "idle_timeout": "1s"}
+    outlier = {"use": "outlier", "failures": 3, "eject": "1s", "longest_eject": "2s", "max_ejected": 0.5}
+    controllers = {"retrier": AGAIN | {"attempts": 3}, "breaker": outlier}
+    command = [sys.executable, "-I", "-S", str(PROGRAM), "{port}"]
+    took_s = []
+
+    async def main():
+        with servers(4) as fixed:
+            agents = {
+                "tax": {
+                    "live": {"urls": [each.url for each in fixed[:3]], "health": "/health"}, "health_check": "1s",
+                    "controllers": controllers, **limits,
+                },
+                "alone": {"live": {"urls": [fixed[3].url]}, **limits},
+                "audit": {
+                    "live": {"process": {"command": command, "stop_within": "1s", "limit": 6}, "health": "/health"},
+                    "instances": 2, **limits,
+                    "controllers": controllers | {
+                        "scaler": {
+                            "use": "agent_scaler", "min_instances": 2, "max_instances": 3,
+                            "look": "1s", "cooldown": "0s",
+                        }
+                    },
+                },
+            }  # fmt: skip
+            before = children()
+            async with gateway(fleet(agents), path) as stage:
+                loop = asyncio.get_running_loop()
+                saboteur = Saboteur(chance, fixed, stage.daemon.driver.scalers[2].addresses)
+                until_s = loop.time() + CAMPAIGN_S
+
+                async def ask(number):
+                    text = f"question {number} of {seed}: " + "?" * chance.randrange(200)
+                    name, protocol = chance.choice(list(agents)), chance.choice(PROTOCOLS)
+                    said = await stage.ask(name, protocol, text, stream=chance.random() < 0.5)
+                    took_s.append(said.took_s)
+                    assert said.took_s < 3.0 + BUSY_S
+                    assert text.startswith(said.text), "nobody gets another's answer"
+                    assert not said.complete or said.text == text
+                    return said.complete
+
+                async def client(number):
+                    while loop.time() < until_s:
+                        await ask(number)
+
+                await asyncio.gather(saboteur.work(until_s), *map(client, range(16)))
+                for number in range(4):
+                    await saboteur.turn(number, "good")
+                while not all(await asyncio.gather(*map(ask, range(30)))):
+                    assert loop.time() < until_s + 20.0 * BUSY_S, "what was ejected is not let in again"
+            assert children() - {str(each.process.pid) for each in fixed} <= before
+
+    uvloop.run(main())
+    ends = Counter(Outcome(each).name for number in range(3) for each in outcomes(path, number))
+    with capsys.disabled():
+        print(f"\nseed {seed}: {len(took_s)} requests, longest {max(took_s):.1f} s, attempts {dict(ends)}")
+    assert ends["OK"] > 0.1 * len(took_s)
