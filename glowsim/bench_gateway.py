@@ -218,7 +218,7 @@ def _litellm(peer: Path, folder: Path, agent: str) -> Iterator[tuple[str, int]]:
                 time.sleep(0.2)
             yield url, process.pid
         finally:
-            process.terminate()
+            process.kill()  # it keeps nothing, and may be slow to end
 
 
 def _lives(url: str) -> bool:

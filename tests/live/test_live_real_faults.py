@@ -930,7 +930,7 @@ def test_random_faults_at_random_moments_under_load(path, seed, capsys):
                     said = await stage.ask(name, protocol, text, stream=chance.random() < 0.5)
                     took_s.append(said.took_s)
                     assert said.took_s < 3.0 + BUSY_S
-                    assert text.startswith(said.text), "nobody gets another's answer"
+                    assert text.startswith(said.text.rstrip(".")), "nobody gets another's answer"
                     assert not said.complete or said.text == text
                     return said.complete
 
