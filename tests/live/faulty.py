@@ -229,6 +229,14 @@ def bad_chunks(wire, text, stream):
     wire.hold()
 
 
+def bad_chunks_late(wire, text, stream):
+    """As `bad_chunks`, when the client is reading the body."""
+    wire.say(head("text/event-stream" if stream else "application/json", "Transfer-Encoding: chunked"))
+    wire.wait(0.1)
+    wire.say(b"ZZ\r\nhello\r\n")
+    wire.hold()
+
+
 def two_lengths(wire, text, stream):
     data = answer(text)
     wire.say(head("application/json", "Content-Length: 3", f"Content-Length: {len(data)}") + data)
@@ -386,10 +394,11 @@ FAULTS = {
     each.__name__: each
     for each in (
         closes_in_body, rst_in_body, rst, no_byte, half_closed, never, stalls, drips, drips_words, continues,
-        every_byte, every_byte_framed, no_http, half_status, bad_chunks, two_lengths, truncated_json, no_done, html,
-        wrong_shape, long_header, many_headers, endless_body, endless_line, endless_words, endless_nothing, switches,
-        no_content, gzip_bomb, no_gzip, bad_utf8, half_characters, status_500, status_503_html, redirects,
-        invalid_dripped, closes_when_reused, resets_when_reused, answers_twice, good,
+        every_byte, every_byte_framed, no_http, half_status, bad_chunks, bad_chunks_late, two_lengths,
+        truncated_json, no_done, html, wrong_shape, long_header, many_headers, endless_body, endless_line,
+        endless_words, endless_nothing, switches, no_content, gzip_bomb, no_gzip, bad_utf8, half_characters,
+        status_500, status_503_html, redirects, invalid_dripped, closes_when_reused, resets_when_reused,
+        answers_twice, good,
     )
 }  # fmt: skip
 

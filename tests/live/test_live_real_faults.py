@@ -367,6 +367,7 @@ BROKEN = {
     "no_done": (ERROR, UNREACHABLE),
     "no_http": (ERROR, ERROR),
     "bad_chunks": (ERROR, ERROR),
+    "bad_chunks_late": (ERROR, ERROR),
     "two_lengths": (ERROR, ERROR),
     "truncated_json": (ERROR, ERROR),
     "html": (ERROR, ERROR),

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
+from functools import partial
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
+from aiohttp.http_exceptions import HttpProcessingError
 
 from glowsim.core.types import Usage
 from glowsim.live.calls import InstanceError, InvalidTask, Throttled
@@ -24,12 +27,32 @@ _INVALID = frozenset({400, 413, 422})
 _JSON = {"Content-Type": "application/json"}
 
 
+class _Handler(ResponseHandler):
+    """Tells who reads a body that what came is no HTTP: aiohttp 3.14 closes the connection and lets them wait."""
+
+    def set_exception(self, exc: Any, *cause: BaseException) -> None:
+        payload = self._payload
+        super().set_exception(exc, *cause)
+        if isinstance(exc, HttpProcessingError) and payload is not None and not payload.is_eof():
+            payload.set_exception(aiohttp.ClientError(f"the body is no HTTP: {exc.message}"))
+
+
 class Connections(aiohttp.TCPConnector):
     """Connections that are kept for the next request, unless their instance spoke unasked meanwhile.
 
     What it said would be taken for the answer to whoever asks next. Such a connection is closed, and the request on
     it fails as on a broken one: an instance that does so is at fault.
+
+    Parameters
+    ----------
+    limit
+        Most connections at once; 0: no limit.
     """
+
+    def __init__(self, *, limit: int) -> None:
+        super().__init__(limit=limit)
+        handler: type[ResponseHandler] = _Handler
+        self._factory = partial(handler, loop=self._loop)
 
     async def connect(self, *given: Any, **named: Any) -> Connection:
         """Return a connection on which nothing waits to be read.
