@@ -262,14 +262,15 @@ def html(wire, text, stream):
     wire.say(whole(b"<html><h1>It works!</h1></html>", kind="text/html"))
 
 
+WRONG = [
+    b"[1, 2]", b"null", b'{"choices": 7}', b'{"choices": []}', b'{"choices": [{"message": "x"}]}',
+    b'{"choices": [{"message": {"content": "x"}}], "usage": {"prompt_tokens": -1}}',
+]  # fmt: skip
+
+
 def wrong_shape(wire, text, stream):
-    said = [
-        b"[1, 2]",
-        b"null",
-        b'{"choices": 7}',
-        b'{"choices": [{"message": "x"}], "usage": {"prompt_tokens": -1}}',
-    ]
-    data = said[len(text) % len(said)]
+    """One after the other; a stream stops short of its end, too."""
+    WRONG.append(data := WRONG.pop(0))
     wire.say(STREAM + framed(b"data: " + data + b"\n\n") + LAST if stream else whole(data))
 
 

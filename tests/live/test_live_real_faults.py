@@ -430,6 +430,9 @@ def test_whatever_an_instance_answers_its_client_gets_an_answer_or_an_error_in_s
         if outcome == INVALID:
             assert said.error["message"].endswith("too long for me"), about
     for number, (fault, ends) in enumerate(BROKEN.items()):
+        if fault == "wrong_shape":
+            assert set(outcomes(path, number)) <= {ERROR, UNREACHABLE}, "in a stream, none of it may be wrong"
+            continue
         assert Counter(outcomes(path, number)) == Counter([ends[0]] * 3 + [ends[1]] * 3), fault
 
 

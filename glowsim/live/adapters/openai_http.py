@@ -15,6 +15,7 @@ from glowsim.live.adapters.http import Posts, bounded, events, parsed, scored
 from glowsim.live.calls import Call, Checked, InstanceError, InvalidTask, Reply
 from glowsim.live.content import Content, whole
 from glowsim.live.protocols import CHAT, Asked, BadBody, Frame, Protocol
+from glowsim.live.protocols.chat_answers import choices_of
 
 __all__ = ["openai_http"]
 
@@ -72,6 +73,8 @@ def openai_http(
         _note_finish(call, said)
         if not isinstance(task, Content):
             return Reply(_text(said), usage)
+        if protocol is CHAT and not any(isinstance(each.get("message"), dict) for each in choices_of(said)):
+            raise InstanceError("the answer has no 'choices' with a message")
         return Reply(whole(said, task) if translated else raw.decode(errors="replace"), usage)
 
     async def stream(call: Call) -> AsyncIterator[str]:
