@@ -315,6 +315,8 @@ class _Wire(asyncio.Protocol):
         self._transport = transport
 
     def ask(self) -> asyncio.Future[None]:
+        if self._transport.is_closing():
+            raise ConnectionError("the server closed a connection that had nothing to do")
         self._answer = asyncio.get_running_loop().create_future()
         self._transport.write(self._question)
         return self._answer
