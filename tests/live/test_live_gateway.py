@@ -314,6 +314,33 @@ def test_what_comes_before_the_first_word_does_not_commit(path):
     )
 
 
+@pytest.mark.parametrize("protocol", ["chat/completions", "responses", "messages"])
+def test_a_stream_that_ends_with_its_finish_reason_is_whole(path, protocol):
+    """As `transformers serve` 5.23 ends them."""
+
+    async def handler(request):
+        from aiohttp import web
+
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        for delta, finish in (({"content": "fine"}, None), ({}, "stop")):
+            said = {"choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
+            await response.write(f"data: {json.dumps(said)}\n\n".encode())
+        return response
+
+    async def test(session):
+        question = {"input": "hi"} if protocol == "responses" else {"messages": ASKED["messages"], "max_tokens": 9}
+        body = {"model": ASKED["model"], "stream": True, **question}
+        async with session.post(f"/v1/{protocol}", json=body) as response:
+            said = await response.text()
+        assert "fine" in said
+        last = {"chat/completions": "[DONE]", "responses": "response.completed", "messages": "message_stop"}
+        assert last[protocol] in said.rstrip().rpartition("data: ")[2]
+
+    recording = serve_upstream(test, path, handler)
+    assert [each.outcome for each in told(recording, Finished)] == [Outcome.OK]
+
+
 def test_an_instances_complaint_about_the_body_reaches_the_client(path):
     async def handler(request):
         from aiohttp import web

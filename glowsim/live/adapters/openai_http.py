@@ -115,10 +115,13 @@ def openai_http(
                         held = ""
                     else:
                         yield ""
-                if not complete:
+                rest = "" if complete else reader.end()
+                if rest is None:
                     raise ConnectionError(f"{posts.base_url}: the stream stopped before it was complete")
                 if writer is not None:
                     held += writer.end()
+                elif isinstance(task, Content):
+                    held += rest
                 if held:
                     yield held
         except aiohttp.ClientError as error:

@@ -69,7 +69,8 @@ class Chat(Protocol):
 
     def reader(self, asked: Asked, tokens_in: int) -> StreamReader:
         """Return a reader; it drops the chunk of usage that only `body_for` asked for."""
-        return _Reader(_wants_usage(asked), tokens_in)
+        n = asked.body.get("n")
+        return _Reader(_wants_usage(asked), n if type(n) is int else 1, tokens_in)
 
     def error(
         self, status: int, message: str, *, code: str | None = None, param: str | None = None
@@ -114,9 +115,11 @@ _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit
 
 
 class _Reader(StreamReader):
-    def __init__(self, wants_usage: bool, tokens_in: int) -> None:
+    def __init__(self, wants_usage: bool, answers: int, tokens_in: int) -> None:
         self._wants_usage = wants_usage
+        self._answers = answers
         self._tokens_in = tokens_in
+        self._finished: set[int] = set()
 
     def feed(self, event: str | None, data: str) -> Frame:
         if data.startswith("[DONE]"):
@@ -128,7 +131,14 @@ class _Reader(StreamReader):
         usage = None if chunk.get("usage") is None else chat_usage(chunk, self._tokens_in)
         dropped = usage is not None and not choices and not self._wants_usage
         content = any(map(_brings_content, choices))
+        for choice in choices:
+            if choice.get("finish_reason") is not None and type(index := choice.get("index")) is int:
+                self._finished.add(index)
         return Frame("" if dropped else sse(data), content, False, usage, chunk)
+
+    def end(self) -> str | None:
+        """Return the end that some servers (``transformers serve`` 5.23) leave out, if every answer was finished."""
+        return _DONE if len(self._finished) >= self._answers else None
 
 
 def _brings_content(choice: dict[str, Any]) -> bool:

@@ -81,6 +81,10 @@ class StreamReader(ABC):
             It is an error, or cannot be read.
         """
 
+    def end(self) -> str | None:
+        """Return what is still to be passed on when no more comes and no event was `done`; None: it was cut off."""
+        return None
+
 
 class StreamWriter(ABC):
     """Writes one stream for a client, out of chat chunks."""

@@ -156,6 +156,22 @@ def test_a_stream_passes_as_it_is_but_for_a_usage_nobody_asked_for() -> None:
         ]
 
 
+def test_a_stream_whose_every_answer_is_finished_is_whole_without_its_last_event() -> None:
+    def finish(index: object) -> str:
+        return json.dumps({"choices": [{"index": index, "delta": {}, "finish_reason": "length"}]})
+
+    for n in (None, 1, 2, "2"):
+        reader = CHAT.reader(asked(stream=True, n=n), 5)
+        reader.feed(None, json.dumps({"choices": [{"index": 0, "delta": {"content": "x"}}]}))
+        assert reader.end() is None, "cut off within the answer"
+        assert not reader.feed(None, finish(0)).done, "what it used may still come"
+        assert (reader.end() is None) == (n == 2)
+        reader.feed(None, finish([1]))
+        assert (reader.end() is None) == (n == 2)
+        reader.feed(None, finish(1))
+        assert reader.end() == "data: [DONE]\n\n"
+
+
 @pytest.mark.parametrize("name", ["content", "tool_calls", "refusal", "reasoning_content", "reasoning"])
 def test_every_kind_of_content_commits(name: str) -> None:
     chunk = {"choices": [{"index": 0, "delta": {"role": "assistant", name: "x"}}]}
