@@ -49,6 +49,10 @@ ALLOWED = {
         "glowsim.fuzz", "glowsim.build", "glowsim.core", "glowsim.ledger", "glowsim.recordings", "glowsim.registry",
         "glowsim.results", "glowsim.scenario",
     ),
+    "glowsim.fidelity": (
+        "glowsim.fidelity", "glowsim.build", "glowsim.core", "glowsim.importing", "glowsim.load", "glowsim.results",
+        "glowsim.scenario", *LEAVES,
+    ),
     "glowsim.claims": (
         "glowsim.claims", "glowsim.core", "glowsim.experiment", "glowsim.report", "glowsim.scenario", *LEAVES,
     ),

@@ -27,7 +27,7 @@ def test_constraints_hold_names_versions_and_markers_only() -> None:
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     assert lines
     line = re.compile(
-        r"[A-Za-z0-9][A-Za-z0-9._-]*==[0-9][A-Za-z0-9.!+]*( ; [a-z_]+ [<>=!]+ '[^']+'( (and|or) .+)?)?"
+        r"[A-Za-z0-9][A-Za-z0-9._-]*==[0-9][A-Za-z0-9.!+]*( ; \(?[a-z_]+ [<>=!]+ '[^']+'( (and|or) .+)?)?"
     )
     for each in lines:
         assert line.fullmatch(each), each

@@ -12,9 +12,9 @@ import os
 import platform
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from math import fsum, isfinite, nan, sqrt
 from pathlib import Path
@@ -28,12 +28,22 @@ from glowsim.fidelity import fit, models
 from glowsim.fidelity.driving import figures, sent, simulated
 from glowsim.fidelity.servers import ENVIRONMENT, Server, command, glowsim_serving, prime, ready, running
 from glowsim.fidelity.worlds import (
-    AGENT, ARMS, DIFFERENCES, LOADS, SIZES, Fitted, Load, arm_scenario, load_scenario, probe_scenario, timely_s,
+    AGENT,
+    ARMS,
+    DIFFERENCES,
+    LOADS,
+    SIZES,
+    Fitted,
+    Load,
+    arm_scenario,
+    load_scenario,
+    probe_scenario,
+    timely_s,
 )  # fmt: skip
 from glowsim.scenario import Scenario
 from glowsim.stats.intervals import paired_difference, t_interval
 
-__all__ = ["Plan", "campaign", "sign"]
+__all__ = ["Plan", "campaign", "judged", "sign"]
 
 _SERVERS: Final = ("llama", "transformers")
 _PREDICTED: Final = 24
@@ -78,21 +88,26 @@ def campaign(folder: Path, plan: Plan, say: Say) -> dict[str, Any]:
     found = _part(folder, "plan", plan._asdict)
     if found != plan._asdict():
         raise GlowsimError(f"{folder} is of a campaign with another plan, {found}: name another folder")
-    with _below(folder / "models") as place:
-        small = models.make_gguf(place / "small.gguf", models.SMALL)
-        large = models.make_gguf(place / "large.gguf", models.LARGE)
-        tiny = models.make_transformers(place / "tiny", models.SMALL)
+    place = folder / "models"
+    place.mkdir(exist_ok=True)
+    small = models.make_gguf(place / "small.gguf", models.SMALL)
+    large = models.make_gguf(place / "large.gguf", models.LARGE)
+    tiny = models.make_transformers(place / "tiny", models.SMALL)
     log = folder / "servers.log"
     kept = {"llama": small, "transformers": tiny}
     parts: dict[str, Any] = {"plan": found, "machine": _part(folder, "machine", _machine)}
     probed: dict[str, Any] = {}
     for server in _SERVERS:
-        probed[server] = _part(folder, f"probe-{server}", lambda s=server: _probe(s, kept[s], large, log, say))
+        probed[server] = _part(
+            folder, f"probe-{server}", partial(_probe, server, kept[server], large, log, say)
+        )
     first = _first(probed)
     for server in _SERVERS:
         name = f"calibration-{server}"
         parts[name] = _part(
-            folder, name, lambda s=server: _measure_loads(s, kept[s], _half(s, True), first, plan, log, say)
+            folder,
+            name,
+            partial(_measure_loads, server, kept[server], _half(server, True), first, plan, log, say),
         )
     parts["fitted"] = _part(folder, "fitted", lambda: _fit(first, parts, plan, say))
     fitted = Fitted(**parts["fitted"]["parameters"])
@@ -102,7 +117,9 @@ def campaign(folder: Path, plan: Plan, say: Say) -> dict[str, Any]:
         name = f"loads-{server}"
         _unchanged(folder, parts["digest"])
         parts[name] = _part(
-            folder, name, lambda s=server: _measure_loads(s, kept[s], _half(s, False), fitted, plan, log, say)
+            folder,
+            name,
+            partial(_measure_loads, server, kept[server], _half(server, False), fitted, plan, log, say),
         )
     parts["arms"] = {}
     for group in dict.fromkeys(arm.servers for arm in ARMS.values()):
@@ -110,9 +127,9 @@ def campaign(folder: Path, plan: Plan, say: Say) -> dict[str, Any]:
         parts["arms"] |= _part(
             folder,
             f"arms-{group}",
-            lambda g=group: _measure_arms(g, small, large, tiny, fitted, plan, log, say),
+            partial(_measure_arms, group, small, large, tiny, fitted, plan, log, say),
         )["arms"]
-    parts["judged"] = judged(parts, plan)
+    parts["judged"] = judged(parts)
     return parts
 
 
@@ -123,21 +140,15 @@ def _part(folder: Path, name: str, make: Callable[[], dict[str, Any]]) -> dict[s
     """Return a part that is on disk, or make it and write it whole."""
     path = folder / f"{name}.json"
     if not path.exists():
-        partial = path.with_suffix(".partial")
-        partial.write_text(_json(make()), encoding="utf-8")
-        partial.rename(path)
+        unfinished = path.with_suffix(".partial")
+        unfinished.write_text(_json(make()), encoding="utf-8")
+        unfinished.rename(path)
     part: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return part
 
 
 def _json(said: Mapping[str, Any]) -> str:
     return json.dumps(said, indent=1, sort_keys=True, default=float) + "\n"
-
-
-@contextmanager
-def _below(folder: Path) -> Iterator[Path]:
-    folder.mkdir(exist_ok=True)
-    yield folder
 
 
 def _now() -> str:
@@ -244,7 +255,9 @@ def _measure_arms(
     """Measure the arms on one set of servers, every replication in another order of them."""
     names = [name for name, arm in ARMS.items() if arm.servers == group]
     kind = "transformers" if group == "batching" else "llama"
-    on = {"pair": [large, small], "one": [small], "process": [], "batching": [tiny]}.get(group, [small, small])
+    on = {"pair": [large, small], "one": [small], "process": [], "batching": [tiny]}.get(
+        group, [small, small]
+    )
     rows: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     late_s, begun_at = 0.0, _now()
     with running(kind, on, log) as up:
@@ -292,6 +305,8 @@ def _run(
     for server in servers[1:] if dead else servers:
         prime(server.url, model, times=1)  # whatever it still works on for nobody ends before the next run
     measured = figures(requests, scenario, within_s)
+    if not measured["success"]:
+        raise GlowsimError(f"{scenario.title}: none of {measured['requests']:.0f} requests was answered")
     say(
         f"{scenario.title}{title and f' ({title})'}, replication {number}: {measured['requests']:.0f} requests, "
         f"p50 {measured['latency_s_p50'] * 1e3:.0f} ms, p95 {measured['latency_s_p95'] * 1e3:.0f} ms"
@@ -349,7 +364,9 @@ def _foreseen(values: Sequence[float], replications: int) -> dict[str, float] | 
     if not all(map(isfinite, values)):
         return None
     mean, low, high, n = t_interval(values)
-    half = (high - low) / 2 * sqrt(1 + n / replications)  # the spread of the new mean on top of that of this one
+    half = (
+        (high - low) / 2 * sqrt(1 + n / replications)
+    )  # the spread of the new mean on top of that of this one
     return {"mean": mean, "low": mean - half, "high": mean + half}
 
 
@@ -373,7 +390,7 @@ def sign(low: float, high: float) -> int:
     return int(low > 0.0) - int(high < 0.0)
 
 
-def judged(parts: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
+def judged(parts: Mapping[str, Any]) -> dict[str, Any]:
     """Return predictions beside what was measured: errors of every held-out load, signs of every difference."""
     loads = []
     for server in _SERVERS:
@@ -392,10 +409,10 @@ def judged(parts: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
                 )  # fmt: skip
     differences = []
     for foreseen in parts["predictions"]["differences"]:
-        measured = _difference(
-            parts["arms"][foreseen["a"]], parts["arms"][foreseen["b"]], foreseen["figure"]
+        measured = _difference(parts["arms"][foreseen["a"]], parts["arms"][foreseen["b"]], foreseen["figure"])
+        differences.append(
+            {"predicted": foreseen, "measured": measured, "verdict": _verdict(foreseen, measured)}
         )
-        differences.append({"predicted": foreseen, "measured": measured, "verdict": _verdict(foreseen, measured)})
     errors = {
         figure: float(np.mean([abs(each["error"]) for each in loads if each["figure"] == figure]))
         for figure in dict.fromkeys(each["figure"] for each in loads)

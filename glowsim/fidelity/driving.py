@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from glowsim import build, results
 from glowsim.core import journal
@@ -55,7 +56,7 @@ def sent(scenario: Scenario, number: int, url: str) -> tuple[Table, float]:
     return records.tables(rows, scenario, took_s).requests, float(np.quantile(late_s, 0.99))
 
 
-async def _sent(scenario: Scenario, number: int, url: str) -> tuple[Table, float]:
+async def _sent(scenario: Scenario, number: int, url: str) -> tuple[npt.NDArray[Any], float]:
     sources = build.sources(scenario, number, at_once=_AT_ONCE)
     users = [User(name, agent.timeout_s) for name, agent in scenario.agents().items()]
     async with opened(url, FACES["chat"], None, scenario.regions) as target:
@@ -97,5 +98,5 @@ def figures(requests: Table, scenario: Scenario, within_s: float) -> dict[str, f
     }
 
 
-def _quantile(values: np.ndarray, q: float) -> float:
+def _quantile(values: npt.NDArray[Any], q: float) -> float:
     return float(np.quantile(values, q)) if len(values) else np.nan

@@ -44,7 +44,9 @@ def fit_llama(alone: Alone) -> tuple[dict[str, Any], float]:
     return law, DURATION.read(law["base"]) + per_in * _MEAN_TOKENS_IN + per_out * mean_tokens()
 
 
-def scaled(fitted: Fitted, observed: Observed, loads: Sequence[Load], duration_s: float) -> tuple[Fitted, float]:
+def scaled(
+    fitted: Fitted, observed: Observed, loads: Sequence[Load], duration_s: float
+) -> tuple[Fitted, float]:
     """Return the fit with llama.cpp's law of service times the factor that fits best, and the factor.
 
     Parameters
@@ -62,9 +64,8 @@ def scaled(fitted: Fitted, observed: Observed, loads: Sequence[Load], duration_s
 
     def of(factor: float) -> Fitted:
         law = fitted.llama | {
-            "base": DURATION.write(DURATION.read(fitted.llama["base"]) * factor),
-            "input": TIME_PER_TOKEN.write(TIME_PER_TOKEN.read(fitted.llama["input"]) * factor),
-            "output": TIME_PER_TOKEN.write(TIME_PER_TOKEN.read(fitted.llama["output"]) * factor),
+            name: quantity.write(float(f"{quantity.read(fitted.llama[name]) * factor:.6g}"))
+            for name, quantity in (("base", DURATION), ("input", TIME_PER_TOKEN), ("output", TIME_PER_TOKEN))
         }
         return fitted._replace(llama=law)
 
@@ -76,7 +77,9 @@ def scaled(fitted: Fitted, observed: Observed, loads: Sequence[Load], duration_s
     return of(factor), factor
 
 
-def start_transformers(one: Mapping[str, float], many: Mapping[str, float], users: int, tokens: int) -> Fitted:
+def start_transformers(
+    one: Mapping[str, float], many: Mapping[str, float], users: int, tokens: int
+) -> Fitted:
     """Return a first guess from one client's figures and those of many: the others' parameters stand for nothing.
 
     Parameters
@@ -87,7 +90,8 @@ def start_transformers(one: Mapping[str, float], many: Mapping[str, float], user
         Clients of the second; tokens of each answer in both.
     """
     alone_s, together_s = (
-        max((each["latency_s_p50"] - each["first_token_s_p50"]) / (tokens - 1), _LEAST_S) for each in (one, many)
+        max((each["latency_s_p50"] - each["first_token_s_p50"]) / (tokens - 1), _LEAST_S)
+        for each in (one, many)
     )
     sequence_s = max((together_s - alone_s) / (users - 1), _LEAST_S)
     base_s = max(alone_s - sequence_s, _LEAST_S)
@@ -134,7 +138,9 @@ def fit_transformers(fitted: Fitted, observed: Observed, loads: Sequence[Load], 
     return of(found.x)
 
 
-def distance(server: str, fitted: Fitted, observed: Observed, loads: Sequence[Load], duration_s: float) -> float:
+def distance(
+    server: str, fitted: Fitted, observed: Observed, loads: Sequence[Load], duration_s: float
+) -> float:
     """Return the sum of squared logarithms of simulated over measured figures, over all loads and their figures.
 
     Each figure is the mean over replications, the simulated ones being those with the measured ones' requests.
@@ -153,5 +159,3 @@ def distance(server: str, fitted: Fitted, observed: Observed, loads: Sequence[Lo
 
 def _mean(rows: Sequence[Mapping[str, float]], name: str) -> float:
     return fsum(row[name] for row in rows) / len(rows)
-
-

@@ -28,8 +28,14 @@ _NICE: Final = 5
 _READY_WITHIN_S: Final = 120.0
 _ENDS_WITHIN_S: Final = 10.0
 _ASKS_EVERY_S: Final = 0.1
-ENVIRONMENT: Final = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1",
-    "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+ENVIRONMENT: Final = {
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
 
 
 class Server(NamedTuple):
@@ -133,7 +139,18 @@ def glowsim_serving(scenario: Path, folder: Path) -> Iterator[str]:
     GlowsimError
         It did not start.
     """
-    said = [sys.executable, "-m", "glowsim", "serve", str(scenario), "--port", "0", "--admin-port", "0", "--unvalidated"]
+    said = [
+        sys.executable,
+        "-m",
+        "glowsim",
+        "serve",
+        str(scenario),
+        "--port",
+        "0",
+        "--admin-port",
+        "0",
+        "--unvalidated",
+    ]
     said += ["--grace", "1", "--journal", str(folder / "serve.glow")]
     log = folder / "serve.log"
     with log.open("ab") as errors:

@@ -6,14 +6,15 @@ Everything that depends on the machine is in `Fitted`; rates are shares of the c
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from glowsim.fidelity.driving import URGENT
 from glowsim.scenario import Scenario
 
 __all__ = [
-    "AGENT", "ARMS", "DIFFERENCES", "LOADS", "SIZES", "Arm", "Difference", "Fitted", "Load", "arm_scenario", "load_scenario",
-    "mean_tokens", "probe_scenario", "timely_s",
+    "AGENT", "ARMS", "DIFFERENCES", "LOADS", "SIZES", "Arm", "Difference", "Fitted", "Load", "arm_scenario",
+    "load_scenario", "mean_tokens", "probe_scenario", "timely_s",
 ]  # fmt: skip
 
 AGENT: Final = "tiny"
@@ -88,8 +89,8 @@ class Arm(NamedTuple):
     ``process``, ``batching``."""
     share: float
     """Rate as a share of the capacity of one small model (``batching``: of transformers)."""
-    controllers: dict[str, Any] = {}
-    agent: dict[str, Any] = {}
+    controllers: Mapping[str, Any] = MappingProxyType({})
+    agent: Mapping[str, Any] = MappingProxyType({})
     workload: str = "plain"
     """``plain``, ``urgent`` or ``repeats``."""
 
@@ -98,6 +99,15 @@ _BACKLOG: Final = {"queue": "instance", "slots": 64}
 _RETRY: Final = {"use": "backoff", "attempts": 4, "base": "20ms", "budget_ratio": None}
 _ROUND_ROBIN: Final = {"balancer": {"use": "round_robin"}}
 _FASTEST: Final = {"balancer": {"use": "least_connections"}}
+_TO_TWO: Final = {
+    "scaler": {
+        "use": "agent_scaler",
+        "min_instances": 1,
+        "max_instances": 2,
+        "look": "200ms",
+        "cooldown_up": "0s",
+    }
+}
 
 ARMS: Final[Mapping[str, Arm]] = {
     "round robin": Arm("pair", 0.75, _ROUND_ROBIN, _BACKLOG),
@@ -131,10 +141,7 @@ ARMS: Final[Mapping[str, Arm]] = {
         {"idle_timeout": "{timeout}"},
     ),
     "one instance": Arm("process", 1.4),
-    "scaler to two": Arm(
-        "process", 1.4,
-        {"scaler": {"use": "agent_scaler", "min_instances": 1, "max_instances": 2, "look": "200ms", "cooldown_up": "0s"}},
-    ),
+    "scaler to two": Arm("process", 1.4, _TO_TWO),
     "cap of 2": Arm("batching", 0.6, agent={"concurrency": 2, "slots": 2}),
     "cap of 6": Arm("batching", 0.6, agent={"concurrency": 6, "slots": 6}),
     "cap of 64": Arm("batching", 0.6),
@@ -203,7 +210,10 @@ def probe_scenario(server: str, tokens: int, users: int, duration_s: float) -> S
     """
     guess = {"law": "tokens", "base": "1ms", "input": "1us/token", "output": "1ms/token"}
     return _scenario(
-        f"probe of {server}", _agent(guess, 64), [_closed(users, tokens, stream=server == "transformers")], duration_s
+        f"probe of {server}",
+        _agent(guess, 64),
+        [_closed(users, tokens, stream=server == "transformers")],
+        duration_s,
     )
 
 
@@ -223,7 +233,9 @@ def load_scenario(server: str, load: Load, fitted: Fitted, duration_s: float) ->
     """
     stream = server == "transformers"
     per_s = fitted.transformers_per_s if stream else 1.0 / fitted.llama_s
-    workload = [_closed(load.users, _CLOSED_SIZE, stream)] if load.users else _plain(load.share * per_s, stream)
+    workload = (
+        [_closed(load.users, _CLOSED_SIZE, stream)] if load.users else _plain(load.share * per_s, stream)
+    )
     if stream:
         return _scenario(load.name, _batching(fitted), workload, duration_s, servers=_servers(fitted))
     return _scenario(load.name, _agent(fitted.llama, 1, **_BACKLOG), workload, duration_s)
@@ -252,27 +264,27 @@ def arm_scenario(name: str, fitted: Fitted, duration_s: float) -> Scenario:
     }
     workload = {"plain": _plain, "urgent": _urgent, "repeats": _repeats}[arm.workload](rate, batching)
     if batching:
-        agent = _batching(fitted) | arm.agent
+        agent = _batching(fitted) | dict(arm.agent)
     else:
         instances = {"one": 1, "process": 1}.get(arm.servers, 2)
         agent = _agent(fitted.llama, 1, instances=instances, **_filled(arm.agent, words))
         if arm.servers == "process":
             agent["startup"] = f"{fitted.startup_s:.4g}s"
-    faults = {
-        "pair": [{"kind": "slow", "factor": round(fitted.slow_factor, 4)}],
-        "dead": [{"kind": "refuse", "after": "1ms"}],
-        "hung": [{"kind": "hang"}],
-    }.get(arm.servers, [])
+    faults: dict[str, dict[str, Any]] = {
+        "pair": {"kind": "slow", "factor": round(fitted.slow_factor, 4)},
+        "dead": {"kind": "refuse", "after": "1ms"},
+        "hung": {"kind": "hang"},
+    }
     always = {"agent": AGENT, "at": "0s", "lasts": f"{duration_s + _PATIENT_S:g}s", "instances": 1}
     return _scenario(
         name, agent, workload, duration_s, servers=_servers(fitted) if batching else {},
-        faults=[always | fault for fault in faults], controllers=_filled(arm.controllers, words),
+        faults=[always | faults[arm.servers]] if arm.servers in faults else [], controllers=_filled(arm.controllers, words),
     )  # fmt: skip
 
 
 def _filled(said: Any, words: Mapping[str, str]) -> Any:
     match said:
-        case dict():
+        case Mapping():
             return {key: _filled(value, words) for key, value in said.items()}
         case str():
             return words.get(said, said)
@@ -332,7 +344,9 @@ def _closed(users: int, tokens_out: int, stream: bool) -> dict[str, Any]:
 
 
 def _plain(rate_per_s: float, stream: bool, **more: Any) -> list[dict[str, Any]]:
-    return [_source("poisson", size, stream, rate=f"{rate_per_s * share:.6g}/s", **more) for size, share in SIZES]
+    return [
+        _source("poisson", size, stream, rate=f"{rate_per_s * share:.6g}/s", **more) for size, share in SIZES
+    ]
 
 
 def _urgent(rate_per_s: float, stream: bool) -> list[dict[str, Any]]:

@@ -329,7 +329,9 @@ def test_a_stream_that_ends_with_its_finish_reason_is_whole(path, protocol):
         return response
 
     async def test(session):
-        question = {"input": "hi"} if protocol == "responses" else {"messages": ASKED["messages"], "max_tokens": 9}
+        question = (
+            {"input": "hi"} if protocol == "responses" else {"messages": ASKED["messages"], "max_tokens": 9}
+        )
         body = {"model": ASKED["model"], "stream": True, **question}
         async with session.post(f"/v1/{protocol}", json=body) as response:
             said = await response.text()

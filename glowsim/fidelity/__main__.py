@@ -1,0 +1,50 @@
+"""``python -m glowsim.fidelity``: measure real model servers against what was predicted, and write the page."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+_NEEDED = {"llama_cpp": "llama-cpp-python", "transformers": "transformers", "torch": "torch", "gguf": "gguf"}
+
+
+def main() -> None:
+    """Run the campaign, or go on with it."""
+    parser = argparse.ArgumentParser(prog="python -m glowsim.fidelity", description=__doc__)
+    parser.add_argument(
+        "--folder", type=Path, required=True, help="where the parts are; one that is there is not done again"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="the page: docs/fidelity.md")
+    parser.add_argument("--seconds", type=float, default=8.0, help="of sending each load; an arm has half")
+    parser.add_argument(
+        "--replications", type=int, default=4, help="of each arm, at least 2; a load has half, at least 2"
+    )
+    given = parser.parse_args()
+    if given.seconds <= 0.0 or given.replications < 2:
+        parser.error("--seconds must be above 0, --replications at least 2: one alone has no interval")
+    missing = [package for module, package in _NEEDED.items() if find_spec(module) is None]
+    if missing:
+        parser.error(f"{', '.join(missing)} not installed: pip install 'glowsim[fidelity]'")
+    from glowsim.core.errors import GlowsimError
+    from glowsim.fidelity.campaign import Plan, campaign
+    from glowsim.fidelity.page import page
+
+    begun_s = time.monotonic()
+
+    def say(words: str) -> None:
+        print(f"{time.monotonic() - begun_s:6.0f} s  {words}", flush=True)
+
+    plan = Plan(given.seconds, max(given.replications // 2, 2), given.seconds / 2, given.replications)
+    try:
+        parts = campaign(given.folder, plan, say)
+    except GlowsimError as error:
+        sys.exit(f"error: {error}")
+    given.out.write_text(page(parts), encoding="utf-8")
+    say(f"{given.out} is written")
+
+
+if __name__ == "__main__":
+    main()
