@@ -12,7 +12,8 @@ import os
 import platform
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
@@ -26,7 +27,7 @@ import numpy as np
 from glowsim.core.errors import GlowsimError
 from glowsim.fidelity import fit, models
 from glowsim.fidelity.driving import figures, sent, simulated
-from glowsim.fidelity.servers import ENVIRONMENT, Server, command, glowsim_serving, prime, ready, running
+from glowsim.fidelity.servers import ENVIRONMENT, Server, command, glowsim_serving, prime, running
 from glowsim.fidelity.worlds import (
     AGENT,
     ARMS,
@@ -40,6 +41,7 @@ from glowsim.fidelity.worlds import (
     probe_scenario,
     timely_s,
 )  # fmt: skip
+from glowsim.results import Table
 from glowsim.scenario import Scenario
 from glowsim.stats.intervals import paired_difference, t_interval
 
@@ -199,25 +201,21 @@ def _half(server: str, calibrates: bool) -> list[Load]:
 def _probe(server: str, model: Path, large: Path, log: Path, say: Say) -> dict[str, Any]:
     """Measure what a server does with a request alone, or with 16 at once: what the loads' rates come from."""
     if server == "transformers":
-        with running(server, [model], log) as [one]:
-            found = {}
-            for users in (1, 16):
-                scenario = probe_scenario(server, SIZES[1][0], users, _PROBE_S)
-                _, measured, _ = _run(scenario, 0, [one], str(model), say)
-                found[str(users)] = measured
-        return found
+        clients = (1, 16)
+        probes = [probe_scenario(server, SIZES[1][0], users, _PROBE_S) for users in clients]
+        with running(server, [model], log) as up:
+            runs = _runs(probes, 0, up, model, say)
+        return {str(users): run.figures for users, run in zip(clients, runs, strict=True)}
     alone: dict[str, Any] = {}
+    probes = [probe_scenario(server, tokens, 1, _PROBE_S) for tokens, _ in SIZES]
     for name, each in (("small", model), ("large", large)):
         columns: list[list[float]] = [[], [], []]
-        with running(server, [each], log) as [one]:
-            for tokens, _ in SIZES:
-                requests, _, _ = _run(
-                    probe_scenario(server, tokens, 1, _PROBE_S), 0, [one], str(each), say, f"{name}, alone"
-                )
-                answered = requests["ending"] == 1
+        with running(server, [each], log) as up:
+            for run in _runs(probes, 0, up, each, say):
+                answered = run.requests["ending"] == 1
                 for column, key in zip(columns, ("tokens_in", "tokens_out", "latency_s"), strict=True):
-                    column.extend(requests[key][answered].tolist())
-            alone[name] = columns
+                    column.extend(run.requests[key][answered].tolist())
+        alone[name] = columns
     with running(server, [model], log) as [again]:  # its files are in memory now, as a scaler would find them
         alone["startup_s"] = again.ready_after_s
     return alone
@@ -236,16 +234,14 @@ def _first(probed: Mapping[str, Any]) -> Fitted:
 def _measure_loads(
     server: str, model: Path, loads: Sequence[Load], fitted: Fitted, plan: Plan, log: Path, say: Say
 ) -> dict[str, Any]:
+    begun_at, late_s = _now(), 0.0
     rows: dict[str, list[dict[str, float]]] = {load.name: [] for load in loads}
-    late_s = 0.0
-    begun_at = _now()
-    with running(server, [model], log) as [one]:
+    scenarios = [load_scenario(server, load, fitted, plan.load_s) for load in loads]
+    with running(server, [model], log) as up:
         for number in range(plan.load_replications):
-            for load in loads:
-                scenario = load_scenario(server, load, fitted, plan.load_s)
-                _, measured, late = _run(scenario, number, [one], str(model), say)
-                rows[load.name].append(measured)
-                late_s = max(late_s, late)
+            for load, run in zip(loads, _runs(scenarios, number, up, model, say), strict=True):
+                rows[load.name].append(run.figures)
+                late_s = max(late_s, run.late_s)
     return {"begun_at": begun_at, "ended_at": _now(), "late_s": late_s, "loads": rows}
 
 
@@ -253,66 +249,81 @@ def _measure_arms(
     group: str, small: Path, large: Path, tiny: Path, fitted: Fitted, plan: Plan, log: Path, say: Say
 ) -> dict[str, Any]:
     """Measure the arms on one set of servers, every replication in another order of them."""
+    begun_at, late_s = _now(), 0.0
     names = [name for name, arm in ARMS.items() if arm.servers == group]
-    kind = "transformers" if group == "batching" else "llama"
+    kind, model = ("transformers", tiny) if group == "batching" else ("llama", small)
     on = {"pair": [large, small], "one": [small], "process": [], "batching": [tiny]}.get(
         group, [small, small]
     )
     rows: dict[str, list[dict[str, float]]] = {name: [] for name in names}
-    late_s, begun_at = 0.0, _now()
     with running(kind, on, log) as up:
         if group == "dead":
             up[0].process.kill()
         for number in range(plan.arm_replications):
-            for at in range(len(names)):
-                name = names[(at + number) % len(names)]
-                scenario = arm_scenario(name, fitted, plan.arm_s)
-                _, measured, late = _run(
-                    scenario, number, up, str(on[0] if on else small), say, within_s=timely_s(fitted),
-                    hung=group == "hung", process=group == "process", dead=group == "dead",
-                )  # fmt: skip
-                rows[name].append(measured)
-                late_s = max(late_s, late)
+            order = [names[(at + number) % len(names)] for at in range(len(names))]
+            scenarios = [arm_scenario(name, fitted, plan.arm_s) for name in order]
+            runs = _runs(scenarios, number, up, model, say, group=group, within_s=timely_s(fitted))
+            for name, run in zip(order, runs, strict=True):
+                rows[name].append(run.figures)
+                late_s = max(late_s, run.late_s)
     return {"begun_at": begun_at, "ended_at": _now(), "late_s": late_s, "arms": rows}
 
 
-def _run(
-    scenario: Scenario, number: int, servers: Sequence[Server], model: str, say: Say, title: str = "", *,
-    within_s: float = nan, hung: bool = False, dead: bool = False, process: bool = False,
-) -> tuple[Any, dict[str, float], float]:  # fmt: skip
-    """Serve a scenario by a fresh gateway, send it a replication; return requests, figures and lateness in seconds."""
-    live: dict[str, Any] = {"adapter": "openai_http", "speaks": ["chat"], "model": model}
-    if process:
+class _Run(NamedTuple):
+    """What became of a replication that was sent."""
+
+    requests: Table
+    figures: dict[str, float]
+    late_s: float
+
+
+def _runs(
+    scenarios: Sequence[Scenario], number: int, servers: Sequence[Server], model: Path, say: Say, *,
+    group: str = "", within_s: float = nan,
+) -> list[_Run]:  # fmt: skip
+    """Send a replication of each scenario, one after the other, each through a fresh gateway of its own."""
+    live: dict[str, Any] = {"adapter": "openai_http", "speaks": ["chat"], "model": str(model)}
+    if group == "process":
         live["process"] = {
-            "command": command("llama", Path(model), "{port}", "{instance}"), "environment": ENVIRONMENT,
-            "limit": 2, "ready_within": "2m", "stop_within": "5s",
+            "command": command("llama", model, "{port}", "{instance}"), "environment": ENVIRONMENT, "limit": 2,
+            "ready_within": "2m", "stop_within": "5s",
         }  # fmt: skip
     else:
         live["urls"] = [server.url for server in servers]
-    served = scenario.dump() | {"live": {"agents": {AGENT: live}}}
-    with TemporaryDirectory() as place:
-        path = Path(place) / "served.yaml"
-        path.write_text(json.dumps(served), encoding="utf-8")
-        with glowsim_serving(path, Path(place)) as url:
-            ready(url)
-            if hung:
-                servers[0].process.send_signal(signal.SIGSTOP)
-            try:
+    served = [scenario.dump() | {"live": {"agents": {AGENT: live}}} for scenario in scenarios]
+    found = []
+    with TemporaryDirectory() as place, glowsim_serving(served, Path(place)) as urls:
+        for scenario, url in zip(scenarios, urls, strict=True):
+            with _stopped(servers[0]) if group == "hung" else nullcontext():
                 requests, late_s = sent(scenario, number, url)
-            finally:
-                if hung:
-                    servers[0].process.send_signal(signal.SIGCONT)
-    for server in servers[1:] if dead else servers:
-        prime(server.url, model, times=1)  # whatever it still works on for nobody ends before the next run
-    measured = figures(requests, scenario, within_s)
-    if not measured["success"]:
-        raise GlowsimError(f"{scenario.title}: none of {measured['requests']:.0f} requests was answered")
-    say(
-        f"{scenario.title}{title and f' ({title})'}, replication {number}: {measured['requests']:.0f} requests, "
-        f"p50 {measured['latency_s_p50'] * 1e3:.0f} ms, p95 {measured['latency_s_p95'] * 1e3:.0f} ms"
-        + (f"; the generator was {late_s * 1e3:.0f} ms late" if late_s > _LATE_S else "")
-    )
-    return requests, measured, late_s
+            for server in servers[1:] if group == "dead" else servers:
+                prime(
+                    server.url, str(model), times=1
+                )  # what it still does for nobody ends before the next run
+            run = _Run(requests, figures(requests, scenario, within_s), late_s)
+            if not run.figures["success"]:
+                raise GlowsimError(
+                    f"{scenario.title}: none of {run.figures['requests']:.0f} requests was answered"
+                )
+            say(_told(scenario.title, number, run))
+            found.append(run)
+    return found
+
+
+@contextmanager
+def _stopped(server: Server) -> Iterator[None]:
+    server.process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        server.process.send_signal(signal.SIGCONT)
+
+
+def _told(title: str, number: int, run: _Run) -> str:
+    p50_ms, p95_ms = (run.figures[name] * 1e3 for name in ("latency_s_p50", "latency_s_p95"))
+    late = f"; the generator was {run.late_s * 1e3:.0f} ms late" if run.late_s > _LATE_S else ""
+    requests = f"{run.figures['requests']:.0f} requests"
+    return f"{title}, replication {number}: {requests}, p50 {p50_ms:.0f} ms, p95 {p95_ms:.0f} ms{late}"
 
 
 # --- fitting, predicting, judging ---------------------------------------------------------------------------

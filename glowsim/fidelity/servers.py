@@ -15,14 +15,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from glowsim.core.errors import GlowsimError
 
-__all__ = ["ENVIRONMENT", "Server", "command", "glowsim_serving", "prime", "ready", "running"]
+__all__ = ["ENVIRONMENT", "Server", "command", "glowsim_serving", "prime", "running"]
 
 _NICE: Final = 5
 _READY_WITHIN_S: Final = 120.0
@@ -131,39 +131,42 @@ def running(
 
 
 @contextmanager
-def glowsim_serving(scenario: Path, folder: Path) -> Iterator[str]:
-    """Run ``glowsim serve`` with a scenario while the block lasts, journal and log in ``folder``; yield its URL.
+def glowsim_serving(scenarios: Sequence[Mapping[str, Any]], folder: Path) -> Iterator[list[str]]:
+    """Run ``glowsim serve`` for each scenario while the block lasts; yield the URLs when all take requests.
+
+    Parameters
+    ----------
+    scenarios
+        In YAML's spelling, with where the instances are.
+    folder
+        For the files, journals and logs.
 
     Raises
     ------
     GlowsimError
-        It did not start.
+        One did not start.
     """
-    said = [
-        sys.executable,
-        "-m",
-        "glowsim",
-        "serve",
-        str(scenario),
-        "--port",
-        "0",
-        "--admin-port",
-        "0",
-        "--unvalidated",
-    ]
-    said += ["--grace", "1", "--journal", str(folder / "serve.glow")]
-    log = folder / "serve.log"
-    with log.open("ab") as errors:
-        process = subprocess.Popen(said, stdout=subprocess.PIPE, stderr=errors)  # noqa: S603
-        try:
+    with ExitStack() as stack:
+        started = []
+        for number, scenario in enumerate(scenarios):
+            path, log = folder / f"{number}.yaml", folder / f"{number}.log"
+            path.write_text(json.dumps(scenario), encoding="utf-8")  # JSON is YAML
+            said = [sys.executable, "-m", "glowsim", "serve", str(path), "--port", "0", "--admin-port", "0"]
+            said += ["--unvalidated", "--grace", "1", "--journal", str(folder / f"{number}.glow")]
+            errors = stack.enter_context(log.open("wb"))
+            process = subprocess.Popen(said, stdout=subprocess.PIPE, stderr=errors)  # noqa: S603
+            stack.callback(_end, process)
+            started.append((process, log))
+        urls = []
+        for process, log in started:
             assert process.stdout is not None
             words = process.stdout.readline().decode().split()
             url = next((word for word in words if word.startswith("http://")), None)
             if url is None:
-                raise GlowsimError(f"glowsim serve {scenario} did not start: see {log}")
-            yield url.rstrip(",.;")
-        finally:
-            _end(process)
+                raise GlowsimError(f"glowsim serve did not start: {log.read_text(errors='replace')[-2000:]}")
+            _ready(url)
+            urls.append(url)
+        yield urls
 
 
 def prime(url: str, model: str, times: int = 3) -> None:
@@ -184,7 +187,7 @@ def prime(url: str, model: str, times: int = 3) -> None:
             raise GlowsimError(f"{url} answered {answer.status}: {raw[:500]!r}")
 
 
-def ready(url: str) -> None:
+def _ready(url: str) -> None:
     """Return when a gateway says that it takes requests.
 
     Raises

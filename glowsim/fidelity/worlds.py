@@ -278,7 +278,8 @@ def arm_scenario(name: str, fitted: Fitted, duration_s: float) -> Scenario:
     always = {"agent": AGENT, "at": "0s", "lasts": f"{duration_s + _PATIENT_S:g}s", "instances": 1}
     return _scenario(
         name, agent, workload, duration_s, servers=_servers(fitted) if batching else {},
-        faults=[always | faults[arm.servers]] if arm.servers in faults else [], controllers=_filled(arm.controllers, words),
+        faults=[always | faults[arm.servers]] if arm.servers in faults else [],
+        controllers=_filled(arm.controllers, words),
     )  # fmt: skip
 
 
