@@ -293,6 +293,8 @@ def _runs(
     served = [scenario.dump() | {"live": {"agents": {AGENT: live}}} for scenario in scenarios]
     found = []
     with TemporaryDirectory() as place, glowsim_serving(served, Path(place)) as urls:
+        for url in urls if group == "process" else ():
+            prime(url, AGENT, times=1)  # until the gateway's first process answers
         for scenario, url in zip(scenarios, urls, strict=True):
             with _stopped(servers[0]) if group == "hung" else nullcontext():
                 requests, late_s = sent(scenario, number, url)
