@@ -123,14 +123,12 @@ def campaign(folder: Path, plan: Plan, say: Say) -> dict[str, Any]:
             name,
             partial(_measure_loads, server, kept[server], _half(server, False), fitted, plan, log, say),
         )
-    parts["arms"] = {}
+    parts["groups"], parts["arms"] = {}, {}
     for group in dict.fromkeys(arm.servers for arm in ARMS.values()):
         _unchanged(folder, parts["digest"])
-        parts["arms"] |= _part(
-            folder,
-            f"arms-{group}",
-            partial(_measure_arms, group, small, large, tiny, fitted, plan, log, say),
-        )["arms"]
+        measure = partial(_measure_arms, group, small, large, tiny, fitted, plan, log, say)
+        parts["groups"][group] = measured = _part(folder, f"arms-{group}", measure)
+        parts["arms"] |= measured["arms"]
     parts["judged"] = judged(parts)
     return parts
 
@@ -242,7 +240,7 @@ def _measure_loads(
             for load, run in zip(loads, _runs(scenarios, number, up, model, say), strict=True):
                 rows[load.name].append(run.figures)
                 late_s = max(late_s, run.late_s)
-    return {"begun_at": begun_at, "ended_at": _now(), "late_s": late_s, "loads": rows}
+    return {"begun_at": begun_at, "late_s": late_s, "load_average": os.getloadavg()[0], "loads": rows}
 
 
 def _measure_arms(
@@ -256,17 +254,23 @@ def _measure_arms(
         group, [small, small]
     )
     rows: dict[str, list[dict[str, float]]] = {name: [] for name in names}
-    with running(kind, on, log) as up:
-        if group == "dead":
-            up[0].process.kill()
+
+    def replication(number: int, up: Sequence[Server]) -> float:
+        order = [names[(at + number) % len(names)] for at in range(len(names))]
+        scenarios = [arm_scenario(name, fitted, plan.arm_s) for name in order]
+        runs = _runs(scenarios, number, up, model, say, group=group, within_s=timely_s(fitted))
+        for name, run in zip(order, runs, strict=True):
+            rows[name].append(run.figures)
+        return max(run.late_s for run in runs)
+
+    if group == "dead":  # a server dies only once
         for number in range(plan.arm_replications):
-            order = [names[(at + number) % len(names)] for at in range(len(names))]
-            scenarios = [arm_scenario(name, fitted, plan.arm_s) for name in order]
-            runs = _runs(scenarios, number, up, model, say, group=group, within_s=timely_s(fitted))
-            for name, run in zip(order, runs, strict=True):
-                rows[name].append(run.figures)
-                late_s = max(late_s, run.late_s)
-    return {"begun_at": begun_at, "ended_at": _now(), "late_s": late_s, "arms": rows}
+            with running(kind, on, log) as up:
+                late_s = max(late_s, replication(number, up))
+    else:
+        with running(kind, on, log) as up:
+            late_s = max(replication(number, up) for number in range(plan.arm_replications))
+    return {"begun_at": begun_at, "late_s": late_s, "load_average": os.getloadavg()[0], "arms": rows}
 
 
 class _Run(NamedTuple):
@@ -295,6 +299,10 @@ def _runs(
     with TemporaryDirectory() as place, glowsim_serving(served, Path(place)) as urls:
         for url in urls if group == "process" else ():
             prime(url, AGENT, times=1)  # until the gateway's first process answers
+        if (
+            group == "dead"
+        ):  # after the gateways have begun: one that they never reached would not be in the pool
+            servers[0].process.kill()
         for scenario, url in zip(scenarios, urls, strict=True):
             with _stopped(servers[0]) if group == "hung" else nullcontext():
                 requests, late_s = sent(scenario, number, url)

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 from math import nan
 
 import numpy as np
@@ -150,11 +151,12 @@ def test_the_page_tells_failures(monkeypatch):
             "begun_at": "now",
         },
         "fitted": {"parameters": TRUE._asdict(), "factor": 1.0, "left": {"llama": 0.1}}, "arms": {},
+        "groups": {"pair": {"late_s": 0.012, "load_average": 2.0}},
     }  # fmt: skip
     parts["fitted"]["parameters"]["llama"] = LAW | {"noise": {"x": [0.9, 1.1]}}
     for server, loads in LOADS.items():
         rows = observed(server, TRUE, [load for load in loads if not load.calibrates])
-        parts[f"loads-{server}"] = {"loads": rows, "begun_at": "later", "late_s": 0.001}
+        parts[f"loads-{server}"] = {"loads": rows, "begun_at": "later", "late_s": 0.001, "load_average": 1.5}
     for row in parts["loads-llama"]["loads"]["open 65 %"]:
         row["latency_s_p50"] *= 4
     for name in ARMS:
@@ -165,7 +167,9 @@ def test_the_page_tells_failures(monkeypatch):
     parts["judged"] = campaign.judged(parts)
     text = page(parts)
     assert "- Wrong sign: dead, no retry to dead, retry, share answered." in text
-    assert "- Outside its interval: llama.cpp's server, open 65 %, latency p50" in text
+    assert re.search(r"open 65 % \| latency p50 \| .*\| \*\*no\*\*", text)
+    assert "load average while measuring was at most 2.0" in text
+    assert "at most 12 ms late" in text
     assert "is wrong in 1," in text
     assert text.count("undecided |") == sum(
         each["verdict"] == "undecided" for each in parts["judged"]["differences"]
