@@ -18,13 +18,12 @@ def main() -> None:
         "--folder", type=Path, required=True, help="where the parts are; one that is there is not done again"
     )
     parser.add_argument("--out", type=Path, required=True, help="the page: docs/fidelity.md")
-    parser.add_argument("--seconds", type=float, default=8.0, help="of sending each load; an arm has half")
-    parser.add_argument(
-        "--replications", type=int, default=4, help="of each arm, at least 2; a load has half, at least 2"
-    )
+    parser.add_argument("--load-seconds", type=float, default=6.0, help="of sending each load, twice")
+    parser.add_argument("--arm-seconds", type=float, default=3.5, help="of sending to each set of policies")
+    parser.add_argument("--replications", type=int, default=4, help="of each set of policies, at least 2")
     given = parser.parse_args()
-    if given.seconds <= 0.0 or given.replications < 2:
-        parser.error("--seconds must be above 0, --replications at least 2: one alone has no interval")
+    if min(given.load_seconds, given.arm_seconds) <= 0.0 or given.replications < 2:
+        parser.error("seconds must be above 0, and --replications at least 2: one alone has no interval")
     missing = [package for module, package in _NEEDED.items() if find_spec(module) is None]
     if missing:
         parser.error(f"{', '.join(missing)} not installed: pip install 'glowsim[fidelity]'")
@@ -37,7 +36,7 @@ def main() -> None:
     def say(words: str) -> None:
         print(f"{time.monotonic() - begun_s:6.0f} s  {words}", flush=True)
 
-    plan = Plan(given.seconds, max(given.replications // 2, 2), given.seconds / 2, given.replications)
+    plan = Plan(given.load_seconds, 2, given.arm_seconds, given.replications)
     try:
         parts = campaign(given.folder, plan, say)
     except GlowsimError as error:

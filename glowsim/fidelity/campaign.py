@@ -61,10 +61,10 @@ Say = Callable[[str], None]
 class Plan(NamedTuple):
     """How long and how often is measured."""
 
-    load_s: float = 8.0
+    load_s: float = 6.0
     """Seconds of sending of each load."""
     load_replications: int = 2
-    arm_s: float = 4.0
+    arm_s: float = 3.5
     """Seconds of sending of each arm."""
     arm_replications: int = 4
 
@@ -129,6 +129,11 @@ def campaign(folder: Path, plan: Plan, say: Say) -> dict[str, Any]:
         measure = partial(_measure_arms, group, small, large, tiny, fitted, plan, log, say)
         parts["groups"][group] = measured = _part(folder, f"arms-{group}", measure)
         parts["arms"] |= measured["arms"]
+    parts["again"] = {}
+    for server in _SERVERS:
+        once = plan._replace(load_replications=1)
+        measure = partial(_measure_loads, server, kept[server], _half(server, True), first, once, log, say)
+        parts["again"][server] = _part(folder, f"again-{server}", measure)["loads"]
     parts["judged"] = judged(parts)
     return parts
 
@@ -438,7 +443,18 @@ def judged(parts: Mapping[str, Any]) -> dict[str, Any]:
         figure: float(np.mean([abs(each["error"]) for each in loads if each["figure"] == figure]))
         for figure in dict.fromkeys(each["figure"] for each in loads)
     }
-    return {"loads": loads, "differences": differences, "mean_errors": errors}
+    drift = {
+        server: {
+            name: _mean_p50(rows) / _mean_p50(parts[f"calibration-{server}"]["loads"][name][: len(rows)])
+            for name, rows in parts["again"][server].items()
+        }
+        for server in _SERVERS
+    }
+    return {"loads": loads, "differences": differences, "mean_errors": errors, "drift": drift}
+
+
+def _mean_p50(rows: Sequence[Mapping[str, float]]) -> float:
+    return fsum(row["latency_s_p50"] for row in rows) / len(rows)
 
 
 def _verdict(predicted: Mapping[str, Any], measured: Mapping[str, Any]) -> str:

@@ -94,6 +94,12 @@ def _lines(parts: Mapping[str, Any]) -> Iterator[str]:
         )
     yield from ("", "## What went wrong", "")
     yield from _failures(judged)
+    for server, title in _TITLES.items():
+        shown = ", ".join(f"{name} {ratio:.2f}" for name, ratio in judged["drift"][server].items())
+        yield (
+            f"- {title}: the same calibrating loads, measured again at the end, p50 over that of the calibration: "
+            f"{shown}. No prediction can be better than the machine is steady."
+        )
     measured = [*(parts[f"loads-{server}"] for server in LOADS), *parts["groups"].values()]
     late_s, load = (max(each[name] for each in measured) for name in ("late_s", "load_average"))
     yield (

@@ -157,6 +157,8 @@ def glowsim_serving(scenarios: Sequence[Mapping[str, Any]], folder: Path) -> Ite
             process = subprocess.Popen(said, stdout=subprocess.PIPE, stderr=errors)  # noqa: S603
             stack.callback(_end, process)
             started.append((process, log))
+        for process, _ in started:
+            stack.callback(process.terminate)  # these come first, so that all end side by side
         urls = []
         for process, log in started:
             assert process.stdout is not None

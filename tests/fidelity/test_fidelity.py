@@ -151,12 +151,15 @@ def test_the_page_tells_failures(monkeypatch):
             "begun_at": "now",
         },
         "fitted": {"parameters": TRUE._asdict(), "factor": 1.0, "left": {"llama": 0.1}}, "arms": {},
-        "groups": {"pair": {"late_s": 0.012, "load_average": 2.0}},
+        "again": {}, "groups": {"pair": {"late_s": 0.012, "load_average": 2.0}},
     }  # fmt: skip
     parts["fitted"]["parameters"]["llama"] = LAW | {"noise": {"x": [0.9, 1.1]}}
     for server, loads in LOADS.items():
         rows = observed(server, TRUE, [load for load in loads if not load.calibrates])
         parts[f"loads-{server}"] = {"loads": rows, "begun_at": "later", "late_s": 0.001, "load_average": 1.5}
+        calibrating = observed(server, TRUE, [load for load in loads if load.calibrates])
+        parts[f"calibration-{server}"] = {"loads": calibrating}
+        parts["again"][server] = calibrating
     for row in parts["loads-llama"]["loads"]["open 65 %"]:
         row["latency_s_p50"] *= 4
     for name in ARMS:
@@ -170,6 +173,7 @@ def test_the_page_tells_failures(monkeypatch):
     assert re.search(r"open 65 % \| latency p50 \| .*\| \*\*no\*\*", text)
     assert "load average while measuring was at most 2.0" in text
     assert "at most 12 ms late" in text
+    assert "open 20 % 1.00, open 50 % 1.00" in text
     assert "is wrong in 1," in text
     assert text.count("undecided |") == sum(
         each["verdict"] == "undecided" for each in parts["judged"]["differences"]
