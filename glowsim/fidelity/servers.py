@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import IO, Any, Final, NamedTuple
 
 from glowsim.core.errors import GlowsimError
 
@@ -28,6 +28,8 @@ _NICE: Final = 5
 _READY_WITHIN_S: Final = 120.0
 _ENDS_WITHIN_S: Final = 10.0
 _ASKS_EVERY_S: Final = 0.1
+_CLASHES: Final = 3
+"""Times that a server is started again on another port."""
 ENVIRONMENT: Final = {
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
@@ -44,7 +46,11 @@ class Server(NamedTuple):
     url: str
     process: subprocess.Popen[bytes]
     ready_after_s: float
-    """From its start until it took connections."""
+    """Seconds from its start until it answered."""
+
+
+_Begun = tuple[str, "subprocess.Popen[bytes]", float]
+"""URL, process and when it began, of a server that is not ready yet."""
 
 
 def command(kind: str, model: Path, port: str, core: int | str) -> list[str]:
@@ -113,20 +119,18 @@ def running(
     """
     with ExitStack() as stack:
         output = stack.enter_context(log.open("ab"))
-        started = []
-        for core, model in zip(cores if cores is not None else range(len(models)), models, strict=True):
-            port = _free_port()
-            process = subprocess.Popen(  # noqa: S603
-                command(kind, model, str(port), core), stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-                env=os.environ | ENVIRONMENT,
-            )  # fmt: skip
-            stack.callback(_end, process)
-            started.append((f"http://127.0.0.1:{port}", process, time.monotonic()))
+        places = list(zip(cores if cores is not None else range(len(models)), models, strict=True))
+        begun = [_begin(kind, model, core, output, stack) for core, model in places]
         ready = []
-        for (url, process, begun_s), model in zip(started, models, strict=True):
-            _await(url, process, log)
-            ready.append(Server(url, process, time.monotonic() - begun_s))
-            prime(url, str(model))
+        for (core, model), first in zip(places, begun, strict=True):
+            server = _awaited(*first)
+            for _ in range(_CLASHES):
+                if server is None:  # somebody may have taken its port
+                    server = _awaited(*_begin(kind, model, core, output, stack))
+            if server is None:
+                raise GlowsimError(f"a server ended again and again before it was ready: see {log}")
+            prime(server.url, str(model))
+            ready.append(server)
         yield ready
 
 
@@ -190,41 +194,45 @@ def prime(url: str, model: str, times: int = 3) -> None:
 
 
 def _ready(url: str) -> None:
-    """Return when a gateway says that it takes requests.
-
-    Raises
-    ------
-    GlowsimError
-        It does not in time.
-    """
-    host, _, port = url.removeprefix("http://").partition(":")
+    """Return when a gateway says that it takes requests."""
     until_s = time.monotonic() + _READY_WITHIN_S
-    while time.monotonic() < until_s:
-        connection = http.client.HTTPConnection(host, int(port), timeout=_READY_WITHIN_S)
-        try:
-            connection.request("GET", "/readyz")
-            if connection.getresponse().status == http.client.OK:
-                return
-        finally:
-            connection.close()
+    while not _answers(url, "/readyz"):
+        if time.monotonic() > until_s:
+            raise GlowsimError(f"{url} was not ready within {_READY_WITHIN_S:g} s")
+        time.sleep(_ASKS_EVERY_S)
+
+
+def _begin(kind: str, model: Path, core: int, output: IO[bytes], stack: ExitStack) -> _Begun:
+    port = _free_port()
+    process = subprocess.Popen(  # noqa: S603
+        command(kind, model, str(port), core), stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+        env=os.environ | ENVIRONMENT,
+    )  # fmt: skip
+    stack.callback(_end, process)
+    return f"http://127.0.0.1:{port}", process, time.monotonic()
+
+
+def _awaited(url: str, process: subprocess.Popen[bytes], begun_s: float) -> Server | None:
+    """Return a server when it says which models it has; None: it has ended."""
+    while (waited_s := time.monotonic() - begun_s) < _READY_WITHIN_S:
+        if process.poll() is not None:
+            return None
+        if _answers(url, "/v1/models"):
+            return Server(url, process, waited_s)
         time.sleep(_ASKS_EVERY_S)
     raise GlowsimError(f"{url} was not ready within {_READY_WITHIN_S:g} s")
 
 
-def _await(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    """Return when a server takes connections."""
+def _answers(url: str, path: str) -> bool:
     host, _, port = url.removeprefix("http://").partition(":")
-    until_s = time.monotonic() + _READY_WITHIN_S
-    while time.monotonic() < until_s:
-        if process.poll() is not None:
-            raise GlowsimError(f"a server ended with {process.returncode} before it was ready: see {log}")
-        try:
-            socket.create_connection((host, int(port)), timeout=1.0).close()
-        except OSError:
-            time.sleep(_ASKS_EVERY_S)
-        else:
-            return
-    raise GlowsimError(f"a server was not ready within {_READY_WITHIN_S:g} s: see {log}")
+    connection = http.client.HTTPConnection(host, int(port), timeout=_READY_WITHIN_S)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status == http.client.OK
+    except (OSError, http.client.HTTPException):
+        return False  # nobody is there yet, or it is somebody else's
+    finally:
+        connection.close()
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
