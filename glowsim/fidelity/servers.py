@@ -28,6 +28,8 @@ _NICE: Final = 5
 _READY_WITHIN_S: Final = 120.0
 _ENDS_WITHIN_S: Final = 10.0
 _ASKS_EVERY_S: Final = 0.1
+_HEALTH: Final = {"llama": "/v1/models", "transformers": "/health"}
+"""Neither has the other's; `/v1/models` of transformers fails where no hub was ever reached."""
 _CLASHES: Final = 3
 """Times that a server is started again on another port."""
 ENVIRONMENT: Final = {
@@ -96,10 +98,8 @@ def command(kind: str, model: Path, port: str, core: int | str) -> list[str]:
 
 
 @contextmanager
-def running(
-    kind: str, models: Sequence[Path], log: Path, *, cores: Sequence[int] | None = None
-) -> Iterator[list[Server]]:
-    """Run a server for each model, on a core each, while the block lasts; yield them when all have answered.
+def running(kind: str, models: Sequence[Path], log: Path) -> Iterator[list[Server]]:
+    """Run a server for each model, on core 0, 1 and on, while the block lasts; yield them when all have answered.
 
     Parameters
     ----------
@@ -109,8 +109,6 @@ def running(
         What they serve.
     log
         The file that takes what they print.
-    cores
-        Of the processor, one for each; default: 0, 1 and on.
 
     Raises
     ------
@@ -119,14 +117,13 @@ def running(
     """
     with ExitStack() as stack:
         output = stack.enter_context(log.open("ab"))
-        places = list(zip(cores if cores is not None else range(len(models)), models, strict=True))
-        begun = [_begin(kind, model, core, output, stack) for core, model in places]
+        begun = [_begin(kind, model, core, output, stack) for core, model in enumerate(models)]
         ready = []
-        for (core, model), first in zip(places, begun, strict=True):
-            server = _awaited(*first)
+        for core, (model, first) in enumerate(zip(models, begun, strict=True)):
+            server = _awaited(*first, _HEALTH[kind])
             for _ in range(_CLASHES):
                 if server is None:  # somebody may have taken its port
-                    server = _awaited(*_begin(kind, model, core, output, stack))
+                    server = _awaited(*_begin(kind, model, core, output, stack), _HEALTH[kind])
             if server is None:
                 raise GlowsimError(f"a server ended again and again before it was ready: see {log}")
             prime(server.url, str(model))
@@ -212,12 +209,12 @@ def _begin(kind: str, model: Path, core: int, output: IO[bytes], stack: ExitStac
     return f"http://127.0.0.1:{port}", process, time.monotonic()
 
 
-def _awaited(url: str, process: subprocess.Popen[bytes], begun_s: float) -> Server | None:
-    """Return a server when it says which models it has; None: it has ended."""
+def _awaited(url: str, process: subprocess.Popen[bytes], begun_s: float, health: str) -> Server | None:
+    """Return a server when it says that it is well; None: it has ended."""
     while (waited_s := time.monotonic() - begun_s) < _READY_WITHIN_S:
         if process.poll() is not None:
             return None
-        if _answers(url, "/v1/models"):
+        if _answers(url, health):
             return Server(url, process, waited_s)
         time.sleep(_ASKS_EVERY_S)
     raise GlowsimError(f"{url} was not ready within {_READY_WITHIN_S:g} s")
