@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 from importlib.util import find_spec
@@ -31,6 +32,7 @@ def main() -> None:
     from glowsim.fidelity.campaign import Plan, campaign
     from glowsim.fidelity.page import page
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers end, too
     begun_s = time.monotonic()
 
     def say(words: str) -> None:

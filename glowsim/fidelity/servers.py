@@ -3,7 +3,8 @@
 llama.cpp's answers one request at a time, first come first served. transformers' batches continuously. Both listen on
 loopback, reach for nothing outside, and use one thread for their arithmetic, so that two of them on two cores do not
 slow each other more than the machine's caches make them. They are nice, so that the gateway and the generator of load,
-which need little, get it at once. They end when the block that started them does, and also with this process.
+which need little, get it at once. They end when the block that started them does; `kill -9` of this
+process leaves them.
 """
 
 from __future__ import annotations
