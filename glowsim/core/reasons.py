@@ -6,6 +6,7 @@ The control plane never formats text; the sentence is made when somebody reads i
 from __future__ import annotations
 
 from enum import IntEnum
+from math import inf
 from typing import NamedTuple
 
 __all__ = ["Code", "Constraint", "Reason", "sentence"]
@@ -145,6 +146,11 @@ def sentence(reason: Reason) -> str:
 
     >>> sentence(Reason(Code.LOAD_HIGH, Constraint.MAXIMUM, 0.934, 0.8, 12))
     'load 0.93 over 0.80; 12 wanted, bound by the maximum'
+    >>> sentence(Reason(Code.LOAD_HIGH, a=inf, b=0.8, c=1))
+    'work waits and no instance is there; 1 wanted'
     """
-    text = _SENTENCES[Code(reason.code)].format(a=reason.a, b=reason.b, c=reason.c)
+    if reason.code == Code.LOAD_HIGH and reason.a == inf:
+        text = f"work waits and no instance is there; {reason.c:.0f} wanted"
+    else:
+        text = _SENTENCES[Code(reason.code)].format(a=reason.a, b=reason.b, c=reason.c)
     return text + _BOUNDS[Constraint(reason.bound)]

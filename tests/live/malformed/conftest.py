@@ -32,7 +32,7 @@ workload:
   - {kind: poisson, rate: 1/s, agents: all, tokens_in: 100, tokens_out: 20}
 """
 PROBE = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-HEALTHY = b'{"healthy": true}'
+HEALTHY = b'{"healthy":true}'
 ASKED = {"model": "tax", "messages": [{"role": "user", "content": "What is due?"}], "max_tokens": 3}
 
 
