@@ -303,7 +303,9 @@ def check_books(scenario, path, ends, figures):
         (billed[number],) = (
             value
             for key, value in figures.items()
-            if key.startswith("glowsim_cost_usd_total") and f'agent="{name}"' in key and 'part="tokens"' in key
+            if key.startswith("glowsim_cost_usd_total")
+            and f'agent="{name}"' in key
+            and 'part="tokens"' in key
         )
     prices = {
         number: Price(each.input_usd_per_token, each.cached_input_usd_per_token, each.output_usd_per_token)
