@@ -96,7 +96,7 @@ def _single_stations() -> list[Case]:
                     "p99 of the sojourn", q.mmc_sojourn_quantile_s(0.99, 8.0, 1.0, 10), "4.946111", "sojourn_s_p99"
                 ),
             ),
-            partial(run.steady, 8, 100.0, agent={"instances": 10}), Size(8_000, 8), Size(400_000, 60),
+            partial(run.steady, 8, 100.0, agent={"instances": 10}), Size(8_000, 8), Size(500_000, 60),
         ),
         *general,
         Case(
