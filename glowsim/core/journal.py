@@ -18,6 +18,7 @@ import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import compress, groupby, pairwise
+from math import isfinite
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, BinaryIO, NamedTuple
@@ -71,7 +72,7 @@ from glowsim.core.types import (
 
 __all__ = [
     "BATCH", "Difference", "Effected", "Journal", "Recording", "SUFFIX", "VERSION", "files_of", "first_difference",
-    "journals", "read",
+    "gone_on_with", "journals", "read",
 ]  # fmt: skip
 
 VERSION = 5
@@ -722,6 +723,34 @@ def first_difference(recording: Recording, plane: ControlPlane) -> Difference | 
             return difference
         number, event, expected = number + 1, record, []
     return compare()
+
+
+def gone_on_with(recording: Recording, plane: ControlPlane, *, fresh_s: float) -> float:
+    """Bring a fresh control plane to where a journal ends; return when that was.
+
+    Parameters
+    ----------
+    recording
+        The whole journal, or its last segment.
+    plane
+        As the journal's was when it began.
+    fresh_s
+        What is returned of a journal in which nothing happened.
+
+    Raises
+    ------
+    JournalError
+        The control plane decides otherwise than the journal says: another scenario, another version.
+    """
+    difference = first_difference(recording, plane)
+    if difference is not None:
+        raise JournalError(
+            f"the journal was written by another control plane: at event {difference.number}, "
+            f"{difference.event!r}, it has {difference.recorded} and this one {difference.replayed}"
+            f"{', and another state' if difference.state else ''}; move the journal away to start afresh"
+        )
+    times = recording.times()
+    return float(times[-1]) if len(times) and isfinite(times[-1]) else recording.header.get("t_s", fresh_s)
 
 
 def _text(state: Any) -> str:

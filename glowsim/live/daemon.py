@@ -42,6 +42,7 @@ from glowsim.live.reloading import Reloading, idle_timeouts, in_header
 from glowsim.live.segments import Segments
 from glowsim.live.server import Server
 from glowsim.live.settings import Settings, SettingsError, settings
+from glowsim.live.signals import first_of, told_to_stop
 from glowsim.live.sockets import address_of, listening
 from glowsim.live.store import Store, StoreError
 from glowsim.live.store.rollups import Rollups
@@ -137,18 +138,13 @@ def run_daemon(
     )  # fmt: skip
 
     async def main() -> int:
-        loop, stop = asyncio.get_running_loop(), asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
+        stop = told_to_stop()
         async with serving(
             scenario, chosen, allow_plugins=allow_plugins, folder=folder, certificate=certificate, again=again
         ) as daemon:
-            loop.add_signal_handler(signal.SIGHUP, daemon.reloading.order, "SIGHUP")
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, daemon.reloading.order, "SIGHUP")
             print(f"glowsim serves {daemon.address} (admin {daemon.admin_address})", flush=True)
-            ends = [asyncio.ensure_future(each.wait()) for each in (stop, daemon.driver.broken)]
-            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-            for end in ends:
-                end.cancel()
+            await first_of(stop, daemon.driver.broken)
         if daemon.driver.error is not None:
             _log.critical("the control plane failed", exc_info=daemon.driver.error)
             return 1

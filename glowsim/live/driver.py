@@ -16,12 +16,12 @@ from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from functools import partial
-from math import inf, isfinite, isnan, nan
+from math import inf, isnan, nan
 from typing import Any, TypeVar
 
 from glowsim.core.control_plane import ControlPlane
-from glowsim.core.errors import GlowsimError, JournalError
-from glowsim.core.journal import Journal, Recording, first_difference
+from glowsim.core.errors import GlowsimError
+from glowsim.core.journal import Journal, Recording, gone_on_with
 from glowsim.core.reasons import Code, Constraint, Reason
 from glowsim.core.snapshot import pack, unpack
 from glowsim.core.types import (
@@ -827,16 +827,8 @@ class Driver:
         JournalError
             The control plane decides otherwise than the journal says: another scenario, another version.
         """
-        difference = first_difference(recording, self._plane)
-        if difference is not None:
-            raise JournalError(
-                f"the journal was written by another control plane: at event {difference.number}, "
-                f"{difference.event!r}, it has {difference.recorded} and this one {difference.replayed}"
-                f"{', and another state' if difference.state else ''}; move the journal away to start afresh"
-            )
+        last_s = gone_on_with(recording, self._plane, fresh_s=0.0)
         self._remember(recording)
-        times = recording.times()
-        last_s = float(times[-1]) if len(times) and isfinite(times[-1]) else recording.header.get("t_s", 0.0)
         self._epoch_s = self._clock() - last_s
         untold = recording.untold()
         self._journal.begin(self._head(last_s, recording.commands, untold))

@@ -11,7 +11,6 @@ import asyncio
 import json
 import logging
 import secrets
-import signal
 import time
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import aclosing, asynccontextmanager
@@ -30,6 +29,7 @@ from glowsim.live.protocols import PATHS, BadBody, Protocol
 from glowsim.live.server import Server
 from glowsim.live.settings import SettingsError
 from glowsim.live.shapes import read_as
+from glowsim.live.signals import told_to_stop
 from glowsim.live.sockets import address_of, listening
 from glowsim.live.web import ClientGone, Exchange, Refusal
 from glowsim.scenario import Scenario
@@ -247,9 +247,7 @@ def run_emulator(scenario: Scenario, *, host: str, port: int, agent: str | None)
     """
 
     async def main() -> None:
-        loop, stop = asyncio.get_running_loop(), asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
+        stop = told_to_stop()
         async with emulating(scenario, host=host, port=port, agent=agent) as (address, emulator):
             print(f"glowsim emulates {address}", flush=True)
             if agent is None:

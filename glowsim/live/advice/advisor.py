@@ -10,12 +10,11 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from math import inf, isfinite, isnan, nan
+from math import inf, isnan, nan
 from typing import Any, Final, TypeAlias
 
 from glowsim.core.control_plane import ControlPlane
-from glowsim.core.errors import JournalError
-from glowsim.core.journal import Journal, Recording, first_difference
+from glowsim.core.journal import Journal, Recording, gone_on_with
 from glowsim.core.types import (
     Abandoned,
     Arrived,
@@ -282,18 +281,10 @@ class Advisor:
         JournalError
             The control plane decides otherwise than the journal says: another scenario, another version.
         """
-        difference = first_difference(recording, self._plane)
-        if difference is not None:
-            raise JournalError(
-                f"the journal was written by another control plane: at event {difference.number}, "
-                f"{difference.event!r}, it has {difference.recorded} and this one {difference.replayed}; "
-                "move the journal away to start afresh"
-            )
+        last_s = gone_on_with(recording, self._plane, fresh_s=-inf)
         world = recording.header.get("world", {})
         arrived = recording.table(Arrived)
         self._last_request = int(arrived["request_id"].max(initial=world.get("last_request", 0)))
-        times = recording.times()
-        last_s = float(times[-1]) if len(times) and isfinite(times[-1]) else recording.header.get("t_s", -inf)
         self.now_s = self.recovered_s = last_s
         self._adopt(world.get("open", ()), arrived, recording.table(Dispatch))
         self._journal.begin(self._head(last_s, recording.commands))

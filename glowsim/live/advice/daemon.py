@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-import signal
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -40,6 +39,7 @@ from glowsim.live.dashboard.routes import Dashboard
 from glowsim.live.reloading import in_header
 from glowsim.live.segments import Segments
 from glowsim.live.settings import Settings, SettingsError, settings
+from glowsim.live.signals import first_of, told_to_stop
 from glowsim.live.sockets import address_of, listening
 from glowsim.live.store import Store
 from glowsim.scenario import Scenario
@@ -124,17 +124,12 @@ def run_advice(
     )  # fmt: skip
 
     async def main() -> int:
-        loop, stop = asyncio.get_running_loop(), asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
+        stop = told_to_stop()
         async with advising(
             scenario, sources, chosen, allow_plugins=allow_plugins, certificate=certificate
         ) as advice:
             print(f"glowsim advises (admin {advice.admin_address})", flush=True)
-            ends = [asyncio.ensure_future(each.wait()) for each in (stop, advice.listener.failed)]
-            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-            for end in ends:
-                end.cancel()
+            await first_of(stop, advice.listener.failed)
         if advice.listener.error is not None:
             _log.critical("the advisor failed", exc_info=advice.listener.error)
             return 1
