@@ -11,7 +11,7 @@ from typing import Literal
 from glowsim.core.parameters import Count, Fraction, Positive, PositiveSeconds
 from glowsim.core.snapshot import Stateful
 from glowsim.core.streams import key_of, mix
-from glowsim.core.types import Advance, Code, Constraint, Observed, Reason, Request
+from glowsim.core.types import Advance, ChangeKind, Code, Constraint, Observed, Reason, Request
 
 __all__ = ["Canary"]
 
@@ -75,7 +75,7 @@ class Canary(Stateful):
     >>> canary = Canary(salt="v2", weight=0.5, hold_s=60, then=(1.0,), minimum=1)
     >>> [canary.assign(0.0, Request(number, 0, 900, 100)) for number in range(8)]
     [1, 0, 1, 0, 0, 0, 1, 0]
-    >>> canary.finished(1.0, 0.0, variant=1, ok=True)
+    >>> canary.finished(1.0, 0.0, 1, Request(2, 0, 900, 100), True, 1.0, 0.0)
     >>> canary.wake_s(), canary.wake(60.0)[1:3]
     (60, (2, 1.0))
     """
@@ -108,6 +108,7 @@ class Canary(Stateful):
         self._stages = stages
         self._salt = key_of("canary", salt)
         self._step_s = step_s
+        self.unit = unit
         self._unit: itemgetter[int] = itemgetter(
             Request._fields.index("request_id" if unit == "request" else unit)
         )
@@ -136,7 +137,15 @@ class Canary(Stateful):
         unit = unit_of(request) or request[0]
         return 1 if mix(unit ^ self._salt) < self._share else 0
 
-    def finished(self, t_s: float, assigned_s: float, variant: int, ok: bool) -> Advance | None:
+    def propensity(self, assigned_s: float, variant: int) -> float:
+        """Return the probability with which a request that was assigned at that moment got this variant."""
+        weight = self._weight_at(assigned_s)
+        return weight if variant else 1.0 - weight
+
+    def finished(
+        self, t_s: float, assigned_s: float, variant: int, request: Request, ok: bool, latency_s: float,
+        cost_usd: float,
+    ) -> Advance | None:  # fmt: skip
         """Take in a request's one outcome; return a rollback, if it comes to that."""
         if self._labels or not self._stage:
             return None
@@ -144,7 +153,7 @@ class Canary(Stateful):
             self._outcomes += variant
         if ok:
             return None
-        return self._error(t_s, self._weights[bisect_right(self._weights, (assigned_s, inf)) - 1][1], variant)
+        return self._error(t_s, self._weight_at(assigned_s), variant)
 
     def observed(self, t_s: float, observed: Observed) -> Advance | None:
         """Take in a late label; return a rollback, if it comes to that."""
@@ -170,9 +179,14 @@ class Canary(Stateful):
         """Return when this stage may end, or inf after the last one."""
         return self._next_s
 
-    def roll_back(self, t_s: float) -> Advance | None:
-        """Obey an operator's order to go back to the baseline."""
-        return self._turn(t_s, 0, Reason(Code.OPERATOR)) if self._stage else None
+    def ordered(self, t_s: float, kind: ChangeKind) -> Advance | None:
+        """Obey an operator's order to go back to the baseline; it knows no other."""
+        if kind == ChangeKind.ROLL_BACK and self._stage:
+            return self._turn(t_s, 0, Reason(Code.OPERATOR))
+        return None
+
+    def _weight_at(self, t_s: float) -> float:
+        return self._weights[bisect_right(self._weights, (t_s, inf)) - 1][1]
 
     def _error(self, t_s: float, weight: float, variant: int) -> Advance | None:
         if not 0.0 < weight < 1.0:  # only one variant could have erred

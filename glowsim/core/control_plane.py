@@ -17,6 +17,7 @@ from glowsim.core.errors import ControllerError, WorldError
 from glowsim.core.instance import Instance
 from glowsim.core.pool import Controllers, Pool, PoolSpec
 from glowsim.core.snapshot import pack, unpack
+from glowsim.core.stages import Assignment
 from glowsim.core.types import (
     Abandoned,
     Arrived,
@@ -184,11 +185,22 @@ class ControlPlane:
         return out or _NONE
 
     def first_weights(self) -> dict[int, float]:
-        """Return, of every agent with a rollout, the share of its requests that gets a variant as it begins.
-
-        A world goes on from there with every `Advance`: it is what the propensity of a variant is made of.
-        """
+        """Return, of every agent with a rollout, the share of its requests that gets a variant as it begins."""
         return {pool.spec.agent: pool.stages.first_weight for pool in self.pools if pool.stages is not None}
+
+    def assignment(self, request_id: int) -> Assignment:
+        """Return how a request that is open got its variant: what a world has to know to tell feedback on it.
+
+        Raises
+        ------
+        KeyError
+            It is not open.
+        """
+        opened = self._books.open[request_id]
+        stages = opened.pool.stages
+        if stages is None:
+            return Assignment(None, 1.0, opened.request.user or request_id)
+        return stages.assignment(opened)
 
     def under_way(self) -> UnderWay:
         """Return what has begun and not ended: what a world that starts again has to end first."""
@@ -383,13 +395,12 @@ class ControlPlane:
         pool = self.pools[change.agent]
         if change.kind == ChangeKind.SET_INSTANCES:
             pool.sizing.set_instances(event.t_s, int(change.value), out)
-        elif change.kind == ChangeKind.ROLL_BACK:
-            if pool.stages is not None:
-                pool.stages.roll_back(event.t_s, out)
         elif change.kind == ChangeKind.PAUSE_SCALING:
             pool.sizing.pause()
-        else:
+        elif change.kind == ChangeKind.RESUME_SCALING:
             pool.sizing.resume(event.t_s, out)
+        elif pool.stages is not None:
+            pool.stages.ordered(event.t_s, change.kind, out)
 
     def _woke(self, event: Woke, out: Out) -> None:
         """Take in nothing: the timers have fired already."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from math import inf, isfinite
+from math import inf, isfinite, nan
 from typing import Any, NamedTuple, cast
 
 from glowsim.core.books import (
@@ -200,6 +200,7 @@ class Pool:
         self.asker = cast(Asker, controllers.limiter) if hasattr(controllers.limiter, "to_ask") else None
         splitter = controllers.splitter
         self.stages = None if splitter is None else Stages(spec.agent, splitter, books)
+        self.splits_by_cost = bool(getattr(splitter, "needs_cost", False))
         self.watching: dict[str, list[Callable[[float, float], Alert | None]]] = {}
         """Metric -> who watches it."""
         for detector in controllers.detectors:
@@ -460,7 +461,7 @@ class Pool:
         self._close(opened)
         out.append(instead or Fail(opened.request_id, outcome, reason))
         self._drop_spare(opened, out)
-        self._note_failure(t_s, opened, out)
+        self._note_failure(t_s, opened, usage, out)
         self._promote(t_s, opened, out)
 
     def _resort(self, t_s: float, opened: Open, outcome: Outcome) -> Answer | Plan | None:
@@ -537,18 +538,28 @@ class Pool:
         self._watch("tokens_out", t_s, usage.tokens_out, out)
         self._watch("tokens_in", t_s, usage.tokens_in, out)
         if "cost_usd" in self.watching:
-            self._watch("cost_usd", t_s, self._cost_usd(opened, usage), out)
+            self._watch("cost_usd", t_s, self.cost_usd(opened, usage), out)
 
-    def _cost_usd(self, opened: Open, usage: Usage) -> float:
+    def cost_usd(self, opened: Open, usage: Usage) -> float:
+        """Return what a request has cost, its earlier attempts included, by the prices of its last model."""
         price = self.spec.prices[opened.plan.model]
         total = _sum(opened.used, usage)
         fresh = total.tokens_in - total.tokens_cached
         return fresh * price[0] + total.tokens_cached * price[1] + total.tokens_out * price[2]
 
-    def _note_failure(self, t_s: float, opened: Open, out: Out) -> None:
+    def _note_failure(self, t_s: float, opened: Open, usage: Usage, out: Out) -> None:
         if self.stages is not None and opened.assigned_s is not None:
             splitter = cast(Splitter, self.controllers.splitter)
-            advance = splitter.finished(t_s, opened.assigned_s, opened.variant, False)
+            cost_usd = self.cost_usd(opened, usage) if self.splits_by_cost else nan
+            advance = splitter.finished(
+                t_s,
+                opened.assigned_s,
+                opened.variant,
+                opened.request,
+                False,
+                t_s - opened.arrived_s,
+                cost_usd,
+            )
             if advance is not None:
                 self.stages.advance(t_s, advance, out)
         self._watch("latency_s", t_s, t_s - opened.arrived_s, out)
@@ -608,7 +619,7 @@ class Pool:
         out.append(instead or Fail(opened.request_id, Outcome.TIMEOUT, reason))
         self._drop_spare(opened, out)
         if state not in (HELD, JOINED):
-            self._note_failure(t_s, opened, out)
+            self._note_failure(t_s, opened, Usage(), out)
         self._promote(t_s, opened, out)
 
     def first_token_late(self, t_s: float, opened: Open, out: Out) -> None:

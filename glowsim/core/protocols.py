@@ -18,6 +18,7 @@ from glowsim.core.types import (
     Advance,
     Alert,
     Ask,
+    ChangeKind,
     Observed,
     Outcome,
     Plan,
@@ -101,14 +102,25 @@ class Spending(NamedTuple):
 class Splitter(Controller, Protocol):
     """Decides which variant a request gets: rollouts and experiments.
 
-    One that begins with some of the traffic on a variant says how much as its attribute ``first_weight``.
+    Attributes that it may have: ``first_weight``, the share of the traffic that is on a variant as it begins;
+    ``unit``, what is assigned (``request``, ``session``, ``user`` or ``tenant``), a request if it does not say;
+    ``needs_cost``, whether it is told what requests cost.
     """
 
     def assign(self, t_s: float, request: Request) -> int:
         """Return the variant, 0 for the baseline; the same unit gets the same answer at the same weight."""
 
-    def finished(self, t_s: float, assigned_s: float, variant: int, ok: bool) -> Advance | None:
-        """Take in a request's one outcome, after its retries; return a change of stage, if any."""
+    def propensity(self, assigned_s: float, variant: int) -> float:
+        """Return the probability with which a request that was assigned at that moment got this variant."""
+
+    def finished(
+        self, t_s: float, assigned_s: float, variant: int, request: Request, ok: bool, latency_s: float,
+        cost_usd: float,
+    ) -> Advance | None:  # fmt: skip
+        """Take in a request's one outcome, after its retries; return a change of stage, if any.
+
+        The cost is nan unless it is needed.
+        """
 
     def observed(self, t_s: float, observed: Observed) -> Advance | None:
         """Take in a late label; return a change of stage, if any."""
@@ -123,8 +135,8 @@ class Splitter(Controller, Protocol):
         but at the first arrival it may have passed, and `wake` follows at once.
         """
 
-    def roll_back(self, t_s: float) -> Advance | None:
-        """Obey an operator's order to go back to the baseline."""
+    def ordered(self, t_s: float, kind: ChangeKind) -> Advance | None:
+        """Obey an operator: roll back, pause, resume, promote; None if there is nothing to change."""
 
 
 class Stored(NamedTuple):

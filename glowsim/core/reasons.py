@@ -42,6 +42,12 @@ class Code(IntEnum):
     LOAD_LOW = 51
     HELD = 52
     OPERATOR = 53
+    PAUSED = 54
+    RESUMED = 55
+    TOO_FEW = 56
+    SAMPLE_RATIO = 57
+    NON_INFERIOR = 58
+    INCONCLUSIVE = 59
     STAGE_DONE = 60
     EVIDENCE_OF_HARM = 61
     STARTED = 62
@@ -113,6 +119,12 @@ _SENTENCES: dict[Code, str] = {
     Code.LOAD_LOW: "load {a:.2f} under {b:.2f}; {c:.0f} wanted",
     Code.HELD: "load {a:.2f}; held at {c:.0f}",
     Code.OPERATOR: "ordered by an operator",
+    Code.PAUSED: "paused by an operator in stage {a:.0f}",
+    Code.RESUMED: "resumed by an operator in stage {a:.0f}",
+    Code.TOO_FEW: "stage {a:.0f} goes on: {b:.0f} canary outcomes, {c:.0f} wanted",
+    Code.SAMPLE_RATIO: "held in stage {a:.0f}: the split is not the ordered one (evidence {b:.3g}, {c:.3g} is enough)",
+    Code.NON_INFERIOR: "promoted: worse by at most {a:.4g}, less than the margin {b:.4g}, of {c:.0f} canary outcomes",
+    Code.INCONCLUSIVE: "left to an operator: worse by up to {a:.4g}, margin {b:.4g}, after {c:.0f} canary outcomes",
     Code.STAGE_DONE: "stage {a:.0f} done: {b:.0f} canary outcomes, evidence of harm {c:.3g}",
     Code.EVIDENCE_OF_HARM: "evidence of harm {a:.3g} reached {b:.3g} after {c:.0f} canary outcomes",
     Code.STARTED: "the rollout started",

@@ -3,29 +3,43 @@
 from __future__ import annotations
 
 from math import inf, isfinite
-from typing import TYPE_CHECKING
+from operator import itemgetter
+from typing import TYPE_CHECKING, NamedTuple
 
 from glowsim.core.books import SPLITTER
 from glowsim.core.errors import ControllerError
 from glowsim.core.protocols import Splitter
-from glowsim.core.types import Advance, Command, Observed
+from glowsim.core.types import Advance, ChangeKind, Command, Observed, Request
 
 if TYPE_CHECKING:
-    from glowsim.core.books import Books
+    from glowsim.core.books import Books, Open
 
-__all__ = ["Stages"]
+__all__ = ["Assignment", "Stages"]
 
 Out = list[Command]
+
+
+class Assignment(NamedTuple):
+    """How a request got its variant."""
+
+    assigned_s: float | None
+    """When; None: no rollout assigned it."""
+    propensity: float
+    """With what probability it got this one."""
+    unit: int
+    """What was assigned: a session, a user, a tenant, or the request itself."""
 
 
 class Stages:
     """The rollout of one agent."""
 
-    __slots__ = ("_agent", "_books", "_splitter", "due_s")
+    __slots__ = ("_agent", "_books", "_splitter", "_unit_of", "due_s")
 
     def __init__(self, agent: int, splitter: Splitter, books: Books) -> None:
         self._agent = agent
         self._splitter = splitter
+        unit = getattr(splitter, "unit", "request")
+        self._unit_of = itemgetter(Request._fields.index("request_id" if unit == "request" else unit))
         self._books = books
         self.due_s = inf
         """When the splitter is woken next."""
@@ -55,11 +69,19 @@ class Stages:
         if advance is not None:
             self.advance(event.t_s, advance, out)
 
-    def roll_back(self, t_s: float, out: Out) -> None:
-        """Obey an operator: back to the baseline."""
-        advance = self._splitter.roll_back(t_s)
+    def ordered(self, t_s: float, kind: ChangeKind, out: Out) -> None:
+        """Pass an operator's order on."""
+        advance = self._splitter.ordered(t_s, kind)
         if advance is not None:
             self.advance(t_s, advance, out)
+
+    def assignment(self, opened: Open) -> Assignment:
+        """Return how an open request got its variant."""
+        assigned_s = opened.assigned_s
+        unit = self._unit_of(opened.request) or opened.request_id
+        if assigned_s is None:  # it has its leader's
+            return Assignment(None, 1.0, unit)
+        return Assignment(assigned_s, self._splitter.propensity(assigned_s, opened.variant), unit)
 
     def advance(self, t_s: float, advance: Advance, out: Out) -> None:
         """Give out a change of stage."""

@@ -98,6 +98,9 @@ class ChangeKind(IntEnum):
     RESUME_SCALING = 1
     SET_INSTANCES = 2
     ROLL_BACK = 3
+    PAUSE_ROLLOUT = 4
+    RESUME_ROLLOUT = 5
+    PROMOTE = 6
 
 
 class Request(NamedTuple):
@@ -269,6 +272,8 @@ class Observed(NamedTuple):
     value: float
     feedback_id: int = 0
     """Its number in the driver's store; 0: it is in none."""
+    assigned_s: float | None = None
+    """When the request got its variant; None: it was none that a rollout assigned and that was dispatched."""
 
 
 class Changed(NamedTuple):

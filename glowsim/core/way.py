@@ -8,7 +8,7 @@ the pool.
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import inf
+from math import inf, nan
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from glowsim.core.books import CLOSED, FIRST_TOKEN, IN_FLIGHT, TIMEOUT, Open
@@ -215,6 +215,7 @@ def _finish(pool: Pool) -> Callable[[float, Finished, Open, Out], None]:
     put = None if chosen.cache is None else chosen.cache.put
     succeeded = None if chosen.retrier is None else chosen.retrier.succeeded
     told = None if chosen.splitter is None else chosen.splitter.finished
+    costs = pool.splits_by_cost
     latencies, errors = pool.watching.get("latency_s"), pool.watching.get("error")
     others = not pool.watching.keys() <= {"latency_s", "error"}
     escalate = getattr(chosen.planner, "escalate", None)
@@ -277,7 +278,9 @@ def _finish(pool: Pool) -> Callable[[float, Finished, Open, Out], None]:
         if told is not None and stages is not None:
             assigned_s = opened.assigned_s
             if assigned_s is not None:
-                advance = told(t_s, assigned_s, opened.variant, True)
+                cost_usd = pool.cost_usd(opened, usage) if costs else nan
+                latency_s = t_s - opened.arrived_s
+                advance = told(t_s, assigned_s, opened.variant, request, True, latency_s, cost_usd)
                 if advance is not None:
                     stages.advance(t_s, advance, out)
         if latencies:

@@ -98,11 +98,12 @@ FAMILIES: dict[str, dict[str, Method]] = {
     },
     "splitter": {
         "assign": Method(lambda *_: 0, {"splitter": float}),
+        "propensity": Method(lambda _, variant: float(not variant), {}),
         "finished": _STAGED,
         "observed": _STAGED,
         "wake": _STAGED,
         "wake_s": Method(lambda: inf, {}),
-        "roll_back": _STAGED,
+        "ordered": _STAGED,
     },
     "cache": {
         "get": Method(lambda *_: 0, {"cache": lambda source: float(source > 0)}),
@@ -242,8 +243,7 @@ class _Fallback(Stateful):
                 setattr(self, name, self._guarded(family, name, method))
         if family == "splitter":
             self._keep_awake()
-        if family == "splitter":
-            self.first_weight = getattr(inner, "first_weight", 0.0)
+            _say_alike(self, inner)
         if family == "detector":
             self.metric = inner.metric
         if family == "breaker":
@@ -401,6 +401,13 @@ def shadow(family: str, live: Any, candidate: Any, agent: int, notes: Notes) -> 
     return special.get(family, _Shadow)(family, live, candidate, agent, notes)
 
 
+def _say_alike(wrapper: Any, splitter: Any) -> None:
+    """Have a wrapper say of itself what its splitter does."""
+    wrapper.first_weight = getattr(splitter, "first_weight", 0.0)
+    wrapper.unit = getattr(splitter, "unit", "request")
+    wrapper.needs_cost = getattr(splitter, "needs_cost", False)
+
+
 def _known(family: str) -> None:
     if family not in FAMILIES:
         raise ValueError(f"there is no family {family!r} to wrap: choose from {', '.join(FAMILIES)}")
@@ -421,7 +428,7 @@ class _Shadow(Stateful):
             if wanted and not hasattr(type(self), name):
                 setattr(self, name, self._both(name))
         if family == "splitter":
-            self.first_weight = getattr(live, "first_weight", 0.0)
+            _say_alike(self, live)
         if family == "detector":
             self.metric = live.metric
         if family == "breaker":

@@ -68,6 +68,12 @@ _B = TypeVar("_B", bound=BaseModel)
 _MOST_KEY = 200
 _CHUNK_BYTES = 256 * 1024
 _MOST_SPENDERS = 100
+_ROLLOUT_ORDERS = {
+    "roll_back": ChangeKind.ROLL_BACK,
+    "pause": ChangeKind.PAUSE_ROLLOUT,
+    "resume": ChangeKind.RESUME_ROLLOUT,
+    "promote": ChangeKind.PROMOTE,
+}
 
 
 @dataclass(frozen=True)
@@ -247,7 +253,7 @@ class AdminApi:
         order = await self._body(http, RolloutOrder)
         refused = None if pool.stages is not None else f"{name} has no rollout"
         before = {} if refused else self._rollout(name, pool).model_dump(include={"stage", "weight"})
-        change = Change(ChangeKind.ROLL_BACK, pool.spec.agent)
+        change = Change(_ROLLOUT_ORDERS[order.action], pool.spec.agent)
         taken = await self._order(http, f"rollout of {name}", before, order.model_dump(), [change], refused)
         rollout = self._rollout(name, pool)
         return _said(RolloutOrdered(audit_id=taken.number, repeated=taken.again, rollout=rollout))

@@ -189,9 +189,9 @@ class Rollouts(BaseModel):
 
 
 class RolloutOrder(_Strict):
-    """What to do with a rollout; a splitter knows how to go back, and not how to wait."""
+    """What to do with a rollout; an order that its controller does not know changes nothing."""
 
-    action: Literal["roll_back"]
+    action: Literal["roll_back", "pause", "resume", "promote"]
 
 
 class RolloutOrdered(Ordered):

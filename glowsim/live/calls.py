@@ -110,7 +110,7 @@ Asker: TypeAlias = Callable[[Ask], Awaitable[Word]]
 class Served(NamedTuple):
     """What feedback on a request that was dispatched will need to know.
 
-    >>> Served(7, 0, 1, 42, 0.05, 99, 1.5).propensity
+    >>> Served(7, 0, 1, 42, 0.05, 99, 1.5, 1.5).propensity
     0.05
     """
 
@@ -118,11 +118,13 @@ class Served(NamedTuple):
     agent: int
     variant: int
     unit: int
-    """The user, or the request itself where there is none."""
+    """What the rollout assigned; without one the user, or the request itself where there is none."""
     propensity: float
-    """With what probability it got this variant, as the rollout stood when it was dispatched."""
+    """With what probability it got this variant when it was assigned."""
     tenant: int
     t_s: float
+    assigned_s: float | None
+    """When the rollout assigned it; None: none did."""
 
 
 class Answered(NamedTuple):

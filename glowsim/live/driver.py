@@ -240,7 +240,6 @@ class Driver:
         """What that attempt raised."""
         self._kept: OrderedDict[int, Reply] = OrderedDict()
         self._served: OrderedDict[int, Served] = OrderedDict()
-        self._weights = plane.first_weights()
         self.advances: dict[int, Advance] = {}
         """Agent -> the last change of stage of its rollout; without one it is as it began."""
         self.wanted: dict[int, int] = {}
@@ -371,8 +370,10 @@ class Driver:
                 f"request {request_id} is not among the last {self._memory} that were dispatched: its label "
                 "came too late, or it belongs to another fleet"
             )
-        _, agent, variant, unit, propensity, _, _ = self._served[request_id]
-        self.tell(Observed(self.now_s(), request_id, agent, variant, unit, propensity, metric, value))
+        _, agent, variant, unit, propensity, _, _, assigned_s = self._served[request_id]
+        self.tell(
+            Observed(self.now_s(), request_id, agent, variant, unit, propensity, metric, value, 0, assigned_s)
+        )
 
     def _arrive(self, asked: Request, task: Any, passed_on: Mapping[str, str]) -> _Ticket:
         if self._closing:
@@ -483,11 +484,17 @@ class Driver:
         ticket.tries += 1
         if self._calling is not None:
             self._calling(call)
-        weight = self._weights.get(request.agent, 0.0)
+        assigned_s, propensity, unit = self._plane.assignment(request_id)
         served = self._served[request_id] = Served(
-            request_id, request.agent, plan.variant, request.user or request_id,
-            weight if plan.variant else 1.0 - weight, request.tenant, self.now_s(),
-        )  # fmt: skip
+            request_id,
+            request.agent,
+            plan.variant,
+            unit,
+            propensity,
+            request.tenant,
+            self.now_s(),
+            assigned_s,
+        )
         self._tell_served(served)
         if len(self._served) > self._memory:
             self._served.popitem(last=False)
@@ -627,7 +634,6 @@ class Driver:
         return _DONE
 
     def _advance(self, command: Advance, number: int) -> Effect:
-        self._weights[command.agent] = command.weight
         self.advances[command.agent] = command
         return _DONE
 
@@ -910,7 +916,6 @@ class Driver:
         for agent in afresh:
             self.advances.pop(agent, None)
         self._plane = plane
-        self._weights = plane.first_weights() | {agent: each.weight for agent, each in self.advances.items()}
         self._idle_timeouts = dict(idle_timeouts)
         self._journal.header |= header
         try:

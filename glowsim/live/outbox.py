@@ -121,6 +121,7 @@ class _Row(NamedTuple):
     propensity: float
     metric: str
     value: float
+    assigned_s: float | None
 
 
 class Outbox:
@@ -187,11 +188,11 @@ class Outbox:
                 if before is not None:
                     return _repeat(before[0], before[1:] == said)
             seen = database.execute(
-                "SELECT agent, variant, unit, propensity, tenant FROM requests_seen "
+                "SELECT agent, variant, unit, propensity, assigned_s, tenant FROM requests_seen "
                 "WHERE request_id = ? AND journal = ?",
                 (given.request_id, journal),
             ).fetchone()
-            if seen is None or (tenant is not None and seen[4] != signed(tenant)):
+            if seen is None or (tenant is not None and seen[5] != signed(tenant)):
                 raise Unknown(
                     f"request {given.request_id} is not known: it was never dispatched, is too old, or is not yours"
                 )
@@ -202,7 +203,7 @@ class Outbox:
                 raise TooMuch(f"request {given.request_id} has {there} rows of feedback; no more are taken")
             request_id, kind, _, tag, text = said
             number = database.execute(
-                "INSERT INTO feedback VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO feedback VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     journal,
                     at_s,
@@ -214,11 +215,22 @@ class Outbox:
                     value,
                     tag,
                     text,
+                    seen[4],
                 ),
             ).lastrowid
             assert number is not None
-            agent, variant, unit, propensity, _ = seen
-            return _Row(number, request_id, agent, variant, unsigned(unit), propensity, given.metric, value)
+            agent, variant, unit, propensity, assigned_s, _ = seen
+            return _Row(
+                number,
+                request_id,
+                agent,
+                variant,
+                unsigned(unit),
+                propensity,
+                given.metric,
+                value,
+                assigned_s,
+            )
 
         taken = await self._store.done(take, self._tell_feedback)
         return taken if isinstance(taken, Taken) else Taken(taken.feedback_id, False)
@@ -281,7 +293,7 @@ class Outbox:
         def untold(database: sqlite3.Connection) -> tuple[list[_Row], list[tuple[int, list[Change]]]]:
             feedback = database.execute(
                 "SELECT feedback_id, request_id, agent, variant, unit, propensity, "
-                "CASE kind WHEN 'label' THEN tag ELSE kind END, value FROM feedback "
+                "CASE kind WHEN 'label' THEN tag ELSE kind END, value, assigned_s FROM feedback "
                 "WHERE journal = ? AND feedback_id > ? ORDER BY feedback_id",
                 (journal, heard),
             )
@@ -305,10 +317,10 @@ class Outbox:
     def _tell_feedback(self, taken: _Row | Taken) -> None:
         if isinstance(taken, Taken) or not self._driver.listening:
             return  # told before; or it is told after the restart
-        number, request_id, agent, variant, unit, propensity, metric, value = taken
+        number, request_id, agent, variant, unit, propensity, metric, value, assigned_s = taken
         now_s = self._driver.now_s()
         self._driver.tell(
-            Observed(now_s, request_id, agent, variant, unit, propensity, metric, value, number)
+            Observed(now_s, request_id, agent, variant, unit, propensity, metric, value, number, assigned_s)
         )
 
     def _tell_order(self, taken: tuple[int, Sequence[Change]] | Taken) -> None:

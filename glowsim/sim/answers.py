@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from glowsim.core.stages import Assignment
 from glowsim.core.types import Plan, Request
 from glowsim.sim.feedback import Feedback, Users
 from glowsim.sim.quality import Failure, Quality
@@ -19,6 +20,8 @@ class _Worth(NamedTuple):
     confidence: float
     tries: int
     variant: int
+    request_id: int
+    assignment: Assignment
 
 
 class Spoken(NamedTuple):
@@ -27,9 +30,11 @@ class Spoken(NamedTuple):
     variant: int
     """That gave it."""
     feedback: tuple[Feedback, ...]
+    assignment: Assignment
+    """How its request got that variant; of an answer that was made for another request, without a moment."""
 
 
-_SILENT = Spoken(0, ())
+_SILENT = Spoken(0, (), Assignment(None, 1.0, 0))
 
 
 class Answers:
@@ -55,14 +60,18 @@ class Answers:
         self.failures: dict[int, int] = {}
         """Request -> what is wrong with the answer that it got."""
 
-    def begun(self, t_s: float, attempt: int, request: Request, plan: Plan, tries: int) -> None:
+    def begun(
+        self, t_s: float, attempt: int, request: Request, plan: Plan, tries: int, assignment: Assignment
+    ) -> None:
         """Judge what an attempt will answer, if it does."""
         failure, confidence = self._quality.judge(t_s, request, plan, tries)
-        self._worth[attempt] = _new(_Worth, (failure, confidence, tries, plan.variant))
+        self._worth[attempt] = _new(
+            _Worth, (failure, confidence, tries, plan.variant, request[0], assignment)
+        )
 
-    def spoilt(self, attempt: int, tries: int, variant: int) -> None:
+    def spoilt(self, attempt: int, request_id: int, tries: int, variant: int, assignment: Assignment) -> None:
         """Take in that an attempt will answer nonsense, as a fault makes it; any check sees that."""
-        self._worth[attempt] = _Worth(Failure.WRONG, 0.0, tries, variant)
+        self._worth[attempt] = _Worth(Failure.WRONG, 0.0, tries, variant, request_id, assignment)
 
     def score(self, attempt: int) -> float:
         """Return what a check says of the answer that has just come."""
@@ -84,4 +93,8 @@ class Answers:
         self.failures[request_id] = int(worth.failure)
         if not keep:
             self._given.append(source)
-        return _new(Spoken, (worth.variant, self._users.say(request_id, worth.tries, worth.failure)))
+        said = self._users.say(request_id, worth.tries, worth.failure)
+        assignment = worth.assignment
+        if request_id != worth.request_id:
+            assignment = assignment._replace(assigned_s=None)
+        return _new(Spoken, (worth.variant, said, assignment))

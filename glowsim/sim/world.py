@@ -223,8 +223,6 @@ class World:
         """Agent of a lost region -> instances that come back with it."""
         self._wanted: dict[int, int] = {}
         """Agent of a lost region -> how many its scaler has asked for since."""
-        self._weights = plane.first_weights()
-        """Agent -> the share of its requests that a variant under test gets."""
         self._last_ended: Job | None = None
         self.environment = Environment()
         self.servers = [each.build(self.environment, hear_end, hear_first_token) for each in served]
@@ -272,7 +270,7 @@ class World:
             Keep: self._keep,
             Forget: self._forget,
             Raise: lambda alert: True,
-            Advance: self._advance,
+            Advance: lambda advance: True,
             Shadowed: lambda shadowed: True,
         }
         """Type of command -> do it and say whether it was done."""
@@ -406,7 +404,7 @@ class World:
         works = [each.service.work if each.sure else None for each in agents]
         in_steps = frozenset(i for i, each in enumerate(agents) if each.task is not None)
         task_key = self._streams.key("task")
-        answers, trips = self.answers, self._trips()
+        answers, trips, assignment = self.answers, self._trips(), self._plane.assignment
 
         def dispatch(command: Dispatch) -> bool:
             attempt, request_id, number = command[0], command[1], command[2]
@@ -428,7 +426,7 @@ class World:
                     return True
                 extra = fsum(fault.errors() for fault in troubles[agent])
             if answers is not None:
-                answers.begun(environment._now, attempt, request, plan, tries)
+                answers.begun(environment._now, attempt, request, plan, tries, assignment(request_id))
             work = works[agent]
             outcome = _OK
             if work is not None and not tries and not extra:
@@ -510,7 +508,8 @@ class World:
         )
         self._unserved.add(attempt)
         if self.answers is not None and struck.outcome is _OK:
-            self.answers.spoilt(attempt, self._inside[request_id][2], plan.variant)
+            tries, assignment = self._inside[request_id][2], self._plane.assignment(request_id)
+            self.answers.spoilt(attempt, request_id, tries, plan.variant, assignment)
         if struck.after_s < inf:
             due_s = self.environment.now + struck.after_s
             self.environment.call_at(due_s, self._end_struck, (job, struck.retry_after_s))
@@ -625,23 +624,26 @@ class World:
             self.answers.lost(command.source)
         return True
 
-    def _advance(self, command: Advance) -> bool:
-        self._weights[command.agent] = command.weight
-        return True
-
     def _speak(self, answer: Answer, request: Request) -> None:
         """Have a user say later what there is to say about an answer."""
         assert self.answers is not None
-        variant, said = self.answers.given(answer.request_id, answer.source, answer.keep)
-        if not said:
-            return
-        weight = self._weights.get(request.agent, 0.0)
+        variant, said, (assigned_s, propensity, unit) = self.answers.given(
+            answer.request_id, answer.source, answer.keep
+        )
         for each in said:
             t_s = self.environment.now + each.delay_s
             heard = Observed(
-                t_s, answer.request_id, request.agent, variant, request.user, weight if variant else 1.0 - weight,
-                each.metric, each.value,
-            )  # fmt: skip
+                t_s,
+                answer.request_id,
+                request.agent,
+                variant,
+                unit,
+                propensity,
+                each.metric,
+                each.value,
+                0,
+                assigned_s,
+            )
             self.environment.call_at(t_s, self.tell, heard)
 
     def _close(self, command: Answer | Reject | Fail) -> bool:

@@ -57,7 +57,7 @@ from glowsim.core.parameters import Bound
 from glowsim.core.price import Price
 from glowsim.core.snapshot import Stateful
 from glowsim.core.streams import Stream
-from glowsim.core.types import Observed, Outcome, Plan, Request, State, Status, Told, Usage
+from glowsim.core.types import ChangeKind, Observed, Outcome, Plan, Request, State, Status, Told, Usage
 
 MODELS = ("small", "large")
 PRICES = (Price(2e-6, 1e-6, 8e-6),) * 4
@@ -261,15 +261,34 @@ def asker(rng: random.Random) -> Step:
     return step
 
 
+ROLLOUT_ORDERS = (
+    ChangeKind.ROLL_BACK,
+    ChangeKind.PAUSE_ROLLOUT,
+    ChangeKind.RESUME_ROLLOUT,
+    ChangeKind.PROMOTE,
+)
+
+
 def splitter(rng: random.Random) -> Step:
     variant, ok, ago_s, chance = rng.randrange(2), rng.random() < 0.7, rng.randrange(9), rng.random()
+    order = rng.choice(ROLLOUT_ORDERS)
 
     def step(one: Any, t_s: float, r: Request) -> Any:
+        assigned_s = max(0.0, t_s - ago_s)
         label = Observed(
-            t_s, r.request_id, 3, variant, r.user, 0.3 if variant else 0.7, "error", float(not ok)
+            t_s,
+            r.request_id,
+            3,
+            variant,
+            r.user,
+            0.3 if variant else 0.7,
+            "error",
+            float(not ok),
+            0,
+            assigned_s,
         )
-        ordered = one.roll_back(t_s) if chance < 0.01 else None
-        finished = one.finished(t_s, max(0.0, t_s - ago_s), variant, ok)
+        ordered = one.ordered(t_s, order) if chance < 0.04 else None
+        finished = one.finished(t_s, assigned_s, variant, r, ok, float(ago_s), 0.01 * ago_s)
         return one.assign(t_s, r), finished, one.observed(t_s, label), one.wake(t_s), one.wake_s(), ordered
 
     return step

@@ -11,13 +11,17 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from controllers.rollout.canary import Canary
-from glowsim.core.types import Code, Observed, Request
+from glowsim.core.types import Advance, ChangeKind, Code, Observed, Request
 
 HOUR_S = 3600.0
 
 
 def canary(**changed: object) -> Canary:
     return Canary(**({"salt": "v2"} | changed))  # type: ignore[arg-type]
+
+
+def ended(one: Canary, t_s: float, assigned_s: float, variant: int, ok: bool) -> Advance | None:
+    return one.finished(t_s, assigned_s, variant, Request(7, 0, 1, 1), ok, t_s - assigned_s, math.nan)
 
 
 def shares(one: Canary, units: int, unit: str = "request_id") -> set[int]:
@@ -27,7 +31,7 @@ def shares(one: Canary, units: int, unit: str = "request_id") -> set[int]:
 
 def pass_stage(one: Canary) -> int:
     for _ in range(100):
-        assert one.finished(one.wake_s() - 1.0, one.wake_s() - 1.0, 1, ok=True) is None
+        assert ended(one, one.wake_s() - 1.0, one.wake_s() - 1.0, 1, True) is None
     advance = one.wake(one.wake_s())
     assert advance is not None
     return advance.stage
@@ -83,12 +87,12 @@ def test_stages_go_by_time() -> None:
 def test_a_stage_that_saw_too_little_goes_on() -> None:
     one = canary(minimum=3)
     for ok in (True, False):
-        one.finished(1.0, 1.0, 1, ok)
+        ended(one, 1.0, 1.0, 1, ok)
     for _ in range(50):
-        one.finished(1.0, 1.0, 0, True)
+        ended(one, 1.0, 1.0, 0, True)
     assert one.wake(24 * HOUR_S) is None
     assert one.wake_s() == 26 * HOUR_S
-    one.finished(25 * HOUR_S, 25 * HOUR_S, 1, True)
+    ended(one, 25 * HOUR_S, 25 * HOUR_S, 1, True)
     advance = one.wake(26 * HOUR_S)
     assert advance is not None
     assert (advance.stage, advance.weight, advance.reason.code) == (2, 0.10, Code.STAGE_DONE)
@@ -98,13 +102,13 @@ def test_a_stage_that_saw_too_little_goes_on() -> None:
 
 def test_an_operator_rolls_back_for_good() -> None:
     one = canary()
-    advance = one.roll_back(5.0)
+    advance = one.ordered(5.0, ChangeKind.ROLL_BACK)
     assert advance is not None
     assert (advance.stage, advance.weight, advance.reason.code) == (0, 0.0, Code.OPERATOR)
-    assert one.roll_back(6.0) is None
+    assert one.ordered(6.0, ChangeKind.ROLL_BACK) is None
     assert one.wake_s() == math.inf
     assert shares(one, 1000) == set()
-    assert all(one.finished(7.0, 1.0, 1, False) is None for _ in range(100))
+    assert all(ended(one, 7.0, 1.0, 1, False) is None for _ in range(100))
 
 
 def reference(errors: list[tuple[float, int]], tolerated: float) -> float:
@@ -133,7 +137,7 @@ def test_the_evidence_takes_the_weight_at_assignment(
     pass_stage(one)
     seen = []
     for assigned_s, variant in errors:
-        one.finished(91_000.0, assigned_s, variant, ok=False)
+        ended(one, 91_000.0, assigned_s, variant, False)
         seen.append((0.05 if assigned_s == 10.0 else 0.10, variant))
     assert one.evidence == pytest.approx(reference(seen, tolerated), rel=1e-9)
 
@@ -141,14 +145,14 @@ def test_the_evidence_takes_the_weight_at_assignment(
 def test_at_the_moment_of_a_change_the_new_weight_counts() -> None:
     one, change_s = canary(), 24 * HOUR_S
     pass_stage(one)
-    one.finished(change_s, change_s, 1, ok=False)
+    ended(one, change_s, change_s, 1, False)
     assert one.evidence == pytest.approx(reference([(0.10, 1)], 1.0))
 
 
 def campaign(one: Canary, canary_errs: np.ndarray) -> int:
     """Return after how many errors it was rolled back, or 0, given for each whether it was the canary's."""
     for number, variant in enumerate(canary_errs.tolist(), 1):
-        advance = one.finished(float(number), float(number), variant, ok=False)
+        advance = ended(one, float(number), float(number), variant, False)
         if advance is not None:
             assert advance.reason.code == Code.EVIDENCE_OF_HARM
             assert advance.reason.a >= advance.reason.b
@@ -184,7 +188,7 @@ def test_five_points_more_errors_are_found_within_800_canary_requests() -> None:
 
 def test_late_labels_count_instead_when_asked_for() -> None:
     one = canary(outcome="observed", minimum=2, alpha=0.5)
-    assert one.finished(1.0, 1.0, 1, ok=False) is None
+    assert ended(one, 1.0, 1.0, 1, False) is None
     assert one.evidence == 1.0
 
     def label(variant: int, value: float, metric: str = "error") -> Observed:

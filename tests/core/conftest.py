@@ -31,6 +31,7 @@ from glowsim.core.types import (
     Ask,
     Cancel,
     Changed,
+    ChangeKind,
     Code,
     Dispatch,
     Fail,
@@ -148,16 +149,23 @@ class Halves(Stateful):
     def assign(self, t_s, request):
         return request.user % 2 if self.stage else 0
 
-    def finished(self, t_s, assigned_s, variant, ok):
+    def propensity(self, assigned_s, variant):
+        return 0.5
+
+    def finished(self, t_s, assigned_s, variant, request, ok, latency_s, cost_usd):
         if variant == 1 and not ok:
             self.failures += 1
             if self.failures == 2:
-                return self.roll_back(t_s)
+                return self.ordered(t_s, ChangeKind.ROLL_BACK)
         return None
 
     def observed(self, t_s, observed):
         self.labels += 1
-        return self.roll_back(t_s) if observed.variant == 1 and observed.value < 0.0 else None
+        return (
+            self.ordered(t_s, ChangeKind.ROLL_BACK)
+            if observed.variant == 1 and observed.value < 0.0
+            else None
+        )
 
     def wake(self, t_s):
         self.stage, self.due_s = 1, inf
@@ -166,7 +174,7 @@ class Halves(Stateful):
     def wake_s(self):
         return self.due_s
 
-    def roll_back(self, t_s):
+    def ordered(self, t_s, kind):
         self.stage, self.due_s = 0, inf
         return Advance(0, 0, 0.0, Reason(Code.EVIDENCE_OF_HARM))
 

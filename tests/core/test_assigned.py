@@ -17,7 +17,10 @@ class Notebook(Stateful):
     def assign(self, t_s, request):
         return 0
 
-    def finished(self, t_s, assigned_s, variant, ok):
+    def propensity(self, assigned_s, variant):
+        return 1.0
+
+    def finished(self, t_s, assigned_s, variant, request, ok, latency_s, cost_usd):
         self.heard.append((t_s, assigned_s, ok))
 
     def observed(self, t_s, observed):
@@ -29,7 +32,7 @@ class Notebook(Stateful):
     def wake_s(self):
         return float("inf")
 
-    def roll_back(self, t_s):
+    def ordered(self, t_s, kind):
         return None
 
 

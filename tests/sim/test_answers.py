@@ -9,7 +9,7 @@ import pytest
 
 from glowsim import results
 from glowsim.build import BuildError, replication
-from glowsim.core.types import Advance, Finished, Observed
+from glowsim.core.types import Advance, Arrived, Finished, Observed
 from glowsim.scenario import Scenario
 
 SKILL = {"hallucination": "20%", "format": "10%", "refusal": "10%"}
@@ -155,6 +155,10 @@ def test_what_is_said_of_a_canary_carries_the_chance_with_which_it_was_chosen_fr
     heard = recording.loose(Observed)
     assert not recording.loose(Advance), "still in the first stage"
     assert {(each.variant, round(each.propensity, 9)) for each in heard} == {(0, 0.95), (1, 0.05)}
+    arrived = recording.table(Arrived)
+    since_s = dict(zip(arrived["request_id"].tolist(), arrived["t_s"].tolist(), strict=True))
+    assert all(each.assigned_s == since_s[each.request_id] for each in heard)
+    assert all(each.unit == each.request_id for each in heard), "requests are assigned, one by one"
 
 
 def test_cached_answers_are_as_good_as_those_they_repeat():

@@ -43,5 +43,11 @@ def _first(database: sqlite3.Connection) -> None:
     database.execute("INSERT INTO meta VALUES ('boots', 0), ('hash_key', ?)", (secrets.token_bytes(32),))
 
 
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_first,)
+def _assigned(database: sqlite3.Connection) -> None:
+    """Keep when a request got its variant: a rollout counts what is said of it there."""
+    for table in ("requests_seen", "feedback"):
+        database.execute(f"ALTER TABLE {table} ADD COLUMN assigned_s REAL")
+
+
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_first, _assigned)
 """The n-th makes version n."""

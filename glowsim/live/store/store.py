@@ -131,10 +131,10 @@ class Store:
 
         def write(database: sqlite3.Connection) -> None:
             database.executemany(
-                "INSERT OR REPLACE INTO requests_seen VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO requests_seen VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 [
                     (row.request_id, journal, row.agent, row.variant, signed(row.unit), row.propensity,
-                     signed(row.tenant), row.t_s)
+                     signed(row.tenant), row.t_s, row.assigned_s)
                     for row in rows
                 ],
             )  # fmt: skip

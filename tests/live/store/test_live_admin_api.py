@@ -250,7 +250,7 @@ def test_feedback_is_listed(fleet, path):
         (400, "PUT", "/v1/agents/plain/scaling", {"paused": "yes"}, "paused"),
         (400, "PUT", "/v1/agents/plain/scaling", {"instances": 1, "colour": 1}, "colour"),
         (404, "PUT", "/v1/agents/nobody/scaling", {"instances": 1}, "no agent 'nobody'"),
-        (400, "POST", "/v1/rollouts/tax", {"action": "pause"}, "roll_back"),
+        (400, "POST", "/v1/rollouts/tax", {"action": "stop"}, "roll_back"),
         (405, "DELETE", "/v1/audit", None, "Method Not Allowed"),
         (404, "GET", "/v1/nothing", None, "Not Found"),
         (400, "GET", "/v1/audit?limit=5000", None, "limit"),

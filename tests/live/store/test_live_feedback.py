@@ -35,11 +35,15 @@ def test_feedback_is_kept_and_told_once_with_what_was_decided(fleet, path):
         ("complaint", 1.0),
     ]
     recording = read(path)
-    (arrived,) = [each.request for each in recording.records() if isinstance(each, Arrived)]
+    (arrived,) = [each for each in recording.records() if isinstance(each, Arrived)]
     (dispatch,) = [each for each in recording.records() if isinstance(each, Dispatch)]
-    assert {(each.request_id, each.agent, each.variant, each.unit) for each in heard} == {
-        (arrived.request_id, arrived.agent, dispatch.plan.variant, arrived.user)
+    request = arrived.request
+    assert {(each.request_id, each.agent, each.variant) for each in heard} == {
+        (request.request_id, request.agent, dispatch.plan.variant)
     }
+    assert {(each.unit, each.assigned_s) for each in heard} == {(request.request_id, arrived.t_s)}, (
+        "the canary assigned the request itself, on its arrival"
+    )
     kept = fleet.rows(path, "SELECT feedback_id, kind, value, tag, text FROM feedback ORDER BY feedback_id")
     assert [row[1:] for row in kept] == [
         ("rating", 2.0, None, None),
@@ -220,7 +224,8 @@ def test_a_journal_of_the_version_before_is_gone_on_with(fleet, path):
     for event in recording.loose(Observed):
         text = json.dumps(pack(event)).encode()
         shorter = json.loads(text)
-        assert shorter["is"].pop() == 0
+        assert shorter["is"][-2:] == [0, event.assigned_s]
+        del shorter["is"][-2:]
         text = json.dumps(shorter).encode()
         blocks[code] += len(text).to_bytes(4, "little") + text
     header = {name: value for name, value in recording.header.items() if name != "id"} | {"version": 3}

@@ -166,6 +166,14 @@ def test_an_older_store_is_copied_and_brought_up_to_date(path):
     assert rows(path, "SELECT value FROM meta WHERE name = 'mine'") == [(8,)], "a migration is done once"
 
 
+def test_what_version_1_remembers_of_requests_was_assigned_at_no_known_moment(path):
+    connection = open_database(path, MIGRATIONS[:1])
+    connection.execute("INSERT INTO requests_seen VALUES (7, 'j', 0, 1, 42, 0.05, 0, 1.5)")
+    connection.close()
+    open_database(path).close()
+    assert rows(path, "SELECT request_id, variant, assigned_s FROM requests_seen") == [(7, 1, None)]
+
+
 def test_a_migration_that_fails_leaves_the_version_before_it(path):
     open_database(path).close()
 
@@ -288,21 +296,21 @@ def test_only_so_many_wait(path):
 def test_closing_writes_what_waits(path):
     async def test(store):
         store.journal = "j"
-        store.saw(Served(1, 0, 1, 2**64 - 1, 0.25, 2**63, 3.5))
+        store.saw(Served(1, 0, 1, 2**64 - 1, 0.25, 2**63, 3.5, 3.25))
         await store.close()
 
     async def main():
         await test(Store(path, keep_requests=10))
 
     asyncio.run(main())
-    assert rows(path, "SELECT * FROM requests_seen") == [(1, "j", 0, 1, -1, 0.25, -(2**63), 3.5)]
+    assert rows(path, "SELECT * FROM requests_seen") == [(1, "j", 0, 1, -1, 0.25, -(2**63), 3.5, 3.25)]
     assert [unsigned(signed(number)) for number in (0, 2**63, 2**64 - 1)] == [0, 2**63, 2**64 - 1]
 
 
 def test_what_was_seen_is_there_for_work_that_comes_later_and_is_bounded(path):
     async def test(store):
         for number in range(1, 251):
-            store.saw(Served(number, 0, 0, 0, 1.0, 0, 0.0))
+            store.saw(Served(number, 0, 0, 0, 1.0, 0, 0.0, None))
             if number % 10 == 0:
                 (last,) = await store.done(
                     lambda database: database.execute("SELECT max(request_id) FROM requests_seen").fetchone()
