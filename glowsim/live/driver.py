@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from contextlib import aclosing, suppress
 from functools import partial
 from math import inf, isnan, nan
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from glowsim.core.control_plane import ControlPlane
 from glowsim.core.errors import GlowsimError
@@ -116,6 +116,14 @@ class _Instance:
         self.serve: Serve | None = None
         self.starting: asyncio.Task[Serve] | None = None
         self.in_flight = 0
+
+
+class _Made(NamedTuple):
+    """What an attempt has answered."""
+
+    reply: Reply
+    served: Served | None
+    """How its request was served; None: forgotten, or nobody's (an apology)."""
 
 
 class _Running:
@@ -234,11 +242,11 @@ class Driver:
         self._chores: set[asyncio.Task[Any]] = set()
         """Questions, starts and stops under way."""
         self._over = False
-        self._fresh: tuple[int, Reply | None] = (0, None)
+        self._fresh: tuple[int, _Made | None] = (0, None)
         """The attempt that is being told as finished, and its reply."""
         self._cause: BaseException | None = None
         """What that attempt raised."""
-        self._kept: OrderedDict[int, Reply] = OrderedDict()
+        self._kept: OrderedDict[int, _Made] = OrderedDict()
         self._served: OrderedDict[int, Served] = OrderedDict()
         self.advances: dict[int, Advance] = {}
         """Agent -> the last change of stage of its rollout; without one it is as it began."""
@@ -363,11 +371,11 @@ class Driver:
         Raises
         ------
         KeyError
-            The request is not remembered: too old, or never dispatched.
+            The request is not remembered: too old, or never answered.
         """
         if request_id not in self._served:
             raise KeyError(
-                f"request {request_id} is not among the last {self._memory} that were dispatched: its label "
+                f"request {request_id} is not among the last {self._memory} that were served: its label "
                 "came too late, or it belongs to another fleet"
             )
         _, agent, variant, unit, propensity, _, _, assigned_s = self._served[request_id]
@@ -485,19 +493,18 @@ class Driver:
         if self._calling is not None:
             self._calling(call)
         assigned_s, propensity, unit = self._plane.assignment(request_id)
-        served = self._served[request_id] = Served(
-            request_id,
-            request.agent,
-            plan.variant,
-            unit,
-            propensity,
-            request.tenant,
-            self.now_s(),
-            assigned_s,
+        self._note_served(
+            Served(
+                request_id,
+                request.agent,
+                plan.variant,
+                unit,
+                propensity,
+                request.tenant,
+                self.now_s(),
+                assigned_s,
+            )
         )
-        self._tell_served(served)
-        if len(self._served) > self._memory:
-            self._served.popitem(last=False)
         task = self._loop.create_task(self._serve(instance.serve, call))
         self._running[attempt] = _Running(call, instance, task, self.now_s())
         instance.in_flight += 1
@@ -564,7 +571,8 @@ class Driver:
         instance.in_flight -= 1
         if instance.state == State.DRAINING and not instance.in_flight:
             self._stop(instance)
-        self._fresh, self._cause = (attempt, reply), error
+        made = None if reply is None else _Made(reply, self._served.get(running.call.request.request_id))
+        self._fresh, self._cause = (attempt, made), error
         self.tell(Finished(self.now_s(), attempt, outcome, usage, retry_after_s))
         self._fresh, self._cause = (0, None), None
 
@@ -583,24 +591,42 @@ class Driver:
         ticket = self._tickets.pop(request_id, None)
         if ticket is None:
             return _REFUSED  # its client is of a time before the restart
-        reply = self._fresh[1] if self._fresh[0] == source else self._kept.get(source)
+        made = self._fresh[1] if self._fresh[0] == source else self._kept.get(source)
         if source == 0:
             content = self._apologise(ticket.task)
             if content is None:
                 ticket.said.put_nowait(Failed(request_id, Outcome.ERROR, reason, self._cause))
                 return _REFUSED
-            reply = Reply(content, Usage())
-        if reply is None:  # lost in a restart, or too many were kept: made again, past the cache
+            made = _Made(Reply(content, Usage()), None)
+        if made is None:  # lost in a restart, or too many were kept: made again, past the cache
             ticket.request = self._numbered(ticket.request._replace(cache_key=0, idempotency_key=0))
             self._tickets[ticket.request.request_id] = ticket
             self._todo.append(Arrived(self.now_s(), ticket.request))
             return _REFUSED
         if keep:
-            self._hold(source, reply)
+            self._hold(source, made)
+        reply, served = made
+        if served is not None and request_id not in self._served:
+            self._served_again(request_id, ticket.request, served)
         if ticket.request.stream and ticket.streamed != source:
             ticket.said.put_nowait(reply.content)
         ticket.said.put_nowait(Answered(request_id, reply.content, reply.usage, reason.code, source))
         return _DONE
+
+    def _served_again(self, request_id: int, request: Request, served: Served) -> None:
+        """Take feedback on a request that another one's answer was given to; no rollout assigned it."""
+        self._note_served(
+            served._replace(
+                request_id=request_id, unit=request.user or request_id, tenant=request.tenant,
+                t_s=self.now_s(), assigned_s=None,
+            )
+        )  # fmt: skip
+
+    def _note_served(self, served: Served) -> None:
+        self._served[served.request_id] = served
+        self._tell_served(served)
+        if len(self._served) > self._memory:
+            self._served.popitem(last=False)
 
     def _reject(self, command: Reject, number: int) -> Effect:
         request_id, retry_after_s, reason = command
@@ -618,14 +644,14 @@ class Driver:
         return _DONE
 
     def _keep(self, command: Keep, number: int) -> Effect:
-        source, reply = self._fresh
-        if reply is None or source != command.source:
+        source, made = self._fresh
+        if made is None or source != command.source:
             return _REFUSED
-        self._hold(source, reply)
+        self._hold(source, made)
         return _DONE
 
-    def _hold(self, source: int, reply: Reply) -> None:
-        self._kept[source] = reply
+    def _hold(self, source: int, made: _Made) -> None:
+        self._kept[source] = made
         if len(self._kept) > self._contents:
             self._kept.popitem(last=False)
 

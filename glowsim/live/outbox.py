@@ -38,7 +38,7 @@ _BEST = 5.0
 
 
 class Unknown(GlowsimError):
-    """Feedback is on a request that was never dispatched, is too old, or is not the caller's."""
+    """Feedback is on a request that was never served, is too old, or is not the caller's."""
 
 
 class KeyReused(GlowsimError):
@@ -194,7 +194,7 @@ class Outbox:
             ).fetchone()
             if seen is None or (tenant is not None and seen[5] != signed(tenant)):
                 raise Unknown(
-                    f"request {given.request_id} is not known: it was never dispatched, is too old, or is not yours"
+                    f"request {given.request_id} is not known: it was never served, is too old, or is not yours"
                 )
             (there,) = database.execute(
                 "SELECT count(*) FROM feedback WHERE request_id = ?", (given.request_id,)

@@ -41,6 +41,8 @@ fleet:
     instances: 1
     concurrency: 4
     service: {law: time, time: 1ms}
+    controllers:
+      cache: {use: lru, entries: 10, ttl: 1h}
 workload:
   - {kind: poisson, rate: 1/s, agents: all, tokens_in: 100, tokens_out: 20}
 """

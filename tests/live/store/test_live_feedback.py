@@ -53,6 +53,21 @@ def test_feedback_is_kept_and_told_once_with_what_was_decided(fleet, path):
     assert [each.feedback_id for each in heard] == [row[0] for row in kept]
 
 
+def test_an_answer_from_the_cache_is_rated_as_what_it_is(fleet, path):
+    async def test(client):
+        for answered in ("own", "cached"):
+            headers = {"Authorization": f"Bearer {fleet.ANN}", "X-Glowsim-Cache": "true"}
+            where = client.address + "/v1/agents/plain/tasks"
+            async with client.session.post(where, json={"input": "Due?"}, headers=headers) as response:
+                said = await response.json()
+            assert (response.status, said["answered"]) == (200, answered)
+            assert (await client.rate(said["id"]))[0] == 201
+
+    first, second = fleet.serve(test, path)[0]
+    assert (first.request_id, second.request_id) == (1, 2)
+    assert {(each.agent, each.variant, each.assigned_s) for each in (first, second)} == {(1, 0, None)}
+
+
 def test_a_caller_rates_requests_of_its_own_tenant_only(fleet, path):
     async def test(client):
         request_id = await client.task(key=fleet.ANN)
