@@ -67,6 +67,10 @@ ALLOWED = {
         "glowsim.load", "glowsim.build", "glowsim.core", "glowsim.experiment", "glowsim.results", "glowsim.scenario",
         "glowsim.serving_cost", "glowsim.sim.environment", "glowsim.sim.service", "glowsim.sim.workload",
     ),
+    "glowsim.pairs": (
+        "glowsim.pairs", "glowsim.build", "glowsim.core", "glowsim.load", "glowsim.presets", "glowsim.results",
+        "glowsim.scenario", *LEAVES,
+    ),
     "glowsim.reload": ("glowsim.build", "glowsim.core", "glowsim.scenario"),
     "glowsim.ledger": ("glowsim.core", "glowsim.results", "glowsim.scenario", "glowsim.serving_cost"),
     "glowsim.recordings": ("glowsim.core", "glowsim.results", "glowsim.scenario"),
