@@ -214,7 +214,7 @@ class Sequential(NamedTuple):
 
 
 def sequential(
-    pairs: int, differ: Discordance, alpha: float, margin: float, pass_alpha: float, *, seed: int = 1,
+    pairs: int, differ: Discordance, alpha: float, margin: float, promote_alpha: float, *, seed: int = 1,
     campaigns: int = _CAMPAIGNS,
 ) -> Sequential:  # fmt: skip
     """Return what the sequential replay of at most so many tasks comes to, simulated with a fixed seed.
@@ -225,12 +225,13 @@ def sequential(
         Tasks at most, at least 1.
     differ
         How the variants differ in truth.
-    alpha, margin, pass_alpha
+    alpha, margin, promote_alpha
         See `glowsim.pairs.verdict.Rules`.
     seed, campaigns
         Of the simulation.
 
-    >>> found = sequential(400, Discordance(0.0623, 0.0123), alpha=0.01, margin=0.01, pass_alpha=0.025, campaigns=200)
+    >>> differ = Discordance(0.0623, 0.0123)
+    >>> found = sequential(400, differ, alpha=0.01, margin=0.01, promote_alpha=0.025, campaigns=200)
     >>> 0.6 < found.worse < 0.9, found.not_worse, found.mean_pairs < 350
     (True, 0.0, True)
     """
@@ -243,7 +244,7 @@ def sequential(
     going = np.arange(campaigns)
     ended = np.full(campaigns, pairs)
     verdict = np.zeros(campaigns, dtype=np.int8)
-    bars = (-math.log(alpha), -math.log(pass_alpha))
+    bars = (-math.log(alpha), -math.log(promote_alpha))
     for n in range(1, pairs + 1):
         drawn = generator.choice(3, size=len(going), p=chances)
         for log, gain in zip(logs, gains, strict=True):

@@ -17,12 +17,16 @@ Ville (1939).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
+from scipy.optimize import brentq
 
-__all__ = ["STAKES", "PairedEvidence"]
+from glowsim.stats.intervals import Interval
+
+__all__ = ["STAKES", "PairedEvidence", "interval_at_any_time"]
 
 Floats = npt.NDArray[np.float64]
 STAKES: Final[Floats] = np.linspace(0.025, 0.975, 20)
@@ -91,3 +95,38 @@ class PairedEvidence:
         """The evidence; inf where it is too large for a float."""
         log_e = self.log_e
         return math.exp(log_e) if log_e < 709.0 else math.inf
+
+
+def interval_at_any_time(differences: Sequence[float], confidence: float = 0.95) -> Interval:
+    """Return the mean difference and an interval that holds at any moment of stopping, over all moments at once.
+
+    The margins that the evidence has not refuted: wider than an interval for a number of pairs fixed beforehand.
+
+    Parameters
+    ----------
+    differences
+        Of the tasks told so far, -1 to 1; none: the interval is everything.
+    confidence
+        Above 0 and below 1.
+
+    >>> found = interval_at_any_time([1.0] * 8 + [0.0] * 92)
+    >>> round(found.mean, 2), round(found.low, 3), round(found.high, 3)
+    (0.08, 0.004, 0.189)
+    """
+    if not differences:
+        return Interval(math.nan, -1.0, 1.0, 0)
+    values, counts = np.unique(np.array(differences), return_counts=True)
+    mean = float(np.average(values, weights=counts))
+    bar = math.log(2.0 / (1.0 - confidence))
+
+    def beyond(margin: float, against: Literal["not worse", "worse"]) -> float:
+        evidence = PairedEvidence(against, margin)
+        return float(evidence.after(counts @ evidence.gains(values))) - bar
+
+    edge = 1.0 - 1e-9
+    low, high = -1.0, 1.0
+    if mean > -edge and beyond(-edge, "not worse") > 0.0:
+        low = brentq(beyond, -edge, min(mean, edge), args=("not worse",))
+    if mean < edge and beyond(edge, "worse") > 0.0:
+        high = brentq(beyond, max(mean, -edge), edge, args=("worse",))
+    return Interval(mean, float(low), float(high), len(differences))

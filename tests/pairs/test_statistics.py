@@ -284,11 +284,11 @@ def test_what_cannot_be_is_refused_with_what_can() -> None:
 
 
 def test_a_sequential_replay_rarely_blames_an_equal_variant_and_stops_early_on_a_bad_one() -> None:
-    equal = sequential(600, discordance(0.05, 0.0, 0.5), alpha=0.01, margin=0.03, pass_alpha=0.025)
+    equal = sequential(600, discordance(0.05, 0.0, 0.5), alpha=0.01, margin=0.03, promote_alpha=0.025)
     assert equal.worse <= 0.01 + 3 * math.sqrt(0.01 * 0.99 / 2000)
-    bad = sequential(600, discordance(0.05, 0.10, 0.5), alpha=0.01, margin=0.03, pass_alpha=0.025)
+    bad = sequential(600, discordance(0.05, 0.10, 0.5), alpha=0.01, margin=0.03, promote_alpha=0.025)
     assert bad.worse > 0.99
     assert bad.mean_pairs < 200
-    at_margin = sequential(600, discordance(0.05, 0.03, 0.5), alpha=0.01, margin=0.03, pass_alpha=0.025)
+    at_margin = sequential(600, discordance(0.05, 0.03, 0.5), alpha=0.01, margin=0.03, promote_alpha=0.025)
     assert at_margin.not_worse <= 0.025 + 3 * math.sqrt(0.025 * 0.975 / 2000)
     assert at_margin.undecided > 0.5

@@ -1,0 +1,210 @@
+"""``glowsim pairs``: recorded tasks through two variants, for agents that are too quiet for a canary."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from glowsim.commands.common import stop
+from glowsim.commands.options import JsonOption
+
+if TYPE_CHECKING:
+    from glowsim.pairs.asking import Side
+    from glowsim.pairs.verdict import Rules
+
+__all__ = ["app"]
+
+_MISSING = "asking real agents needs aiohttp: pip install 'glowsim[live]'"
+
+app = typer.Typer(
+    help="Two variants on the same recorded tasks: for agents that are too quiet for a canary.",
+    no_args_is_help=True,
+)
+
+AlphaOption = Annotated[
+    str, typer.Option("--alpha", help="Chance of calling a variant worse that is not, such as 1%.")
+]
+MarginOption = Annotated[
+    str, typer.Option("--margin", help="Share of failures that the variant may add and still pass.")
+]
+PassOption = Annotated[
+    str, typer.Option("--promote-alpha", help="Chance of passing a variant that adds the margin or more.")
+]
+
+
+@app.command()
+def run(
+    tasks: Annotated[
+        Path,
+        typer.Argument(metavar="TASKS.jsonl", help="Lines of JSON: task, messages or input, expected."),
+    ],
+    baseline: Annotated[str, typer.Option(metavar="URL[,MODEL]", help="Where the baseline is asked.")],
+    variant: Annotated[str, typer.Option(metavar="URL[,MODEL]", help="Where the variant is.")],
+    judge: Annotated[str, typer.Option(help="exact, contains, json, regex, or file:LABELS.jsonl.")] = "exact",
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="File of results; default: TASKS.results.jsonl beside the tasks. It is gone on with."
+        ),
+    ] = None,
+    prices: Annotated[
+        Path | None, typer.Option(help="A scenario, or LiteLLM's map of prices: what the models cost.")
+    ] = None,
+    max_cost: Annotated[str | None, typer.Option(help="Such as $20: no pair is begun beyond it.")] = None,
+    concurrency: Annotated[int, typer.Option(min=1, max=256, help="Pairs open at once.")] = 4,
+    timeout: Annotated[str, typer.Option(help="For a whole answer.")] = "60s",
+    baseline_key_env: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Environment variable with the baseline's bearer key.")
+    ] = None,
+    variant_key_env: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Environment variable with the variant's.")
+    ] = None,
+    alpha: AlphaOption = "1%",
+    margin: MarginOption = "3%",
+    promote_alpha: PassOption = "2.5%",
+    futility: Annotated[
+        str, typer.Option(help="End once the chance that the rest decides is below this; 0%: never.")
+    ] = "2%",
+    seed: Annotated[int, typer.Option(min=0, help="Of the order of tasks, and of sides.")] = 1,
+    as_json: JsonOption = False,
+) -> None:
+    """Send recorded tasks to both: exit 0 if the variant is not worse, 1 if it is, 3 if undecided, 2 on bad input."""
+    try:
+        from glowsim.pairs.asking import side_of
+        from glowsim.pairs.replay import How, in_order, replay
+    except ModuleNotFoundError as error:
+        if error.name != "aiohttp":
+            raise
+        stop(_MISSING)
+    import asyncio
+
+    from glowsim.pairs.judges import judge_of
+    from glowsim.pairs.kept import Results
+    from glowsim.pairs.prices import pricing
+    from glowsim.pairs.saying import of_replay, text
+    from glowsim.pairs.tasks import read_tasks
+    from glowsim.pairs.verdict import EXIT_CODES
+    from glowsim.scenario.quantities import DURATION, MONEY
+
+    sides: dict[Side, str | None] = {
+        side_of("baseline", baseline): _key("--baseline-key-env", baseline_key_env),
+        side_of("variant", variant): _key("--variant-key-env", variant_key_env),
+    }
+    rules = _rules(alpha, margin, promote_alpha, futility)
+    timeout_s = _quantity("--timeout", DURATION, timeout)
+    max_cost_usd = None if max_cost is None else _quantity("--max-cost", MONEY, max_cost)
+    if not 0.0 < timeout_s <= 86_400.0:
+        stop("--timeout: must be above 0s and at most 1d")
+    if max_cost_usd is not None and prices is None:
+        stop("--max-cost needs --prices: a scenario, or LiteLLM's map of prices")
+    judged = judge_of(judge)
+    recorded = read_tasks(tasks, judge, models_named=all(side.model for side in sides))
+    models = {side.model or task.model or "" for side in sides for task in recorded.tasks}
+    price = None if prices is None else pricing(prices, models)
+    header = {
+        "tasks": recorded.digest, "judge": judge, "seed": seed, "timeout_s": timeout_s, "rules": rules._asdict(),
+        **{side.name: {"url": side.url, "model": side.model} for side in sides},
+    }  # fmt: skip
+    how = How(timeout_s, concurrency, max_cost_usd, seed)
+    path = out or tasks.with_name(f"{tasks.stem}.results.jsonl")
+    shown = not as_json and sys.stderr.isatty()
+    with Results(path, header) as results:
+        if results.torn and not as_json:
+            typer.echo(f"{path}: a line that a kill cut off was left out; its task is asked again", err=True)
+        replayed = asyncio.run(
+            replay(recorded, sides, judged, results, rules, how, price, _tell if shown else None)
+        )
+    if shown:
+        typer.echo(err=True)
+    said = {**of_replay(replayed, recorded, len(in_order(recorded.tasks, seed))), "results": str(path)}
+    typer.echo(json.dumps(said, allow_nan=False) if as_json else f"{text(said)}\n  results: {path}")
+    sys.exit(EXIT_CODES[replayed.watcher.verdict])
+
+
+@app.command()
+def evaluate(
+    results: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RESULTS", help="CSV or lines of JSON: task, baseline, variant (0 to 1), costs."
+        ),
+    ],
+    looks: Annotated[
+        str,
+        typer.Option(help="once: the number of tasks was fixed beforehand; every: it was looked at before."),
+    ] = "once",
+    alpha: AlphaOption = "1%",
+    margin: MarginOption = "3%",
+    promote_alpha: PassOption = "2.5%",
+    as_json: JsonOption = False,
+) -> None:
+    """Judge pairs made elsewhere: exit 0 if the variant is not worse, 1 if it is, 3 if undecided, 2 on bad input."""
+    from glowsim.pairs.evaluating import read_rows
+    from glowsim.pairs.saying import of_rows, text
+    from glowsim.pairs.verdict import EXIT_CODES, by_task, judge_once, judge_sequentially
+
+    if looks not in ("once", "every"):
+        stop(f"--looks {looks!r}: choose once or every")
+    rules = _rules(alpha, margin, promote_alpha, "0%")
+    rows = read_rows(results)
+    pairs = list(by_task((row.task, row.baseline, row.variant) for row in rows))
+    found = judge_once(pairs, rules) if looks == "once" else judge_sequentially(pairs, rules, len(pairs))
+    said = of_rows(found, rules, rows)
+    typer.echo(json.dumps(said, allow_nan=False) if as_json else text(said))
+    sys.exit(EXIT_CODES[found.verdict])
+
+
+def _tell(done: int, of: int, usd: float) -> None:
+    typer.echo(f"\r{done} of {of} pairs, ${usd:.4g}", nl=False, err=True)
+
+
+def _rules(alpha: str, margin: str, promote_alpha: str, futility: str) -> Rules:
+    from glowsim.pairs.verdict import Rules
+
+    levels = [_share("--alpha", alpha), _share("--promote-alpha", promote_alpha)]
+    if not all(0.0 < level < 0.5 for level in levels):
+        stop("--alpha and --promote-alpha: above 0% and below 50%")
+    allowed, least = _share("--margin", margin), _share("--futility", futility)
+    if not 0.0 <= allowed < 1.0:
+        stop("--margin: 0% or more, and below 100%")
+    if not 0.0 <= least < 1.0:
+        stop("--futility: 0% or more, and below 100%")
+    return Rules(levels[0], allowed, levels[1], least)
+
+
+def _share(option: str, written: str) -> float:
+    """Return a share that is written with its unit, or as a plain number."""
+    from glowsim.scenario.quantities import FRACTION
+
+    return _quantity(option, FRACTION, written)
+
+
+def _quantity(option: str, quantity: Any, written: str) -> float:
+    from glowsim.scenario.quantities import QuantityError
+
+    try:
+        found: float = quantity.read(written)
+    except QuantityError as error:
+        if quantity.bare == "any":
+            try:
+                return float(quantity.read(float(written)))
+            except ValueError:
+                stop(f"{option}: {error}")
+        stop(f"{option}: {error}")
+    return found
+
+
+def _key(option: str, name: str | None) -> str | None:
+    """Return the key in an environment variable; it is never shown."""
+    if name is None:
+        return None
+    if name not in os.environ:
+        stop(
+            f"{option}: there is no such variable in the environment; give the name of one, not the key itself"
+        )
+    return os.environ[name]
