@@ -139,8 +139,9 @@ def _finite(number: float | None) -> float | None:
 
 
 def _answer(said: dict[str, Any]) -> str:
-    margin, counts = f"{said['rules']['margin']:.3g}", f"{len(said['lost'])} against {len(said['won'])}"
-    margin = f"{100 * said['rules']['margin']:.3g} points"
+    points = f"{100 * said['rules']['margin']:.3g}"
+    margin = f"{points} point{'s' * (points != '1')}"
+    counts = f"{len(said['lost'])} against {len(said['won'])}"
     of = f"of {said['tasks']} tasks"
     if said["verdict"] == Verdict.WORSE:
         why = f"p = {said['exact_p']:.2g}" if said["e_worse"] is None else f"e = {said['e_worse']:.3g}"
