@@ -318,6 +318,11 @@ def _sources(
     ]
 
 
+def truth(scenario: Scenario, number: int) -> Judging | None:
+    """Return the truth about the answers of one replication, the same as in `replication`; None: it has none."""
+    return _judging(scenario, Streams(scenario.seed, number))
+
+
 def _judging(scenario: Scenario, streams: Streams) -> Judging | None:
     """Return the truth about the answers of a scenario, if it has one."""
     if scenario.quality is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from statistics import NormalDist
 from typing import Final, NamedTuple
 
@@ -12,9 +12,10 @@ import numpy.typing as npt
 from scipy.stats import binom
 
 from glowsim.pairs.sequential import STAKES, PairedEvidence
+from glowsim.pairs.verdict import Rules
 
 __all__ = [
-    "Discordance", "Sequential", "connor_pairs", "discordance", "largest_correlation", "mcnemar_power",
+    "Discordance", "Sequential", "connor_pairs", "decided", "discordance", "largest_correlation", "mcnemar_power",
     "non_inferior_pairs", "pairs_needed", "sequential",
 ]  # fmt: skip
 
@@ -214,9 +215,8 @@ class Sequential(NamedTuple):
 
 
 def sequential(
-    pairs: int, differ: Discordance, alpha: float, margin: float, promote_alpha: float, *, seed: int = 1,
-    campaigns: int = _CAMPAIGNS,
-) -> Sequential:  # fmt: skip
+    pairs: int, differ: Discordance, rules: Rules, *, seed: int = 1, campaigns: int = _CAMPAIGNS
+) -> Sequential:
     """Return what the sequential replay of at most so many tasks comes to, simulated with a fixed seed.
 
     Parameters
@@ -225,40 +225,51 @@ def sequential(
         Tasks at most, at least 1.
     differ
         How the variants differ in truth.
-    alpha, margin, promote_alpha
-        See `glowsim.pairs.verdict.Rules`.
+    rules
+        What is promised; no campaign ends for futility.
     seed, campaigns
         Of the simulation.
 
-    >>> differ = Discordance(0.0623, 0.0123)
-    >>> found = sequential(400, differ, alpha=0.01, margin=0.01, promote_alpha=0.025, campaigns=200)
+    >>> found = sequential(400, Discordance(0.0623, 0.0123), Rules(margin=0.01), campaigns=200)
     >>> 0.6 < found.worse < 0.9, found.not_worse, found.mean_pairs < 350
     (True, 0.0, True)
     """
-    worse, passes = PairedEvidence("not worse"), PairedEvidence("worse", margin)
-    outcomes = np.array([1.0, -1.0, 0.0])
-    gains = worse.gains(outcomes), passes.gains(outcomes)
     generator = np.random.default_rng(seed)
-    chances = np.array([differ.lost, differ.won, 1.0 - differ.total])
-    logs = [np.zeros((campaigns, len(STAKES))) for _ in gains]
-    going = np.arange(campaigns)
-    ended = np.full(campaigns, pairs)
-    verdict = np.zeros(campaigns, dtype=np.int8)
-    bars = (-math.log(alpha), -math.log(promote_alpha))
-    for n in range(1, pairs + 1):
-        drawn = generator.choice(3, size=len(going), p=chances)
+    chances = [differ.won, 1.0 - differ.total, differ.lost]
+    drawn = (generator.choice(3, size=campaigns, p=chances).astype(np.int8) - 1 for _ in range(pairs))
+    return decided(drawn, rules)[0]
+
+
+def decided(differences: Iterable[npt.NDArray[np.int8]], rules: Rules) -> tuple[Sequential, npt.NDArray[np.int64]]:
+    """Return what campaigns come to that are looked at after every pair, and after how many pairs each ended.
+
+    Parameters
+    ----------
+    differences
+        Pair after pair, at least one: for every campaign 1 where it is lost, -1 where it is won, else 0.
+    rules
+        What is promised; no campaign ends for futility.
+    """
+    worse, passes = PairedEvidence("not worse"), PairedEvidence("worse", rules.margin)
+    outcomes = np.array([-1.0, 0.0, 1.0])
+    gains = worse.gains(outcomes), passes.gains(outcomes)
+    bars = (-math.log(rules.alpha), -math.log(rules.promote_alpha))
+    logs: list[Floats] = []
+    for n, column in enumerate(differences, 1):
+        if n == 1:
+            ended, verdict = np.zeros(len(column), dtype=np.int64), np.zeros(len(column), dtype=np.int8)
+            going, logs = np.arange(len(column)), [np.zeros((len(column), len(STAKES))) for _ in gains]
         for log, gain in zip(logs, gains, strict=True):
-            log += gain[drawn]
+            log += gain[column[going] + 1]
+        ended[going] = n
         said = np.where(worse.after(logs[0]) >= bars[0], 1, np.where(passes.after(logs[1]) >= bars[1], 2, 0))
         if said.any():
-            done = said > 0
-            verdict[going[done]], ended[going[done]] = said[done], n
-            going = going[~done]
-            logs = [log[~done] for log in logs]
+            verdict[going] = said
+            going, logs = going[said == 0], [log[said == 0] for log in logs]
             if not len(going):
                 break
     worse_share, passed_share = (float(np.mean(verdict == each)) for each in (1, 2))
-    return Sequential(worse_share, passed_share, float(np.mean(ended)), float(np.median(ended)))
+    return Sequential(worse_share, passed_share, float(np.mean(ended)), float(np.median(ended))), ended
 
 
 def _restricted_total(differ: Discordance, margin: float) -> float:

@@ -21,6 +21,7 @@ GOOD = {"task": "t1", "messages": [{"role": "user", "content": "2+2?"}], "expect
 SCENARIO = """
 title: t
 question: q
+seed: 1
 duration: 60s
 models: {c: {input: $1/1M, cached_input: $0.1/1M, output: $2/1M}}
 fleet:

@@ -25,8 +25,10 @@ from glowsim.pairs.planning import (
     pairs_needed,
     sequential,
 )
-from glowsim.pairs.sequential import STAKES, PairedEvidence
+from glowsim.pairs.sequential import STAKES, PairedEvidence, interval_at_any_time
+from glowsim.pairs.verdict import Pair, Rules, Watcher, by_task, judge_once
 
+RULES = Rules(alpha=0.01, margin=0.03, promote_alpha=0.025)
 COUNTS = st.integers(0, 60)
 
 
@@ -284,11 +286,67 @@ def test_what_cannot_be_is_refused_with_what_can() -> None:
 
 
 def test_a_sequential_replay_rarely_blames_an_equal_variant_and_stops_early_on_a_bad_one() -> None:
-    equal = sequential(600, discordance(0.05, 0.0, 0.5), alpha=0.01, margin=0.03, promote_alpha=0.025)
+    equal = sequential(600, discordance(0.05, 0.0, 0.5), RULES)
     assert equal.worse <= 0.01 + 3 * math.sqrt(0.01 * 0.99 / 2000)
-    bad = sequential(600, discordance(0.05, 0.10, 0.5), alpha=0.01, margin=0.03, promote_alpha=0.025)
+    bad = sequential(600, discordance(0.05, 0.10, 0.5), RULES)
     assert bad.worse > 0.99
     assert bad.mean_pairs < 200
-    at_margin = sequential(600, discordance(0.05, 0.03, 0.5), alpha=0.01, margin=0.03, promote_alpha=0.025)
+    at_margin = sequential(600, discordance(0.05, 0.03, 0.5), RULES)
     assert at_margin.not_worse <= 0.025 + 3 * math.sqrt(0.025 * 0.975 / 2000)
     assert at_margin.undecided > 0.5
+
+
+# --- intervals and verdicts ----------------------------------------------------------------------------------
+
+
+def test_the_interval_at_any_time_is_missed_by_few_replays_that_stop_when_they_like() -> None:
+    # The worst moment of each replay: the first at which the true difference lies outside.
+    generator = np.random.default_rng(11)
+    effect, moments = 0.1, range(20, 201, 20)
+    missed = 0
+    for _ in range(150):
+        drawn = generator.choice([1.0, -1.0, 0.0], size=200, p=[0.2, 0.1, 0.7])
+        intervals = [interval_at_any_time(drawn[:n].tolist()) for n in moments]
+        missed += any(not found.low <= effect <= found.high for found in intervals)
+    assert missed / 150 <= 0.05
+
+
+@given(st.lists(st.sampled_from([-1.0, 0.0, 1.0]), min_size=1, max_size=60))
+def test_the_interval_at_any_time_holds_the_mean_and_excludes_0_where_the_evidence_does(drawn: list[float]) -> None:
+    found = interval_at_any_time(drawn, confidence=0.9)
+    assert -1.0 <= found.low <= found.mean <= found.high <= 1.0
+    worse = PairedEvidence("not worse")
+    for difference in drawn:
+        worse.tell(difference)
+    assert (found.low > 0.0) == (worse.e > 20.0)
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.booleans(), st.booleans()), min_size=1, max_size=20))
+def test_repeats_are_averaged_and_none_is_lost(rows: list[tuple[str, bool, bool]]) -> None:
+    pairs = list(by_task((task, float(b), float(v)) for task, b, v in rows))
+    assert [pair.task for pair in pairs] == list(dict.fromkeys(task for task, _, _ in rows))
+    for pair in pairs:
+        own = [b for task, b, _ in rows if task == pair.task]
+        assert pair.baseline == pytest.approx(sum(own) / len(own))
+
+
+def test_scores_between_0_and_1_are_weighed_too() -> None:
+    generator = np.random.default_rng(2)
+    pairs = [Pair(str(n), 0.8, float(x)) for n, x in enumerate(generator.uniform(0.3, 0.9, 200))]
+    watcher = Watcher(Rules(), len(pairs))
+    assert any(watcher.tell(pair) for pair in pairs)
+    assert watcher.verdict == "worse"
+    assert judge_once(pairs, Rules()).verdict == "worse"
+
+
+def test_futility_ends_only_what_would_hardly_have_been_decided() -> None:
+    generator = np.random.default_rng(4)
+    decided = 0
+    for _ in range(40):
+        drawn = generator.choice([1.0, -1.0, 0.0], size=300, p=[0.15, 0.02, 0.83])
+        pairs = [Pair(str(n), 1.0, 1.0 - x) if x >= 0 else Pair(str(n), 0.0, 1.0) for n, x in enumerate(drawn)]
+        patient, hasty = Watcher(Rules(futility=0.0), 300), Watcher(Rules(), 300)
+        patient_ends, hasty_ends = (any(each.tell(pair) for pair in pairs) for each in (patient, hasty))
+        assert hasty_ends or not patient_ends
+        decided += patient.verdict == hasty.verdict == "worse"
+    assert decided >= 38
