@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from glowsim.commands.common import stop
-from glowsim.commands.options import JsonOption
+from glowsim.commands.common import load_scenario, stop
+from glowsim.commands.options import DataOption, JsonOption, PluginsOption, ScenarioArgument, SetOption
 
 if TYPE_CHECKING:
     from glowsim.pairs.asking import Side
@@ -159,6 +159,88 @@ def evaluate(
     sys.exit(EXIT_CODES[found.verdict])
 
 
+@app.command()
+def plan(
+    base_error: Annotated[
+        str, typer.Option("--base-error", help="The baseline's share of failures, such as 5%.")
+    ],
+    effect: Annotated[
+        str, typer.Option(help="What the variant may add to it and must be found, such as 3%.")
+    ],
+    correlation: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Of the two failures at one task; 0.5 is assumed.")
+    ] = 0.5,
+    margin: Annotated[
+        str | None,
+        typer.Option(help="Share of failures that it may add and still pass; default: the effect."),
+    ] = None,
+    alpha: AlphaOption = "1%",
+    promote_alpha: PassOption = "2.5%",
+    cost: Annotated[
+        str | None, typer.Option(metavar="$0.04/task", help="Of a task with one variant.")
+    ] = None,
+    latency: Annotated[
+        str | None, typer.Option(help="Of a call, such as 5s: to say how long it takes.")
+    ] = None,
+    concurrency: Annotated[int, typer.Option(min=1, max=256, help="Pairs open at once.")] = 4,
+    rate: Annotated[
+        str | None, typer.Option(help="Tasks that come, such as 31/d: to say how soon they are recorded.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say how many recorded tasks tell two variants apart, and what their replay costs, before anything is sent."""
+    from glowsim.pairs.plan import Price, planned, text
+    from glowsim.scenario.quantities import DURATION, RATE
+
+    rules = _rules(alpha, effect if margin is None else margin, promote_alpha, "0%")
+    price = Price(
+        None if cost is None else _cost(cost),
+        None if latency is None else _quantity("--latency", DURATION, latency),
+        concurrency,
+        None if rate is None else _quantity("--rate", RATE, rate),
+    )
+    try:
+        said = planned(
+            _share("--base-error", base_error), _share("--effect", effect), correlation, rules, price
+        )
+    except ValueError as error:
+        stop(str(error))
+    typer.echo(json.dumps(said, allow_nan=False) if as_json else text(said))
+
+
+@app.command()
+def simulate(
+    scenario: ScenarioArgument,
+    agent: Annotated[str, typer.Option(help="Whose tasks are replayed.")],
+    overrides: SetOption = [],  # noqa: B006
+    variant: Annotated[
+        str | None, typer.Option(help="A variant of the agent's, as the scenario has it.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Another model of the scenario's.")] = None,
+    campaigns: Annotated[int, typer.Option(min=10, max=10_000, help="Replays, each with other luck.")] = 200,
+    alpha: AlphaOption = "1%",
+    margin: MarginOption = "3%",
+    promote_alpha: PassOption = "2.5%",
+    data: DataOption = None,
+    allow_plugins: PluginsOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Replay a scenario's own tasks through two variants, many times: how many pairs tell, and what they cost."""
+    from glowsim.pairs.plan import simulated, simulated_text
+    from glowsim.pairs.simulating import simulate as simulate_pairs
+
+    rules = _rules(alpha, margin, promote_alpha, "0%")
+    _, loaded = load_scenario(scenario, overrides, allow_plugins=allow_plugins)
+    found = simulate_pairs(
+        loaded, agent, variant=variant, model=model, rules=rules, campaigns=campaigns, data=data,
+        allow_plugins=allow_plugins,
+    )  # fmt: skip
+    said = simulated(found, rules)
+    typer.echo(
+        json.dumps(said, allow_nan=False) if as_json else simulated_text(said, agent, variant or model or "")
+    )
+
+
 def _tell(done: int, of: int, usd: float) -> None:
     typer.echo(f"\r{done} of {of} pairs, ${usd:.4g}", nl=False, err=True)
 
@@ -182,6 +264,13 @@ def _share(option: str, written: str) -> float:
     from glowsim.scenario.quantities import FRACTION
 
     return _quantity(option, FRACTION, written)
+
+
+def _cost(written: str) -> float:
+    """Return the US dollars of a task: ``$0.04/task`` or ``$0.04``."""
+    from glowsim.scenario.quantities import MONEY
+
+    return _quantity("--cost", MONEY, written.removesuffix("/task"))
 
 
 def _quantity(option: str, quantity: Any, written: str) -> float:

@@ -15,7 +15,7 @@ from glowsim.pairs.sequential import STAKES, PairedEvidence
 from glowsim.pairs.verdict import Rules
 
 __all__ = [
-    "Discordance", "Sequential", "connor_pairs", "decided", "discordance", "largest_correlation", "mcnemar_power",
+    "Campaigns", "Discordance", "connor_pairs", "decided", "discordance", "largest_correlation", "mcnemar_power",
     "non_inferior_pairs", "pairs_needed", "sequential",
 ]  # fmt: skip
 
@@ -197,26 +197,39 @@ def non_inferior_pairs(
     return math.ceil((spread / (margin - effect)) ** 2)
 
 
-class Sequential(NamedTuple):
-    """What becomes of a replay that is looked at after every pair, on average over many."""
+class Campaigns(NamedTuple):
+    """What becomes of many replays that are looked at after every pair."""
 
-    worse: float
-    """Share of the campaigns that end with "the variant is worse"."""
-    not_worse: float
-    """Share that end with "it is not worse by the margin"."""
-    mean_pairs: float
-    """Pairs sent until then, or all of them."""
-    median_pairs: float
+    verdicts: npt.NDArray[np.int8]
+    """By campaign: 1 the variant is worse, 2 it is not worse by the margin, 0 neither."""
+    ended: npt.NDArray[np.int64]
+    """By campaign: pairs sent until then, or all of them."""
+
+    @property
+    def worse(self) -> float:
+        """Share that end with "the variant is worse"."""
+        return float(np.mean(self.verdicts == 1))
+
+    @property
+    def not_worse(self) -> float:
+        """Share that end with "it is not worse by the margin"."""
+        return float(np.mean(self.verdicts == 2))
 
     @property
     def undecided(self) -> float:
         """Share that end with neither."""
-        return 1.0 - self.worse - self.not_worse
+        return float(np.mean(self.verdicts == 0))
+
+    def tasks_for(self, verdict: int, power: float) -> int | None:
+        """Return within how many pairs this share of the campaigns comes to a verdict; None: it does not."""
+        within = np.sort(np.where(self.verdicts == verdict, self.ended, np.iinfo(np.int64).max))
+        at = int(within[math.ceil(power * len(within)) - 1])
+        return at if at < np.iinfo(np.int64).max else None
 
 
 def sequential(
     pairs: int, differ: Discordance, rules: Rules, *, seed: int = 1, campaigns: int = _CAMPAIGNS
-) -> Sequential:
+) -> Campaigns:
     """Return what the sequential replay of at most so many tasks comes to, simulated with a fixed seed.
 
     Parameters
@@ -231,17 +244,17 @@ def sequential(
         Of the simulation.
 
     >>> found = sequential(400, Discordance(0.0623, 0.0123), Rules(margin=0.01), campaigns=200)
-    >>> 0.6 < found.worse < 0.9, found.not_worse, found.mean_pairs < 350
+    >>> 0.6 < found.worse < 0.9, found.not_worse, found.ended.mean() < 350
     (True, 0.0, True)
     """
     generator = np.random.default_rng(seed)
     chances = [differ.won, 1.0 - differ.total, differ.lost]
     drawn = (generator.choice(3, size=campaigns, p=chances).astype(np.int8) - 1 for _ in range(pairs))
-    return decided(drawn, rules)[0]
+    return decided(drawn, rules)
 
 
-def decided(differences: Iterable[npt.NDArray[np.int8]], rules: Rules) -> tuple[Sequential, npt.NDArray[np.int64]]:
-    """Return what campaigns come to that are looked at after every pair, and after how many pairs each ended.
+def decided(differences: Iterable[npt.NDArray[np.int8]], rules: Rules) -> Campaigns:
+    """Return what campaigns come to that are looked at after every pair.
 
     Parameters
     ----------
@@ -268,8 +281,7 @@ def decided(differences: Iterable[npt.NDArray[np.int8]], rules: Rules) -> tuple[
             going, logs = going[said == 0], [log[said == 0] for log in logs]
             if not len(going):
                 break
-    worse_share, passed_share = (float(np.mean(verdict == each)) for each in (1, 2))
-    return Sequential(worse_share, passed_share, float(np.mean(ended)), float(np.median(ended))), ended
+    return Campaigns(verdict, ended)
 
 
 def _restricted_total(differ: Discordance, margin: float) -> float:

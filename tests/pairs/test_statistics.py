@@ -290,7 +290,9 @@ def test_a_sequential_replay_rarely_blames_an_equal_variant_and_stops_early_on_a
     assert equal.worse <= 0.01 + 3 * math.sqrt(0.01 * 0.99 / 2000)
     bad = sequential(600, discordance(0.05, 0.10, 0.5), RULES)
     assert bad.worse > 0.99
-    assert bad.mean_pairs < 200
+    assert bad.ended.mean() < 200
+    assert bad.tasks_for(1, 0.5) == np.median(bad.ended)
+    assert bad.tasks_for(2, 0.5) is None
     at_margin = sequential(600, discordance(0.05, 0.03, 0.5), RULES)
     assert at_margin.not_worse <= 0.025 + 3 * math.sqrt(0.025 * 0.975 / 2000)
     assert at_margin.undecided > 0.5
@@ -312,7 +314,9 @@ def test_the_interval_at_any_time_is_missed_by_few_replays_that_stop_when_they_l
 
 
 @given(st.lists(st.sampled_from([-1.0, 0.0, 1.0]), min_size=1, max_size=60))
-def test_the_interval_at_any_time_holds_the_mean_and_excludes_0_where_the_evidence_does(drawn: list[float]) -> None:
+def test_the_interval_at_any_time_holds_the_mean_and_excludes_0_where_the_evidence_does(
+    drawn: list[float],
+) -> None:
     found = interval_at_any_time(drawn, confidence=0.9)
     assert -1.0 <= found.low <= found.mean <= found.high <= 1.0
     worse = PairedEvidence("not worse")
@@ -344,7 +348,9 @@ def test_futility_ends_only_what_would_hardly_have_been_decided() -> None:
     decided = 0
     for _ in range(40):
         drawn = generator.choice([1.0, -1.0, 0.0], size=300, p=[0.15, 0.02, 0.83])
-        pairs = [Pair(str(n), 1.0, 1.0 - x) if x >= 0 else Pair(str(n), 0.0, 1.0) for n, x in enumerate(drawn)]
+        pairs = [
+            Pair(str(n), 1.0, 1.0 - x) if x >= 0 else Pair(str(n), 0.0, 1.0) for n, x in enumerate(drawn)
+        ]
         patient, hasty = Watcher(Rules(futility=0.0), 300), Watcher(Rules(), 300)
         patient_ends, hasty_ends = (any(each.tell(pair) for pair in pairs) for each in (patient, hasty))
         assert hasty_ends or not patient_ends
