@@ -87,6 +87,7 @@ def run(
     from glowsim.pairs.kept import Results
     from glowsim.pairs.prices import pricing
     from glowsim.pairs.saying import of_replay, text
+    from glowsim.pairs.sequential import fewest_to_pass
     from glowsim.pairs.tasks import read_tasks
     from glowsim.pairs.verdict import EXIT_CODES
     from glowsim.scenario.quantities import DURATION, MONEY
@@ -113,15 +114,29 @@ def run(
     how = How(timeout_s, concurrency, max_cost_usd, seed)
     path = out or tasks.with_name(f"{tasks.stem}.results.jsonl")
     shown = not as_json and sys.stderr.isatty()
+    distinct = len(in_order(recorded.tasks, seed))
+    fewest = fewest_to_pass(rules.margin, rules.promote_alpha)
+    if not as_json and (fewest is None or fewest > distinct):
+        takes = "no number of tasks does" if fewest is None else f"that takes {fewest:,} tasks at least"
+        typer.echo(
+            f"{distinct:,} tasks cannot show that the variant is not worse by {margin}: {takes}; they can show that "
+            "it is worse", err=True
+        )  # fmt: skip
     with Results(path, header) as results:
         if results.torn and not as_json:
             typer.echo(f"{path}: a line that a kill cut off was left out; its task is asked again", err=True)
-        replayed = asyncio.run(
-            replay(recorded, sides, judged, results, rules, how, price, _tell if shown else None)
-        )
+        try:
+            replayed = asyncio.run(
+                replay(recorded, sides, judged, results, rules, how, price, _tell if shown else None)
+            )
+        except KeyboardInterrupt:
+            typer.echo(
+                f"interrupted: what was answered is kept in {path}; give the same command to go on", err=True
+            )
+            sys.exit(130)
     if shown:
         typer.echo(err=True)
-    said = {**of_replay(replayed, recorded, len(in_order(recorded.tasks, seed))), "results": str(path)}
+    said = {**of_replay(replayed, recorded, distinct), "fewest_to_pass": fewest, "results": str(path)}
     typer.echo(json.dumps(said, allow_nan=False) if as_json else f"{text(said)}\n  results: {path}")
     sys.exit(EXIT_CODES[replayed.watcher.verdict])
 

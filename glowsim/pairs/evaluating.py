@@ -60,7 +60,10 @@ def read_rows(path: Path) -> list[Row]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise PairsError(f"{path}: {error}: give results as lines of JSON or CSV") from error
-    found = _of_csv(text) if path.suffix == ".csv" else _of_lines(text)
+    try:
+        found = list(_of_csv(text) if path.suffix == ".csv" else _of_lines(text))
+    except csv.Error as error:
+        raise PairsError(f"{path}: {error}: write it as CSV, or as lines of JSON") from error
     rows, wrong = [], []
     for number, said in found:
         made = _row(said)

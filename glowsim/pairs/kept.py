@@ -107,6 +107,7 @@ class Results:
 
     def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
         wanted = {_FORMAT: _VERSION, **header}
+        self._path = path
         self._file: IO[bytes] = _opened(path)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -134,9 +135,14 @@ class Results:
         self.lines.append(line)
 
     def _write(self, said: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(said, allow_nan=False).encode() + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        try:
+            self._file.write(json.dumps(said, allow_nan=False).encode() + b"\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise PairsError(
+                f"{self._path}: {error.strerror}: make room, and give the same command again"
+            ) from error
 
     def __enter__(self) -> Self:
         return self

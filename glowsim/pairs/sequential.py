@@ -16,6 +16,7 @@ Ville (1939).
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Sequence
 from typing import Final, Literal
@@ -26,11 +27,12 @@ from scipy.optimize import brentq
 
 from glowsim.stats.intervals import Interval
 
-__all__ = ["STAKES", "PairedEvidence", "interval_at_any_time"]
+__all__ = ["STAKES", "PairedEvidence", "fewest_to_pass", "interval_at_any_time"]
 
 Floats = npt.NDArray[np.float64]
 STAKES: Final[Floats] = np.linspace(0.025, 0.975, 20)
 """Shares of the largest stake that cannot ruin; equal weights."""
+_MOST_PAIRS: Final = 1 << 30
 
 
 class PairedEvidence:
@@ -130,3 +132,22 @@ def interval_at_any_time(differences: Sequence[float], confidence: float = 0.95)
     if mean < edge and beyond(edge, "worse") > 0.0:
         high = brentq(beyond, max(mean, -edge), edge, args=("worse",))
     return Interval(mean, float(low), float(high), len(differences))
+
+
+def fewest_to_pass(margin: float, alpha: float) -> int | None:
+    """Return how many pairs show that the variant is not worse by a margin if not one of them differs: no fewer do.
+
+    None: no number does, as with a margin of 0.
+
+    >>> fewest_to_pass(0.03, 0.025), fewest_to_pass(0.01, 0.025), fewest_to_pass(0.0, 0.025)
+    (177, 535, None)
+    """
+    evidence = PairedEvidence("worse", margin)
+    tie = evidence.gains(np.zeros(1))[0]
+    bar = -math.log(alpha)
+    high = 1
+    while float(evidence.after(high * tie)) < bar:
+        high *= 2
+        if high > _MOST_PAIRS:
+            return None
+    return bisect.bisect_left(range(high), bar, key=lambda pairs: float(evidence.after(pairs * tie)))

@@ -17,6 +17,7 @@ __all__ = ["Recorded", "Task", "read_tasks"]
 _COLUMNS: Final = ("task", "messages", "input", "expected", "model", "max_tokens", "temperature")
 _MOST_TASKS: Final = 100_000
 _LONGEST_LINE: Final = 16 * 1024 * 1024
+_MOST_BYTES: Final = 1 << 30
 _LONGEST_NAME: Final = 200
 _MOST_MESSAGES: Final = 10_000
 _MOST_SHOWN: Final = 20
@@ -54,7 +55,7 @@ def read_tasks(path: Path, judge: str, *, models_named: bool) -> Recorded:
     Parameters
     ----------
     path
-        Lines of JSON, in UTF-8; at most 100,000 of at most 16 MiB.
+        Lines of JSON, in UTF-8; at most 100,000 of at most 16 MiB, and 1 GiB in all.
     judge
         As ``--judge`` names it; labels of a file need no ``expected``.
     models_named
@@ -70,6 +71,8 @@ def read_tasks(path: Path, judge: str, *, models_named: bool) -> Recorded:
     passed_over: Counter[str] = Counter()
     digest = hashlib.sha256()
     try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise PairsError(f"{path}: larger than {_MOST_BYTES} bytes: split it")
         with path.open("rb") as file:
             number = 0
             while line := file.readline(_LONGEST_LINE + 1):

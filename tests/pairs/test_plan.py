@@ -103,13 +103,17 @@ def test_the_simulated_truth_is_that_of_the_scenario(scenario: Path) -> None:
     assert found.tasks == pytest.approx(600, abs=100)
     assert found.baseline_error == pytest.approx(1 - (1 - invalid) * 0.99 * (1 - wrong), abs=0.01)
     assert found.variant_error == pytest.approx(1 - (1 - invalid) * 0.91 * (1 - wrong), abs=0.01)
-    assert found.cost_usd == pytest.approx(found.tasks * 2 * 0.0012, rel=0.02)  # what is invalid is not answered
+    assert found.cost_usd == pytest.approx(
+        found.tasks * 2 * 0.0012, rel=0.02
+    )  # what is invalid is not answered
     assert found.campaigns.worse > 0.9
     assert np.all(found.costs_usd == pytest.approx(found.campaigns.ended * 2 * 0.0012, rel=0.1))
 
 
 def test_an_equal_variant_is_rarely_blamed_and_fails_at_the_same_tasks(scenario: Path) -> None:
-    found = simulate(load(scenario), "tax", variant="same", model=None, rules=Rules(margin=0.06), campaigns=60)
+    found = simulate(
+        load(scenario), "tax", variant="same", model=None, rules=Rules(margin=0.06), campaigns=60
+    )
     assert found.campaigns.worse <= 1 / 60
     assert found.campaigns.not_worse > 0.9
     assert found.correlation > 0.4  # what a model lacks, and what is invalid, is the same twice

@@ -64,8 +64,9 @@ def test_an_equal_variant_passes_by_the_margin(command, agents, tasks) -> None:
 
 
 def test_few_tasks_are_undecided(command, agents, tasks) -> None:
-    code, out, _ = command("run", tasks(5), *targets(agents), "--futility", "0%")
+    code, out, err = command("run", tasks(5), *targets(agents), "--futility", "0%")
     assert code == 3
+    assert "5 tasks cannot show that the variant is not worse by 3%: that takes 177 tasks at least" in err
     assert out.startswith("undecided whether")
     assert "5 of 5 tasks: all recorded tasks are through" in out
 
@@ -75,6 +76,11 @@ def test_a_replay_that_can_hardly_decide_ends_before_it_is_paid(command, agents,
     assert code == 3
     assert json.loads(out)["ended_by"] == "futility"
     assert len(agents.asked) < 60  # of 120
+    first = [model for model, _ in agents.asked[::2]]
+    assert {"old", "new"} == set(first)  # which is asked first changes from pair to pair
+    assert all(
+        a[1] == b[1] and a[0] != b[0] for a, b in zip(agents.asked[::2], agents.asked[1::2], strict=True)
+    )
 
 
 def test_fast_failures_of_one_side_do_not_run_ahead_of_slow_ones_of_the_other(
@@ -311,6 +317,27 @@ def test_results_of_another_replay_are_not_mixed_in(command, agents, tasks, tmp_
     code, _, err = command("run", tasks(5), *targets(agents), "--out", notes)
     assert code == 2
     assert notes.read_text() == "dear diary"
+
+
+def test_wherever_a_kill_cuts_the_file_the_whole_lines_before_it_are_kept(tmp_path) -> None:
+    from glowsim.pairs.kept import Line, Results
+
+    path = tmp_path / "kept.jsonl"
+    lines = [Line(n, f"t{n}", "variant", "ok", 1.0, "an answer", 0.5, 10, 0, 5, None, "") for n in range(3)]
+    with Results(path, {"seed": 1}) as results:
+        for line in lines:
+            results.add(line)
+    assert path.stat().st_mode & 0o077 == 0
+    whole = path.read_bytes()
+    ends = [at + 1 for at, byte in enumerate(whole) if byte == ord("\n")]
+    for cut in range(len(whole) + 1):
+        path.write_bytes(whole[:cut])
+        with Results(path, {"seed": 1}) as results:
+            before = sum(end <= cut for end in ends)
+            assert results.lines == lines[: max(before - 1, 0)]
+            assert results.torn == cut - max([end for end in ends if end <= cut], default=0)
+            results.add(lines[2])
+        assert path.read_bytes().endswith(whole[ends[-2] :])
 
 
 def test_two_replays_do_not_write_one_file(command, agents, tasks, tmp_path) -> None:

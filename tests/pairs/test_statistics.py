@@ -18,6 +18,7 @@ from glowsim.pairs.mcnemar import exact_p, mid_p
 from glowsim.pairs.planning import (
     Discordance,
     connor_pairs,
+    decided,
     discordance,
     largest_correlation,
     mcnemar_power,
@@ -25,7 +26,7 @@ from glowsim.pairs.planning import (
     pairs_needed,
     sequential,
 )
-from glowsim.pairs.sequential import STAKES, PairedEvidence, interval_at_any_time
+from glowsim.pairs.sequential import STAKES, PairedEvidence, fewest_to_pass, interval_at_any_time
 from glowsim.pairs.verdict import Pair, Rules, Watcher, by_task, judge_once
 
 RULES = Rules(alpha=0.01, margin=0.03, promote_alpha=0.025)
@@ -343,9 +344,38 @@ def test_scores_between_0_and_1_are_weighed_too() -> None:
     assert judge_once(pairs, Rules()).verdict == "worse"
 
 
+def test_one_replay_and_many_at_once_decide_alike() -> None:
+    generator = np.random.default_rng(9)
+    drawn = generator.choice(3, size=(30, 250), p=[0.03, 0.85, 0.12]).astype(np.int8) - 1
+    many = decided(drawn.T, RULES)
+    for outcomes, verdict, ended in zip(drawn, many.verdicts, many.ended, strict=True):
+        watcher = Watcher(RULES._replace(futility=0.0), 250)
+        any(watcher.tell(Pair("t", max(x, 0.0), max(-x, 0.0))) for x in outcomes.astype(float))
+        assert watcher.verdict == ("undecided", "worse", "not worse")[verdict]
+        assert len(watcher.pairs) == ended
+    assert set(many.verdicts) == {0, 1}
+
+
+def test_fewer_pairs_than_the_fewest_never_pass() -> None:
+    fewest = fewest_to_pass(0.05, 0.025)
+    assert fewest is not None
+    evidence = PairedEvidence("worse", 0.05)
+    for _ in range(fewest - 1):
+        evidence.tell(0.0)
+    assert evidence.e < 40.0
+    evidence.tell(0.0)
+    assert evidence.e >= 40.0
+
+
+def test_a_few_equal_scores_prove_nothing() -> None:
+    pairs = [Pair(str(n), 0.8, 0.7) for n in range(5)]
+    assert judge_once(pairs, Rules(margin=0.2)).verdict == "undecided"
+    assert Pair("t", 0.1 + 0.2, 0.3).difference == 0.0
+
+
 def test_futility_ends_only_what_would_hardly_have_been_decided() -> None:
     generator = np.random.default_rng(4)
-    decided = 0
+    agreed = 0
     for _ in range(40):
         drawn = generator.choice([1.0, -1.0, 0.0], size=300, p=[0.15, 0.02, 0.83])
         pairs = [
@@ -354,5 +384,5 @@ def test_futility_ends_only_what_would_hardly_have_been_decided() -> None:
         patient, hasty = Watcher(Rules(futility=0.0), 300), Watcher(Rules(), 300)
         patient_ends, hasty_ends = (any(each.tell(pair) for pair in pairs) for each in (patient, hasty))
         assert hasty_ends or not patient_ends
-        decided += patient.verdict == hasty.verdict == "worse"
-    assert decided >= 38
+        agreed += patient.verdict == hasty.verdict == "worse"
+    assert agreed >= 38
