@@ -76,7 +76,7 @@ def run(
     """Send recorded tasks to both: exit 0 if the variant is not worse, 1 if it is, 3 if undecided, 2 on bad input."""
     try:
         from glowsim.pairs.asking import side_of
-        from glowsim.pairs.replay import How, in_order, replay
+        from glowsim.pairs.replay import How, replay
     except ModuleNotFoundError as error:
         if error.name != "aiohttp":
             raise
@@ -85,6 +85,7 @@ def run(
 
     from glowsim.pairs.judges import judge_of
     from glowsim.pairs.kept import Results
+    from glowsim.pairs.ordering import in_order
     from glowsim.pairs.prices import pricing
     from glowsim.pairs.saying import of_replay, text
     from glowsim.pairs.sequential import fewest_to_pass

@@ -115,7 +115,7 @@ class Asker:
         Raises
         ------
         PairsError
-            The target answers that no task will be served: a key, a path or a model is wrong.
+            The target answers that no task will be served: a key, a path, a model or its certificate is wrong.
         """
         loop = asyncio.get_running_loop()
         model = self.side.model or task.model
@@ -127,6 +127,11 @@ class Asker:
                     answer, wait_s = await self._once(body)
             except TimeoutError:
                 answer, wait_s = Answer(Outcome.TIMEOUT, said=f"no answer within {self._timeout_s:g} s"), None
+            except aiohttp.ClientSSLError as error:
+                raise PairsError(
+                    f"--{self.side.name} {self.side.url}: no TLS with a certificate that this machine trusts: "
+                    "write http:// where there is none, or have it trusted"
+                ) from error
             except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError) as error:
                 answer, wait_s = Answer(Outcome.UNREACHABLE, said=type(error).__name__), None
             except (aiohttp.ClientError, Unreadable) as error:

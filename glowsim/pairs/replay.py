@@ -12,21 +12,20 @@ import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import fsum
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
-from glowsim.core.streams import key_of, uniform_at
 from glowsim.core.types import Outcome
 from glowsim.pairs.asking import Answer, Asker, Side, asking
 from glowsim.pairs.judges import Judge
 from glowsim.pairs.kept import Line, Results
+from glowsim.pairs.ordering import SIDES, in_order, sides_of
 from glowsim.pairs.prices import Pricing
 from glowsim.pairs.problems import PairsError
 from glowsim.pairs.tasks import Recorded, Task
 from glowsim.pairs.verdict import Pair, Rules, Watcher
 
-__all__ = ["How", "Replayed", "in_order", "replay"]
+__all__ = ["How", "Replayed", "replay"]
 
-SIDES: Final = ("baseline", "variant")
 Tell = Callable[[int, int, float], None]
 """(pairs answered, pairs in all, US dollars spent)."""
 
@@ -53,26 +52,6 @@ class Replayed(NamedTuple):
     """``verdict``, ``futility``, ``cost``, ``interrupted``, ``labels`` (some answers wait for one) or ``end``."""
     asked: int
     """Calls made now; the others were kept from before."""
-
-
-def in_order(tasks: Sequence[Task], seed: int) -> list[list[int]]:
-    """Return the rows of each task, tasks in random order and repeats together.
-
-    >>> rows = in_order([Task(name, {}, None, None) for name in ("a", "b", "a")], seed=1)
-    >>> sorted(rows)
-    [[0, 2], [1]]
-    """
-    rows: dict[str, list[int]] = {}
-    for row, task in enumerate(tasks):
-        rows.setdefault(task.name, []).append(row)
-    key = key_of("pairs", "order", seed)
-    return sorted(rows.values(), key=lambda repeats: uniform_at(key, repeats[0]))
-
-
-def sides_of(row: int, seed: int) -> tuple[str, str]:
-    """Return which side is asked first, and which second."""
-    first = uniform_at(key_of("pairs", "sides", seed), row) < 0.5
-    return SIDES if first else (SIDES[1], SIDES[0])
 
 
 async def replay(

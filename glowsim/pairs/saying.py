@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from glowsim.pairs.evaluating import Row
 from glowsim.pairs.intervals import shift
 from glowsim.pairs.kept import Line
-from glowsim.pairs.replay import SIDES, Replayed
+from glowsim.pairs.ordering import SIDES
 from glowsim.pairs.tasks import Recorded
 from glowsim.pairs.verdict import Found, Rules, Verdict
+
+if TYPE_CHECKING:
+    from glowsim.pairs.replay import Replayed  # which needs aiohttp: results made elsewhere do not
 
 __all__ = ["of_replay", "of_rows", "text"]
 
@@ -189,7 +192,12 @@ def _details(said: dict[str, Any]) -> list[str]:
 def _of_side(side: str, said: dict[str, Any]) -> str:
     outcomes = ", ".join(f"{count} {outcome}" for outcome, count in said["outcomes"].items())
     failures = "".join(f"; {count} x {what}" for what, count in said["failures"].items())
-    return f"  {side}: {said['right']:g} of {said['calls']} right ({outcomes}{failures})"
+    doubt = (
+        ""
+        if "ok" in said["outcomes"] or not said["calls"]
+        else ": none was answered; is it set up as it should be?"
+    )
+    return f"  {side}: {said['right']:g} of {said['calls']} right ({outcomes}{failures}){doubt}"
 
 
 def _of_shift(what: str, said: dict[str, Any], unit: str) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glowsim.core.types import Usage
-from glowsim.pairs.asking import side_of
 from glowsim.pairs.evaluating import Row, read_rows
 from glowsim.pairs.judges import JUDGES, judge_of
 from glowsim.pairs.prices import pricing
@@ -156,6 +157,7 @@ def test_labels(tmp_path: Path) -> None:
 # --- where to ask, and for how much --------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("_serving")
 @pytest.mark.parametrize(
     ("given_url", "said"),
     [
@@ -164,6 +166,8 @@ def test_labels(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_urls_that_cannot_be_asked_are_refused(given_url: str, said: str) -> None:
+    from glowsim.pairs.asking import side_of
+
     with pytest.raises(PairsError, match=said) as refused:
         side_of("variant", given_url)
     assert "u:p" not in str(refused.value)
@@ -283,3 +287,10 @@ def test_evaluate_refuses_what_it_does_not_know(command, tmp_path) -> None:
         code, _, err = command("evaluate", path, *options)
         assert code == 2
         assert said in err
+
+
+def test_only_asking_needs_aiohttp() -> None:
+    needed = "glowsim.commands.pairs, glowsim.pairs.saying, glowsim.pairs.plan, sys"
+    asked = f"import {needed}; print('aiohttp' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from glowsim.pairs.replay import in_order, sides_of
+from glowsim.pairs.ordering import in_order, sides_of
 from glowsim.pairs.tasks import Task, read_tasks
 
 PRICES = {
@@ -167,6 +167,21 @@ def test_nobody_there_is_said_before_anything_is_asked(command, agents, tasks) -
     assert code == 2
     assert "--variant http://127.0.0.1:1/v1/chat/completions: nobody takes connections there" in err
     assert agents.asked == []
+
+
+def test_tls_that_is_not_to_be_had_is_no_outcome(command, agents, tasks) -> None:
+    secure = agents.url.replace("http:", "https:")
+    code, _, err = command("run", tasks(3), "--baseline", f"{secure},old", "--variant", f"{secure},new")
+    assert code == 2
+    assert "no TLS with a certificate that this machine trusts" in err
+    assert agents.asked == []
+
+
+def test_a_side_that_answers_nothing_is_doubted(command, agents, tasks) -> None:
+    agents.status = {("new", f"{n}+1"): [400] for n in range(12)}
+    code, out, _ = command("run", tasks(12), *targets(agents), "--futility", "0%", "--concurrency", 1)
+    assert code == 1
+    assert "invalid; 9 x status 400): none was answered; is it set up as it should be?" in out
 
 
 # --- money ---------------------------------------------------------------------------------------------------
