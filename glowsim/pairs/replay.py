@@ -100,6 +100,12 @@ class _Run:
         self._recorded, self._sides, self._judge, self._results = recorded, sides, judge, results
         self._how, self._price, self._tell = how, price, tell
         self._order = in_order(recorded.tasks, how.seed)
+        names = [task.name for task in recorded.tasks]
+        strange = [line.task for line in results.lines if names[line.row : line.row + 1] != [line.task]]
+        if strange:
+            raise PairsError(
+                f"the results have an answer to {strange[0]!r} that no such row asks for: name another file"
+            )
         self._known = {(line.row, line.side): line for line in results.lines}
         self.watcher = Watcher(rules, len(self._order))
         self._bill = _Bill(results.lines, how.max_cost_usd)
@@ -121,9 +127,8 @@ class _Run:
     async def ask_all(self, askers: Mapping[str, Asker]) -> None:
         rows = iter(self.to_ask)
         if self._how.max_cost_usd is not None:
-            while (
-                self._bill.dearest_usd is None and not self._over()
-            ):  # alone: what it costs says what others may
+            # The first pair is alone: what it costs says what others may.
+            while self._bill.dearest_usd is None and not self._over():
                 row = next(rows, None)
                 if row is None:
                     return

@@ -93,7 +93,7 @@ def test_fast_failures_of_one_side_do_not_run_ahead_of_slow_ones_of_the_other(
     names = [recorded[rows[0]].name for rows in in_order(recorded, seed=1)]
     agents.silent = {("old", f"{name[1:]}+1") for name in names[:20:2]}
     agents.wrong["new"] = {f"{name[1:]}+1" for name in names[1:20:2]}
-    options = ("--timeout", "3s", "--concurrency", 40, "--json", "--futility", "0%")
+    options = ("--timeout", "5s", "--concurrency", 15, "--json", "--futility", "0%")
     _, out, _ = command("run", path, *targets(agents), *options)
     said = json.loads(out)
     assert said["verdict"] == "undecided"
@@ -127,7 +127,7 @@ def test_repeats_of_a_task_are_one_task(command, agents, tmp_path) -> None:
 def test_errors_and_timeouts_count_against_the_side_that_has_them(command, agents, tasks) -> None:
     agents.status = {("new", "0+1"): [500], ("old", "1+1"): [503]}
     agents.silent = {("new", "2+1")}
-    _, out, _ = command("run", tasks(4), *targets(agents), "--timeout", "2s", "--json", "--futility", "0%")
+    _, out, _ = command("run", tasks(4), *targets(agents), "--timeout", "5s", "--json", "--futility", "0%")
     said = json.loads(out)
     assert sorted(said["lost"]) == ["t0", "t2"]
     assert said["won"] == ["t1"]
@@ -327,6 +327,10 @@ def test_results_of_another_replay_are_not_mixed_in(command, agents, tasks, tmp_
     code, _, err = command(*asked)
     assert code == 2
     assert "kept.jsonl:2: not an answer as a replay writes it" in err
+    results.write_bytes(before.replace(b'"row": 0', b'"row": 7', 1))
+    code, _, err = command(*asked)
+    assert code == 2
+    assert "an answer to 't0' that no such row asks for" in err
     notes = tmp_path / "notes.txt"
     notes.write_text("dear diary")
     code, _, err = command("run", tasks(5), *targets(agents), "--out", notes)
