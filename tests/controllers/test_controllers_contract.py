@@ -506,7 +506,7 @@ ALLOWED = {
     "numpy",
     "operator",
 }
-ALLOWED |= {"scipy", "typing"}
+ALLOWED |= {"scipy", "statistics", "typing"}
 FORBIDDEN_CALLS = {"sum", "hash", "id", "open", "print", "input", "eval", "exec", "__import__"}
 
 
