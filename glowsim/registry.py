@@ -59,7 +59,10 @@ BUILT_INS: Final[dict[str, dict[str, str]]] = {
         "budget": "controllers.admission.budget:Budget",
         "leased": "controllers.admission.leased:LeasedLimiter",
     },
-    "splitter": {"canary": "controllers.rollout.canary:Canary"},
+    "splitter": {
+        "canary": "controllers.rollout.canary:Canary",
+        "improvement_rollout": "controllers.rollout.improvement:ImprovementRollout",
+    },
     "cache": {
         "lru": "controllers.caching.lru:LruCache",
         "lfu": "controllers.caching.lfu:LfuCache",

@@ -1,24 +1,16 @@
-"""The last gate: is the variant no worse than the baseline by a margin, over strata?"""
+"""The last gate: whether the variant is no worse than the baseline by a margin, over strata."""
 
 from __future__ import annotations
 
 from math import fsum, inf, sqrt
-from typing import NamedTuple
+from typing import Final, TypeAlias
 
-__all__ = ["Terms", "stratum", "upper_bound"]
+__all__ = ["NOTHING", "Terms", "stratum", "together", "upper_bound"]
 
-
-class Terms(NamedTuple):
-    """What a stratum adds to the difference (``up``, ``down``) and to its variance (``tilt``, ``noise``)."""
-
-    up: float = 0.0
-    down: float = 0.0
-    tilt: float = 0.0
-    noise: float = 0.0
-
-    def plus(self, other: Terms) -> Terms:
-        """Return both together."""
-        return Terms(*(fsum(pair) for pair in zip(self, other, strict=True)))
+Terms: TypeAlias = tuple[float, float, float, float, float]
+"""What strata add to the difference (numerator, denominator), to its variance (by the difference, and besides), and
+to the least variance that it can have at the margin."""
+NOTHING: Final[Terms] = (0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 def stratum(canary: int, canary_bad: int, baseline: int, baseline_bad: int) -> Terms:
@@ -31,41 +23,55 @@ def stratum(canary: int, canary_bad: int, baseline: int, baseline_bad: int) -> T
         baseline_bad: of these, with a bad outcome.
 
     >>> stratum(0, 0, 100, 5)  # nothing to compare
-    Terms(up=0.0, down=0.0, tilt=0.0, noise=0.0)
+    (0.0, 0.0, 0.0, 0.0, 0.0)
     """
     if not canary or not baseline:
-        return Terms()
+        return NOTHING
     total = canary + baseline
     mine, theirs = canary / total, baseline / total
-    return Terms(
-        up=canary_bad * theirs - baseline_bad * mine,
-        down=canary * theirs,
-        tilt=baseline_bad * mine**2 - canary_bad * theirs**2 + canary * theirs * (theirs - mine) / 2.0,
-        noise=(canary_bad * (1.0 - baseline_bad / baseline) * theirs
-               + baseline_bad * (1.0 - canary_bad / canary) * mine) / 2.0,
-    )  # fmt: skip
+    return (
+        canary_bad * theirs - baseline_bad * mine,
+        canary * theirs,
+        baseline_bad * mine**2 - canary_bad * theirs**2 + canary * theirs * (theirs - mine) / 2.0,
+        (canary_bad * (baseline - baseline_bad) + baseline_bad * (canary - canary_bad)) / (2.0 * total),
+        canary * theirs**2,
+    )
 
 
-def upper_bound(terms: Terms, z: float, extra_variance: float = 0.0) -> float:
+def together(one: Terms, other: Terms) -> Terms:
+    """Return the terms of both: strata add up."""
+    first, second, third, fourth, fifth = (fsum(pair) for pair in zip(one, other, strict=True))
+    return first, second, third, fourth, fifth
+
+
+def upper_bound(terms: Terms, margin: float, z: float, extra_variance: float = 0.0) -> float:
     """Return the upper confidence bound of the difference of risks, canary less baseline; inf without data.
 
     The difference is that of Mantel and Haenszel, which compares within strata only: changing weights and a daily
-    rhythm do not bias it. Its variance is Sato's, good for few large strata and for many small ones.
+    rhythm do not bias it. Its variance is Sato's, good for few large strata and for many small ones, but 0 where
+    nothing bad was seen. It is at least what it would be if the canary's risk were the margin and the baseline's 0:
+    so a canary without one bad outcome still needs z^2 (1 - margin) / margin requests, 380 for a margin of 1 %.
 
     Args:
-        terms: the strata's, added up.
+        terms: the strata's, `together`.
+        margin: the difference that is to be ruled out, 0 to 0.5.
         z: quantile of the normal distribution, 1.96 for 2.5 % on one side.
         extra_variance: what few units add to it.
 
     References:
         Sato, "On the variance estimator for the Mantel-Haenszel risk difference", Biometrics 45, 1989; Greenland &
-        Robins, "Estimation of a common effect parameter from sparse follow-up data", Biometrics 41, 1985.
+        Robins, "Estimation of a common effect parameter from sparse follow-up data", Biometrics 41, 1985;
+        Farrington & Manning, "Test statistics and sample size formulae", Statistics in Medicine 9, 1990, for the
+        variance under the hypothesis.
 
-    >>> round(upper_bound(stratum(1000, 50, 1000, 50), z=1.96), 4)
+    >>> round(upper_bound(stratum(1000, 50, 1000, 50), 0.01, z=1.96), 4)
     0.0191
+    >>> [round(upper_bound(stratum(n, 0, 19 * n, 0), 0.01, z=1.96), 4) for n in (100, 380)]
+    [0.0195, 0.01]
     """
-    if terms.down <= 0.0:
+    numerator, denominator, tilt, noise, least = terms
+    if denominator <= 0.0:
         return inf
-    difference = terms.up / terms.down
-    variance = (difference * terms.tilt + terms.noise) / terms.down**2
-    return difference + z * sqrt(max(variance, 0.0) + extra_variance)
+    difference = numerator / denominator
+    variance = max(difference * tilt + noise, margin * (1.0 - margin) * least) / denominator**2
+    return difference + z * sqrt(variance + extra_variance)

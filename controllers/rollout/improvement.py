@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from itertools import pairwise
-from math import ceil, exp, inf, isnan, log
+from math import ceil, exp, fsum, inf, log
 from operator import itemgetter
 from statistics import NormalDist
 from typing import Annotated, Any, Final, Literal
 
-from controllers.rollout.gate import Terms, stratum, upper_bound
+from controllers.rollout.gate import NOTHING, Terms, stratum, together, upper_bound
 from controllers.rollout.sample_ratio import ALARM, log_bayes_factor
 from controllers.rollout.units import Units
 from glowsim.core.evidence import HarmEvidence, spread_of
@@ -28,9 +29,12 @@ _SCHEDULES: Final[dict[str, tuple[tuple[float, ...], tuple[float, ...]]]] = {
     "gradual": ((0.10, 0.25, 0.5), (7_200.0,) * 3),
     "canary": ((0.05, 0.10, 0.25, 0.5), (86_400.0, *(7_200.0,) * 3)),
 }
-_STAGE, _LABELLED, _BAD = 2, 3, 5
-"""Places in a bucket's counts, after the requests assigned to each arm."""
-_COUNTS: Final = _BAD + 2 * len(GUARDRAILS)
+_LABELLED: Final = 2
+"""Where in a bucket's counts, by arm, the requests stand whose quality was labelled; at 0 those assigned."""
+_BAD: Final = 4
+"""Where the bad outcomes stand, by guardrail and arm."""
+_STAGE: Final = _BAD + 2 * len(GUARDRAILS)
+"""Where the stage stands; what follows it is no count."""
 _MOST_LABELLED: Final = 100_000
 _MOST_BUCKETS: Final = 100_000
 _LARGEST: Final = 690.0
@@ -101,7 +105,7 @@ class ImprovementRollout(Stateful):
     complaints
         Guards labels of the metric ``complaint`` above 0.
     margin
-        How many more bad outcomes a request are acceptable, above 0: 0.01 is one point.
+        How many more bad outcomes a request are acceptable, above 0 and up to 0.5: 0.01 is one point.
     promote_alpha
         Bound on the probability to promote what is worse by the margin, above 0 and below 0.5.
     gates
@@ -122,15 +126,18 @@ class ImprovementRollout(Stateful):
 
     >>> one = ImprovementRollout(salt="v2", strategy="stages", weights=(0.5,), holds_s=(60,), minimum=1)
     >>> [one.assign(0.0, Request(number, 0, 900, 100)) for number in range(1, 9)]
-    [0, 1, 0, 0, 0, 1, 0, 1]
-    >>> one.wake_s(), one.wake(60.0)
-    (60.0, None)
+    [0, 1, 1, 0, 1, 1, 0, 0]
+    >>> held = one.wake(one.wake_s())  # the outcomes will be mature in two minutes
+    >>> held.stage, held.reason.code.name, one.wake_s()
+    (1, 'TOO_FEW', 180.0)
+    >>> one.wake(180.0).reason.code.name  # eight requests cannot show that it is no worse
+    'INCONCLUSIVE'
     """
 
     state = (
-        "_stage", "_first", "_began", "_ends", "_taken_at", "_outcomes", "_asked", "_paused", "_said", "_split",
-        "_split_log", "_alarmed", "_buckets", "_now", "_labelled", "_started", "_stratum", "_in_stratum", "_terms",
-        "_totals", "late",
+        "_stage", "_first", "_began", "_turns", "_ends", "_taken_at", "_outcomes", "_asked", "_paused", "_said",
+        "_split", "_split_log", "_alarmed", "_buckets", "_now", "_labelled", "_started", "_stratum", "_in_stratum",
+        "_terms", "_totals", "late",
     )  # fmt: skip
 
     def __init__(
@@ -164,8 +171,11 @@ class ImprovementRollout(Stateful):
             raise ValueError(
                 f"promote_alpha: give more than 0 and less than 0.5, such as 0.025, not {promote_alpha}"
             )
-        if margin <= 0.0:
-            raise ValueError("margin: give more than 0; that nothing is worse at all cannot be shown")
+        if not 0.0 < margin <= 0.5:
+            raise ValueError(
+                f"margin: give more than 0 and at most 0.5, such as 0.01, not {margin}; that nothing is worse at all "
+                "cannot be shown"
+            )
         if bool(quality_metric) != (quality_below is not None):
             raise ValueError("quality_metric and quality_below go together: name both or neither")
         if maturity_s / look_s > _MOST_BUCKETS:
@@ -174,7 +184,13 @@ class ImprovementRollout(Stateful):
             raise ValueError(
                 f"maturity_s: {maturity_s:g} is before latency_above_s {latency_above_s:g}; give at least that"
             )
-        on = (errors, latency_above_s is not None, cost_above_usd is not None, bool(quality_metric), complaints)
+        on = (
+            errors,
+            latency_above_s is not None,
+            cost_above_usd is not None,
+            bool(quality_metric),
+            complaints,
+        )
         if shares and not any(on):
             raise ValueError("errors: no guardrail is on, so nothing could promote it; turn one on")
         self._on = tuple(place for place, each in enumerate(on) if each)
@@ -184,6 +200,8 @@ class ImprovementRollout(Stateful):
         self.first_weight = self._weights[1]
         """Share of the units until the first change of stage."""
         self._salt = key_of("rollout", salt)
+        self.unit = unit
+        """What is assigned."""
         self._unit: itemgetter[int] = itemgetter(
             Request._fields.index("request_id" if unit == "request" else unit)
         )
@@ -205,7 +223,7 @@ class ImprovementRollout(Stateful):
         self._gates = gates
         self._minimum = minimum
         self._correlation = correlation
-        planned = max(1, ceil(sum_s / _HOUR_S)) if (sum_s := float(_total(holds))) else 1
+        planned = max(1, ceil(fsum(holds) / _HOUR_S))
         self._evidence = [HarmEvidence(planned=planned, risk_ratio=risk_ratio) for _ in self._on]
 
         self._stage = 1
@@ -213,6 +231,8 @@ class ImprovementRollout(Stateful):
         """The look at which it began."""
         self._began = [0] * len(self._weights)
         """The looks at which the stages began."""
+        self._turns: list[tuple[float, float]] = []
+        """(when, weight) of the changes of stage."""
         self._ends = 0
         """The look at which this stage may end next."""
         self._taken_at = 0
@@ -238,9 +258,9 @@ class ImprovementRollout(Stateful):
         self._started = 0
         """How many start times the evidence has."""
         self._stratum = (0, 0)
-        self._in_stratum = [0] * _COUNTS
-        self._terms = [Terms() for _ in self._on]
-        self._totals = [0] * _COUNTS
+        self._in_stratum = [0] * _STAGE
+        self._terms: list[Terms] = [NOTHING for _ in self._on]
+        self._totals = [0] * _STAGE
         self.late = 0
         """Outcomes and labels that came too late to count."""
         self._follow()
@@ -253,11 +273,18 @@ class ImprovementRollout(Stateful):
             self._open(t_s)
         unit_of = self._unit
         unit = unit_of(request) or request[0]
-        variant = 1 if mix(unit ^ self._salt) < self._share else 0
+        hashed = mix(unit ^ self._salt)
+        variant = 1 if hashed < self._share else 0
         self._counts[variant] += 1
         if self._units is not None and self._comparing:
-            self._units.count(unit, variant)
+            self._units.count(hashed, variant)
         return variant
+
+    def propensity(self, assigned_s: float, variant: int) -> float:
+        """Return the probability with which a request that was assigned at that moment got this variant."""
+        place = bisect_right(self._turns, (assigned_s, inf)) - 1
+        weight = self._turns[place][1] if place >= 0 else self.first_weight
+        return weight if variant else 1.0 - weight
 
     def finished(
         self,
@@ -274,7 +301,7 @@ class ImprovementRollout(Stateful):
             return None
         if not self._comparing:
             return None
-        counts = self._bucket(assigned_s)
+        counts = self._buckets.get(self._look_of(assigned_s))
         if counts is None:
             self.late += 1
             return None
@@ -289,17 +316,16 @@ class ImprovementRollout(Stateful):
     def observed(self, t_s: float, observed: Observed) -> Advance | None:
         """Take in a late label: it is only counted, the first of a request and metric."""
         if observed.metric == "complaint":
-            guarded, complaint = self._complaints and observed.value > 0.0, 1
+            guarded, complaint = self._complaints and observed.value > 0.0, True
         else:
-            guarded, complaint = bool(self._quality) and observed.metric == self._quality, 0
+            guarded, complaint = bool(self._quality) and observed.metric == self._quality, False
         if not guarded or not self._comparing:
             return None
-        assigned_s = observed.assigned_s
-        counts = None if isnan(assigned_s) else self._bucket(assigned_s)
+        bucket = -1 if observed.assigned_s is None else self._look_of(observed.assigned_s)
+        counts = self._buckets.get(bucket)
         if counts is None:
             self.late += 1
             return None
-        bucket = self._look_of(assigned_s)
         labelled = self._labelled.setdefault(bucket, set())
         label = 2 * observed.request_id + complaint
         if label in labelled:
@@ -320,27 +346,22 @@ class ImprovementRollout(Stateful):
         """Obey an operator; return what came of it, or None where the order changes nothing."""
         last = len(self._weights) - 1
         if kind == ChangeKind.ROLL_BACK and self._stage:
-            return self._turn(self._look_of(t_s), 0, Reason(Code.OPERATOR))
+            return self._turn(t_s, 0, Reason(Code.OPERATOR))
         if kind == ChangeKind.PROMOTE and self._comparing:
-            return self._turn(self._look_of(t_s), last, Reason(Code.OPERATOR))
+            return self._turn(t_s, last, Reason(Code.OPERATOR))
         if kind == ChangeKind.PAUSE_ROLLOUT and self._comparing and not self._paused:
             self._paused = True
-            return self._stay(Reason(Code.PAUSED))
+            return self._stay(Reason(Code.PAUSED, a=self._stage))
         if kind == ChangeKind.RESUME_ROLLOUT and self._paused:
             self._paused = False
             self._ends = max(self._ends, self._look_of(t_s) + 1)
-            return self._stay(Reason(Code.RESUMED))
+            return self._stay(Reason(Code.RESUMED, a=self._stage))
         return None
 
     # --- looks --------------------------------------------------------------------------------------
 
-    @property
-    def asleep(self) -> bool:
-        """Whether `wake_s` may be earlier after the next assignment."""
-        return self._comparing and self._now < 0
-
     def wake_s(self) -> float:
-        """Return when something matures or this stage may end, or inf."""
+        """Return when a look ends that has requests, something matures, or this stage may end; or inf."""
         if not self._comparing or self._first < 0:
             return inf
         look = self._ends if self._ends > self._taken_at else inf
@@ -362,7 +383,7 @@ class ImprovementRollout(Stateful):
                 break
             harmed = self._take_in(bucket)
             if harmed is not None:
-                return self._turn(look, 0, harmed)
+                return self._turn(t_s, 0, harmed)
         if not self._alarmed and self._ratio() >= ALARM:
             self._alarmed = True
         if look < self._ends or self._paused:
@@ -370,33 +391,34 @@ class ImprovementRollout(Stateful):
         if self._now >= 0:  # woken late: the weight may not change within a bucket
             self._ends = look + 1
             return None
-        return self._end(look)
+        return self._end(t_s, look)
 
     @property
     def evidence(self) -> float:
         """The largest evidence of harm of any guardrail: 1 at the start, a rollback at K / alpha."""
         return exp(min(_LARGEST, max((each.log_value for each in self._evidence), default=0.0)))
 
-    def _end(self, look: int) -> Advance | None:
+    def _end(self, t_s: float, look: int) -> Advance | None:
         if self._outcomes < self._minimum:
-            return self._hold(Reason(Code.HELD_TOO_FEW, Constraint.MINIMUM, self._outcomes, self._minimum))
+            return self._hold(
+                Reason(Code.TOO_FEW, Constraint.NONE, self._stage, self._outcomes, self._minimum)
+            )
         if self._alarmed:
             ratio = exp(min(_LARGEST, self._ratio()))
-            return self._hold(Reason(Code.HELD_SAMPLE_RATIO, Constraint.NONE, ratio, exp(ALARM)))
+            return self._hold(Reason(Code.SAMPLE_RATIO, Constraint.NONE, self._stage, ratio, exp(ALARM)))
         if self._stage < len(self._weights) - 2:
             reason = Reason(Code.STAGE_DONE, Constraint.NONE, self._stage, self._outcomes, self.evidence)
-            return self._turn(look, self._stage + 1, reason)
+            return self._turn(t_s, self._stage + 1, reason)
         if self._asked == self._gates:
             return None
         self._asked += 1
         bound = max(self._bound(place) for place in range(len(self._on)))
         if bound < self._margin:
             reason = Reason(Code.NON_INFERIOR, Constraint.NONE, bound, self._margin, self._outcomes)
-            return self._turn(look, self._stage + 1, reason)
+            return self._turn(t_s, self._stage + 1, reason)
         self._ends = look + self._holds[self._stage]
-        left = self._gates - self._asked
         return self._stay(
-            Reason(Code.HELD_INCONCLUSIVE, Constraint.NONE, min(bound, 1.0), self._margin, left)
+            Reason(Code.INCONCLUSIVE, Constraint.NONE, min(bound, 1.0), self._margin, self._outcomes)
         )
 
     def _take_in(self, bucket: int) -> Reason | None:
@@ -411,8 +433,8 @@ class ImprovementRollout(Stateful):
         hour = (stage, (bucket - self._began[stage]) // self._hour)
         if hour != self._stratum:
             self._terms = [self._together(place) for place in range(len(self._on))]
-            self._stratum, self._in_stratum = hour, [0] * _COUNTS
-        for place, count in enumerate(counts):
+            self._stratum, self._in_stratum = hour, [0] * _STAGE
+        for place, count in enumerate(counts[:_STAGE]):
             self._in_stratum[place] += count
             self._totals[place] += count
         share = self._weights[stage] if self._units is None else counts[1] / (counts[0] + counts[1])
@@ -436,7 +458,7 @@ class ImprovementRollout(Stateful):
     def _risk(self, guardrail: int) -> float:
         """Return the baseline's risk so far, a little on the low side where nothing bad was seen."""
         requests = self._totals[_LABELLED if guardrail == _QUALITY else 0]
-        return (self._totals[_BAD + 2 * guardrail] + 0.5) / (requests + 1)
+        return min(1.0, (self._totals[_BAD + 2 * guardrail] + 0.5) / (requests + 1))
 
     def _spread(self, guardrail: int) -> float:
         mine, theirs = self._effective()
@@ -452,7 +474,7 @@ class ImprovementRollout(Stateful):
         counts, guardrail = self._in_stratum, self._on[place]
         bad, requests = _BAD + 2 * guardrail, _LABELLED if guardrail == _QUALITY else 0
         now = stratum(counts[requests + 1], counts[bad + 1], counts[requests], counts[bad])
-        return self._terms[place].plus(now)
+        return together(self._terms[place], now)
 
     def _bound(self, place: int) -> float:
         mine, theirs = self._effective()
@@ -460,7 +482,7 @@ class ImprovementRollout(Stateful):
         if mine and theirs:
             risk = self._risk(self._on[place])
             extra = self._correlation * risk * (1.0 - risk) * (1.0 / mine + 1.0 / theirs)
-        return upper_bound(self._together(place), self._z, extra)
+        return upper_bound(self._together(place), self._margin, self._z, extra)
 
     def _ratio(self) -> float:
         return self._split_log + log_bayes_factor(self._split[1], self._split[0], self._weights[self._stage])
@@ -476,9 +498,11 @@ class ImprovementRollout(Stateful):
     def _stay(self, reason: Reason) -> Advance:
         return Advance(0, self._stage, self._weights[self._stage], reason)
 
-    def _turn(self, look: int, stage: int, reason: Reason) -> Advance:
+    def _turn(self, t_s: float, stage: int, reason: Reason) -> Advance:
         if self._comparing:
             self._split_log = self._ratio()
+        look = self._look_of(t_s)
+        self._turns.append((t_s, self._weights[stage]))
         self._split = [0, 0]
         if self._units is not None:
             self._units.forget()
@@ -511,9 +535,6 @@ class ImprovementRollout(Stateful):
             return look - 1
         return look + 1 if (look + 1) * self._look_s <= t_s else look
 
-    def _bucket(self, assigned_s: float) -> list[int] | None:
-        return self._buckets.get(self._look_of(assigned_s))
-
     def _open(self, t_s: float) -> None:
         if self._now >= 0:
             self._close()
@@ -521,8 +542,7 @@ class ImprovementRollout(Stateful):
         if self._first < 0:
             self._first = self._began[self._stage] = self._taken_at = look
             self._ends = look + self._holds[self._stage]
-        counts = [0] * _COUNTS
-        counts[_STAGE] = self._stage
+        counts = [*[0] * _STAGE, self._stage]
         self._buckets[look] = counts
         self._follow()
 
@@ -557,7 +577,9 @@ def _schedule(
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     if strategy != "stages":
         if weights or holds_s:
-            raise ValueError(f"weights and holds_s: {strategy} has its own; write strategy: stages to give them")
+            raise ValueError(
+                f"weights and holds_s: {strategy} has its own; write strategy: stages to give them"
+            )
         return _SCHEDULES[strategy]
     if not weights:
         raise ValueError("weights: strategy stages needs at least one, such as 5%")

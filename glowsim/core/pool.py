@@ -784,6 +784,7 @@ class Pool:
         self.contents.restore(saved["contents"])
         if self.stages is not None:
             self.stages.due_s = saved["stages"]
+            self.stages.asleep = True  # asked once too often, it says the same
         self.instances.clear()
         for number, region, state, gate_cap, gate_until_s, in_flight in saved["instances"]:
             instance = self.instances[number] = Instance(number, region, self.spec.slots)

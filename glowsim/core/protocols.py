@@ -131,8 +131,9 @@ class Splitter(Controller, Protocol):
     def wake_s(self) -> float:
         """Return when to be woken next, or inf.
 
-        Asked at the first arrival, after `wake` and after a change of stage; then it lies in the future,
-        but at the first arrival it may have passed, and `wake` follows at once.
+        Asked at the first arrival, after `wake`, after a change of stage, and after the first `assign` that
+        follows any of these; then it lies in the future, but at the first arrival it may have passed, and
+        `wake` follows at once.
         """
 
     def ordered(self, t_s: float, kind: ChangeKind) -> Advance | None:

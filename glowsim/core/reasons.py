@@ -124,7 +124,7 @@ _SENTENCES: dict[Code, str] = {
     Code.TOO_FEW: "stage {a:.0f} goes on: {b:.0f} canary outcomes, {c:.0f} wanted",
     Code.SAMPLE_RATIO: "held in stage {a:.0f}: the split is not the ordered one (evidence {b:.3g}, {c:.3g} is enough)",
     Code.NON_INFERIOR: "promoted: worse by at most {a:.4g}, less than the margin {b:.4g}, of {c:.0f} canary outcomes",
-    Code.INCONCLUSIVE: "left to an operator: worse by up to {a:.4g}, margin {b:.4g}, after {c:.0f} canary outcomes",
+    Code.INCONCLUSIVE: "not promoted: worse by up to {a:.4g}, margin {b:.4g}, after {c:.0f} canary outcomes",
     Code.STAGE_DONE: "stage {a:.0f} done: {b:.0f} canary outcomes, evidence of harm {c:.3g}",
     Code.EVIDENCE_OF_HARM: "evidence of harm {a:.3g} reached {b:.3g} after {c:.0f} canary outcomes",
     Code.STARTED: "the rollout started",

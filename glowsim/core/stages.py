@@ -33,7 +33,7 @@ class Assignment(NamedTuple):
 class Stages:
     """The rollout of one agent."""
 
-    __slots__ = ("_agent", "_books", "_splitter", "_unit_of", "due_s")
+    __slots__ = ("_agent", "_books", "_splitter", "_unit_of", "asleep", "due_s")
 
     def __init__(self, agent: int, splitter: Splitter, books: Books) -> None:
         self._agent = agent
@@ -43,6 +43,8 @@ class Stages:
         self._books = books
         self.due_s = inf
         """When the splitter is woken next."""
+        self.asleep = False
+        """Whether nothing was assigned since it was last asked when that is."""
 
     @property
     def first_weight(self) -> float:
@@ -95,7 +97,14 @@ class Stages:
         else:
             self._arm(t_s)
 
+    def stir(self, t_s: float) -> None:
+        """Take in that something was assigned: there may be something to look at earlier now."""
+        if self.due_s > t_s:  # else it is woken at this very moment, and asked then
+            self._arm(t_s)
+            self.asleep = False
+
     def _arm(self, t_s: float) -> None:
+        self.asleep = True
         due_s = self._splitter.wake_s()
         if not due_s > t_s:
             raise ControllerError(f"the splitter wants to be woken at {due_s} s, but it is {t_s} s")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import inf, nan
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, cast
 
 from glowsim.core.books import CLOSED, FIRST_TOKEN, IN_FLIGHT, TIMEOUT, Open
 from glowsim.core.errors import ControllerError
@@ -30,6 +30,7 @@ from glowsim.core.types import (
 
 if TYPE_CHECKING:
     from glowsim.core.pool import Pool
+    from glowsim.core.stages import Stages
 
 __all__ = ["Way", "way"]
 
@@ -72,7 +73,7 @@ def _arrive(
     replan = None if chosen.planner is None else chosen.planner.plan
     asks = pool.asker is not None
     models, eligible, leaders, owners = pool.spec.models, pool.eligible, pool.leaders, pool.owners
-    sizing = pool.sizing
+    sizing, stages = pool.sizing, cast("Stages", pool.stages)
 
     def arrive(t_s: float, request_id: int, request: Request, out: Out, held: Open | None) -> None:
         deadline_s, idempotency_key = request[8], request[13]  # unpacking all fifteen costs twice as much
@@ -94,7 +95,12 @@ def _arrive(
                     return
         if idempotency_key and pool.repeated(t_s, request, held, out):
             return
-        variant = 0 if assign is None else assign(t_s, request)
+        if assign is None:
+            variant = 0
+        else:
+            variant = assign(t_s, request)
+            if stages.asleep:
+                stages.stir(t_s)
         cache_key = request[12]
         if cache_key and cached is not None:
             if variant:

@@ -45,6 +45,7 @@ from controllers.resilience.failure_rate import FailureRateBreaker
 from controllers.resilience.outlier import OutlierBreaker
 from controllers.resilience.probes import ProbesBreaker
 from controllers.rollout.canary import Canary
+from controllers.rollout.improvement import ImprovementRollout
 from controllers.routing.cheap_first import CheapFirst
 from controllers.routing.predictive import Predictive
 from controllers.scaling.agent_scaler import AgentScaler
@@ -87,6 +88,39 @@ MAKERS: dict[str, tuple[type, Make]] = {
     "labels": (
         protocols.Splitter,
         lambda: Canary(salt="a", weight=0.3, then=(), outcome="observed", unit="user"),
+    ),
+    "improvement rollout": (
+        protocols.Splitter,
+        lambda: ImprovementRollout(
+            salt="a",
+            strategy="stages",
+            weights=(0.3, 0.6),
+            holds_s=(40,),
+            look_s=2.0,
+            maturity_s=6.0,
+            minimum=5,
+            latency_above_s=6.0,
+            cost_above_usd=0.05,
+            quality_metric="error",
+            quality_below=0.5,
+            gates=3,
+            alpha=0.5,
+        ),
+    ),
+    "improvement rollout by user": (
+        protocols.Splitter,
+        lambda: ImprovementRollout(
+            salt="a",
+            strategy="stages",
+            weights=(0.3, 0.6),
+            holds_s=(40,),
+            look_s=2.0,
+            maturity_s=6.0,
+            unit="user",
+            correlation=0.1,
+            minimum=5,
+            margin=0.5,
+        ),
     ),
     "lru": (protocols.Cache, lambda: LruCache(entries=5, ttl_s=20)),
     "lru by tokens": (protocols.Cache, lambda: LruCache(entries=7, tokens=900, ttl_s=20, stale_s=10)),
@@ -438,7 +472,7 @@ def test_its_parameters_are_keywords_with_types_and_bounds(kind: type) -> None:
     for each in arguments:
         if each.kind is each.KEYWORD_ONLY:
             bounds = list(bounds_of(hints[each.name]))
-            texts = [str, *(hint for hint in [hints[each.name]] if "Literal" in str(hint))]
+            texts = [str, bool, *(hint for hint in [hints[each.name]] if "Literal" in str(hint))]
             assert bounds or hints[each.name] in texts, each.name
             values = each.default if isinstance(each.default, tuple) else (each.default,)
             for value in values:
@@ -462,6 +496,12 @@ def test_it_refuses_what_it_does_not_know(kind: type) -> None:
         kind(taget=0.6)
 
 
+def stages(**changed: Any) -> ImprovementRollout:
+    return ImprovementRollout(
+        **{"salt": "a", "strategy": "stages", "weights": (0.2, 0.5), "holds_s": (9,)} | changed
+    )
+
+
 @pytest.mark.parametrize(
     ("make", "names"),
     [
@@ -471,6 +511,18 @@ def test_it_refuses_what_it_does_not_know(kind: type) -> None:
         (lambda: Canary(salt="a", weight=0.0), "weight"),
         (lambda: Canary(salt="a", then=(0.5, 0.25)), "then"),
         (lambda: Canary(salt="a", alpha=0.0), "alpha"),
+        (lambda: ImprovementRollout(salt="a", strategy="stages"), "weights"),
+        (lambda: ImprovementRollout(salt="a", weights=(0.5,)), "weights and holds_s"),
+        (lambda: stages(weights=(0.5, 0.2)), "weights"),
+        (lambda: stages(weights=(0.5, 1.0)), "weights"),
+        (lambda: stages(holds_s=(9, 9, 9)), "holds_s"),
+        (lambda: stages(alpha=1.0), "alpha"),
+        (lambda: stages(promote_alpha=0.5), "promote_alpha"),
+        (lambda: stages(margin=0.0), "margin"),
+        (lambda: stages(quality_metric="rating"), "quality_metric and quality_below"),
+        (lambda: stages(look_s=1, maturity_s=200_000), "maturity_s"),
+        (lambda: stages(latency_above_s=300), "maturity_s"),
+        (lambda: stages(errors=False), "errors"),
         (lambda: ConsecutiveBreaker(open_s=30, longest_open_s=20), "longest_open_s"),
         (lambda: FailureRateBreaker(failure_share=0.0), "failure_share"),
         (lambda: FailureRateBreaker(slow_share=0.0), "slow_share"),
