@@ -137,7 +137,7 @@ class ImprovementRollout(Stateful):
     state = (
         "_stage", "_first", "_began", "_turns", "_ends", "_taken_at", "_outcomes", "_asked", "_paused", "_said",
         "_split", "_split_log", "_alarmed", "_buckets", "_now", "_labelled", "_started", "_stratum", "_in_stratum",
-        "_terms", "_totals", "late",
+        "_fewness", "_terms", "_totals", "late",
     )  # fmt: skip
 
     def __init__(
@@ -259,6 +259,8 @@ class ImprovementRollout(Stateful):
         """How many start times the evidence has."""
         self._stratum = (0, 0)
         self._in_stratum = [0] * _STAGE
+        self._fewness = 0.0
+        """How much the arms of the last stratum differ by chance, see `Units.fewness`; 0: requests are the units."""
         self._terms: list[Terms] = [NOTHING for _ in self._on]
         self._totals = [0] * _STAGE
         self.late = 0
@@ -433,7 +435,12 @@ class ImprovementRollout(Stateful):
         hour = (stage, (bucket - self._began[stage]) // self._hour)
         if hour != self._stratum:
             self._terms = [self._together(place) for place in range(len(self._on))]
+            if stage != self._stratum[0]:
+                for each in self._evidence:
+                    each.regroup()
             self._stratum, self._in_stratum = hour, [0] * _STAGE
+        if self._units is not None and stage == self._stage:
+            self._fewness = self._units.fewness()
         for place, count in enumerate(counts[:_STAGE]):
             self._in_stratum[place] += count
             self._totals[place] += count
@@ -442,7 +449,7 @@ class ImprovementRollout(Stateful):
         for place, guardrail in enumerate(self._on):
             bad, evidence = _BAD + 2 * guardrail, self._evidence[place]
             spread = self._spread(guardrail)
-            if counts[bad] or counts[bad + 1] or spread:
+            if counts[bad] or counts[bad + 1] or spread is not None:
                 evidence.add(share, counts[bad + 1], counts[bad], spread)
                 log_value = evidence.log_value
                 if log_value >= self._enough and harmed is None:
@@ -460,29 +467,22 @@ class ImprovementRollout(Stateful):
         requests = self._totals[_LABELLED if guardrail == _QUALITY else 0]
         return min(1.0, (self._totals[_BAD + 2 * guardrail] + 0.5) / (requests + 1))
 
-    def _spread(self, guardrail: int) -> float:
-        mine, theirs = self._effective()
-        if not mine or not theirs:
-            return 0.0
-        return spread_of(self._correlation, self._risk(guardrail), mine, theirs)
-
-    def _effective(self) -> tuple[float, float]:
-        return (0.0, 0.0) if self._units is None else (self._units.effective(1), self._units.effective(0))
+    def _spread(self, guardrail: int) -> float | None:
+        if self._units is None:
+            return None
+        return spread_of(self._correlation, self._risk(guardrail), self._fewness)
 
     def _together(self, place: int) -> Terms:
         """Return a guardrail's strata, this one included."""
         counts, guardrail = self._in_stratum, self._on[place]
         bad, requests = _BAD + 2 * guardrail, _LABELLED if guardrail == _QUALITY else 0
-        now = stratum(counts[requests + 1], counts[bad + 1], counts[requests], counts[bad])
-        return together(self._terms[place], now)
+        arms = (counts[requests + 1], counts[bad + 1], counts[requests], counts[bad])
+        return together(self._terms[place], stratum(*arms, self._fewness))
 
     def _bound(self, place: int) -> float:
-        mine, theirs = self._effective()
-        extra = 0.0
-        if mine and theirs:
-            risk = self._risk(self._on[place])
-            extra = self._correlation * risk * (1.0 - risk) * (1.0 / mine + 1.0 / theirs)
-        return upper_bound(self._together(place), self._margin, self._z, extra)
+        risk = self._risk(self._on[place])
+        unit_variance = self._correlation * risk * (1.0 - risk)
+        return upper_bound(self._together(place), self._margin, self._z, unit_variance)
 
     def _ratio(self) -> float:
         return self._split_log + log_bayes_factor(self._split[1], self._split[0], self._weights[self._stage])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import fsum
+from math import fsum, sqrt
 from typing import Final
 
 from glowsim.core.snapshot import Stateful
@@ -50,6 +50,11 @@ class Units(Stateful):
         requests = fsum(cells)
         return requests**2 / fsum(n * n for n in cells) if requests else 0.0
 
+    def fewness(self) -> float:
+        """Return the square root of 1 / units of one arm + 1 / units of the other; 0 where one has none."""
+        mine, theirs = self.effective(1), self.effective(0)
+        return sqrt(1.0 / mine + 1.0 / theirs) if mine and theirs else 0.0
+
     def take_new(self) -> tuple[int, int]:
         """Return how many units each arm got that were new since `forget`, and count from 0 again."""
         new = (self._new[0], self._new[1])
@@ -57,5 +62,6 @@ class Units(Stateful):
         return new
 
     def forget(self) -> None:
-        """Take every unit as new again: a stage began."""
+        """Begin anew: with a stage, other units make up the arms."""
         self._marks.clear()
+        self._cells = [[0] * _CELLS, [0] * _CELLS]

@@ -49,7 +49,7 @@ def increments(
     return tuple(bad * log((1.0 + odds) / (1.0 + odds * harm)) + canary * log(harm) for harm in harms)
 
 
-def spread_of(correlation: float, risk: float, canary_units: float, baseline_units: float) -> float:
+def spread_of(correlation: float, risk: float, fewness: float) -> float:
     """Return the standard deviation of the log risk ratio between two healthy arms made of few units.
 
     A unit's own risk varies about ``risk`` with the variance ``correlation * risk * (1 - risk)``, and an arm's is
@@ -57,15 +57,14 @@ def spread_of(correlation: float, risk: float, canary_units: float, baseline_uni
 
     Args:
         correlation: intra-class correlation of bad outcomes within a unit, 0 to 1.
-        risk: probability of a bad outcome, above 0.
-        canary_units: effective number of units, (sum of n)^2 / sum of n^2 over requests n of a unit; above 0.
-        baseline_units: the same of the baseline.
+        risk: probability of a bad outcome, above 0 and up to 1.
+        fewness: square root of 1 / units of the canary + 1 / units of the baseline, where units count by
+            (sum of n)^2 / sum of n^2 over their requests n.
 
-    >>> round(spread_of(0.01, 0.05, canary_units=10, baseline_units=190), 3)
+    >>> round(spread_of(0.01, 0.05, fewness=sqrt(1 / 10 + 1 / 190)), 3)
     0.141
     """
-    variance = correlation * (1.0 - risk) / risk * (1.0 / canary_units + 1.0 / baseline_units)
-    return sqrt(log1p(variance))
+    return sqrt(log1p(correlation * (1.0 - risk) / risk * fewness**2))
 
 
 class HarmEvidence(Stateful):
@@ -79,7 +78,8 @@ class HarmEvidence(Stateful):
 
     Where the assigned units are few and send many requests each, one arm is riskier by chance. Then the null is no
     single risk ratio but a mixture, of log ratios from a normal distribution whose standard deviation is the
-    ``spread`` of `spread_of`, folded at 0 and rounded to steps of 0.05.
+    ``spread`` of `spread_of`, folded at 0 and rounded to steps of 0.05. As units change arms with a stage, half of it
+    has one log ratio for all stages, and half one of each stage's own (`regroup`).
 
     The exactness hangs on four conditions, which the caller must keep: one outcome a request; the same maturity in
     both arms, in the order of assignment; the share at assignment; and starts that do not look at outcomes.
@@ -100,7 +100,7 @@ class HarmEvidence(Stateful):
     39.3
     """
 
-    state = ("_single", "_mixed", "_nulls", "_null", "_started")
+    state = ("_single", "_mixed", "_nulls", "_own_nulls", "_closed", "_own", "_null", "_started")
 
     def __init__(self, *, planned: int, risk_ratio: float = 1.0) -> None:
         if planned < 1:
@@ -112,9 +112,15 @@ class HarmEvidence(Stateful):
         self._mixed = [-inf] * len(HARMS)
         """Logarithms of their weighted sums over the starts."""
         self._nulls = [0.0] * len(_NULLS)
-        """Logarithms of the likelihood ratios of what chance may give; kept where there was a spread."""
+        """Logarithms of the likelihood ratios of what chance may give; kept where there is a spread."""
+        self._own_nulls = [0.0] * len(_NULLS)
+        """The same since the arms were last made up anew."""
+        self._own = 0.0
+        """Logarithm of the mixture of these."""
+        self._closed = 0.0
+        """Logarithm of the product of such mixtures before."""
         self._null = 0.0
-        """Logarithm of their mixture."""
+        """Logarithm of the null's likelihood ratio: what harm has to beat."""
         self._started = 0
 
     @property
@@ -137,31 +143,34 @@ class HarmEvidence(Stateful):
         begun = log(weight) + self._null
         self._mixed = [_log_sum([each, begun]) for each in self._mixed]
 
-    def add(self, share: float, canary: int, baseline: int, spread: float = 0.0) -> None:
+    def add(self, share: float, canary: int, baseline: int, spread: float | None = None) -> None:
         """Take in bad outcomes of requests that were assigned at one share.
 
         Args:
             share: the canary's share of the requests, 0 to 1; at 0 and 1 nothing is compared.
             canary: bad outcomes of the canary.
             baseline: bad outcomes of the baseline.
-            spread: standard deviation of the null's log risk ratio, for few units; 0: they are independent.
+            spread: standard deviation of the null's log risk ratio, for few units; none: they are independent.
         """
         ratio = self._risk_ratio
         if (canary or baseline) and 0.0 < share < 1.0:
             steps = increments(share, canary, baseline, ratio)
             self._single = [each + step for each, step in zip(self._single, steps, strict=True)]
             self._mixed = [each + step for each, step in zip(self._mixed, steps, strict=True)]
-            if spread:
+            if spread is not None:
                 steps = increments(share, canary, baseline, ratio, _NULL_RATIOS)
                 self._nulls = [each + step for each, step in zip(self._nulls, steps, strict=True)]
-        if spread:
-            self._null = _log_sum(
-                [
-                    log(weight) + each
-                    for weight, each in zip(_null_weights(spread), self._nulls, strict=True)
-                    if weight > 0.0
-                ]
-            )
+                self._own_nulls = [each + step for each, step in zip(self._own_nulls, steps, strict=True)]
+        if spread is not None:
+            weights = _null_weights(spread)
+            self._own = _log_mixture(weights, self._own_nulls)
+            self._null = _log_mean([_log_mixture(weights, self._nulls), self._closed + self._own])
+
+    def regroup(self) -> None:
+        """Take in that from here on other units make up the arms: a stage began."""
+        self._closed += self._own
+        self._own = 0.0
+        self._own_nulls = [0.0] * len(_NULLS)
 
     def _unstarted(self) -> float:
         """Return the weight of all starts to come."""
@@ -173,11 +182,17 @@ class HarmEvidence(Stateful):
 
 _NULL_RATIOS: Final = tuple(map(exp, _NULLS))
 _NORMAL: Final = NormalDist()
+_LEAST: Final = 1e-9
+"""A spread that cannot be told from 0."""
 
 
 def _null_weights(spread: float) -> list[float]:
-    above = [_NORMAL.cdf(-(theta - _STEP / 2) / spread) for theta in _NULLS[1:]]
+    above = [_NORMAL.cdf(-(theta - _STEP / 2) / max(spread, _LEAST)) for theta in _NULLS[1:]]
     return [1.0 - above[0], *(high - low for high, low in zip(above, [*above[1:], 0.0], strict=True))]
+
+
+def _log_mixture(weights: list[float], logs: list[float]) -> float:
+    return _log_sum([log(weight) + each for weight, each in zip(weights, logs, strict=True) if weight > 0.0])
 
 
 def _log_sum(logs: list[float]) -> float:

@@ -77,9 +77,9 @@ def test_it_equals_its_definition(
     assert isclose(taken_in(buckets, planned, tolerated).value, expected, rel_tol=1e-9)
 
 
-@given(BUCKETS, st.integers(0, 12), st.sampled_from([0.0, 0.2]))
+@given(BUCKETS, st.integers(0, 12), st.sampled_from([None, 0.0, 0.2]))
 def test_restored_from_json_it_goes_on(
-    buckets: list[tuple[bool, Fraction, int, int]], at: int, spread: float
+    buckets: list[tuple[bool, Fraction, int, int]], at: int, spread: float | None
 ) -> None:
     one = twin = HarmEvidence(planned=2)
     for place, (begins, share, canary, baseline) in enumerate(buckets):
@@ -89,6 +89,7 @@ def test_restored_from_json_it_goes_on(
         for each in {id(one): one, id(twin): twin}.values():
             if begins:
                 each.start()
+                each.regroup()
             each.add(float(share), canary, baseline, spread)
     assert one.log_value == twin.log_value
 
@@ -112,23 +113,25 @@ def test_under_the_null_its_expectation_is_one_at_every_moment(tolerated: float)
 
 
 def test_under_chance_that_few_units_give_its_expectation_is_at_most_one() -> None:
-    """As above, with a log risk ratio drawn from the normal distribution, both its halves."""
-    spread, shares = 0.4, [0.1, 0.1, 0.25, 0.25, 0.5, 0.5, 0.5, 0.5]
+    """As above, with a log risk ratio drawn from the normal distribution, both its halves: one for all, or two."""
+    spread, shares, turn = 0.4, [0.1, 0.1, 0.25, 0.25, 0.5, 0.5, 0.5, 0.5], 4
     nodes, weights = np.polynomial.hermite.hermgauss(24)
     expected = naive = 0.0
     for arms in product((0, 1), repeat=len(shares)):
         evidence, plain = HarmEvidence(planned=2), HarmEvidence(planned=2)
-        chances = np.ones(len(nodes))
+        chances = np.ones((2, len(nodes)))
         for place, (share, arm) in enumerate(zip(shares, arms, strict=True)):
             odds = np.exp(spread * np.sqrt(2) * nodes) * share / (1 - share)
-            chances *= odds / (1 + odds) if arm else 1 / (1 + odds)
-            for each, width in ((evidence, spread), (plain, 0.0)):
+            chances[place // turn] *= odds / (1 + odds) if arm else 1 / (1 + odds)
+            if place == turn:
+                evidence.regroup()
+            for each, width in ((evidence, spread), (plain, None)):
                 if place % 3 == 0:
                     each.start()
                 each.add(share, arm, 1 - arm, width)
-        chance = float(chances @ weights) / pi**0.5
-        expected += chance * evidence.value
-        naive += chance * plain.value
+        one, two = (chances.prod(0) @ weights) / pi**0.5, (chances @ weights).prod() / pi
+        expected += float(one + two) / 2 * evidence.value
+        naive += float(one + two) / 2 * plain.value
     assert expected <= 1.0 + 1e-6
     assert naive > 1.02, "the plain null would promise too much here"
 
@@ -176,8 +179,8 @@ def test_the_spread_is_that_of_two_means_of_units() -> None:
     a = risk * (1 / correlation - 1)
     b = (1 - risk) * (1 / correlation - 1)
     ratios = np.log(rng.beta(a, b, (20_000, 40)).mean(1) / rng.beta(a, b, (20_000, 160)).mean(1))
-    assert spread_of(correlation, risk, 40, 160) == pytest.approx(ratios.std(), rel=0.03)
-    assert spread_of(0.0, risk, 1, 1) == 0.0
+    assert spread_of(correlation, risk, (1 / 40 + 1 / 160) ** 0.5) == pytest.approx(ratios.std(), rel=0.03)
+    assert spread_of(0.0, risk, 1.0) == 0.0
 
 
 def false_rollbacks(risks: np.ndarray, seed: int, campaigns: int = 200, counted: int = 1) -> float:
@@ -218,3 +221,11 @@ def test_the_weights_of_the_starts_sum_to_at_most_one() -> None:
     for _ in range(10_000):
         evidence.start()
     assert fsum([exp(evidence.log_value)]) == pytest.approx(1.0, abs=1e-9)
+
+
+def test_a_spread_of_nothing_is_the_plain_null() -> None:
+    plain, spread = HarmEvidence(planned=1), HarmEvidence(planned=1)
+    for each, width in ((plain, None), (spread, 0.0)):
+        each.start()
+        each.add(0.2, 7, 3, width)
+    assert spread.log_value == pytest.approx(plain.log_value, abs=1e-12)
