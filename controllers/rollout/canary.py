@@ -197,9 +197,7 @@ class Canary(Stateful):
         evidence = self.evidence
         if evidence < self._enough:
             return None
-        return self._turn(
-            t_s, 0, Reason(Code.EVIDENCE_OF_HARM, Constraint.NONE, evidence, self._enough, self._outcomes)
-        )
+        return self._turn(t_s, 0, Reason(Code.EVIDENCE_OF_HARM, Constraint.NONE, evidence, self._enough))
 
     def _turn(self, t_s: float, stage: int, reason: Reason) -> Advance:
         weight = self._stages[stage]

@@ -14,14 +14,13 @@ from controllers.rollout.sample_ratio import ALARM, log_bayes_factor
 from controllers.rollout.units import Units
 from glowsim.core.evidence import HarmEvidence, spread_of
 from glowsim.core.parameters import Bound, Count, Fraction, Positive, PositiveSeconds, Seconds
+from glowsim.core.reasons import GUARDRAILS
 from glowsim.core.snapshot import Stateful
 from glowsim.core.streams import key_of, mix
 from glowsim.core.types import Advance, ChangeKind, Code, Constraint, Observed, Reason, Request
 
-__all__ = ["GUARDRAILS", "ImprovementRollout"]
+__all__ = ["ImprovementRollout"]
 
-GUARDRAILS: Final = ("errors", "latency", "cost", "quality", "complaints")
-"""What bad outcomes are counted of; a reason names one by its place in here."""
 _QUALITY, _COMPLAINTS = 3, 4
 _HOUR_S: Final = 3600.0
 _SCHEDULES: Final[dict[str, tuple[tuple[float, ...], tuple[float, ...]]]] = {
@@ -263,6 +262,7 @@ class ImprovementRollout(Stateful):
         """How much the arms of the last stratum differ by chance, see `Units.fewness`; 0: requests are the units."""
         self._terms: list[Terms] = [NOTHING for _ in self._on]
         self._totals = [0] * _STAGE
+        """Of the strata before this one."""
         self.late = 0
         """Outcomes and labels that came too late to count."""
         self._follow()
@@ -380,9 +380,8 @@ class ImprovementRollout(Stateful):
         look = self._taken_at = self._look_of(t_s)
         if 0 <= self._now < look:
             self._close()
-        for bucket in list(self._buckets):
-            if bucket + self._matures > look:
-                break
+        mature = [bucket for bucket in self._buckets if bucket + self._matures <= look]
+        for bucket in mature:
             harmed = self._take_in(bucket)
             if harmed is not None:
                 return self._turn(t_s, 0, harmed)
@@ -435,22 +434,20 @@ class ImprovementRollout(Stateful):
         hour = (stage, (bucket - self._began[stage]) // self._hour)
         if hour != self._stratum:
             self._terms = [self._together(place) for place in range(len(self._on))]
+            self._totals = [one + more for one, more in zip(self._totals, self._in_stratum, strict=True)]
             if stage != self._stratum[0]:
                 for each in self._evidence:
                     each.regroup()
             self._stratum, self._in_stratum = hour, [0] * _STAGE
         if self._units is not None and stage == self._stage:
             self._fewness = self._units.fewness()
-        for place, count in enumerate(counts[:_STAGE]):
-            self._in_stratum[place] += count
-            self._totals[place] += count
+        self._in_stratum = [one + more for one, more in zip(self._in_stratum, counts, strict=False)]
         share = self._weights[stage] if self._units is None else counts[1] / (counts[0] + counts[1])
         harmed = None
         for place, guardrail in enumerate(self._on):
             bad, evidence = _BAD + 2 * guardrail, self._evidence[place]
-            spread = self._spread(guardrail)
-            if counts[bad] or counts[bad + 1] or spread is not None:
-                evidence.add(share, counts[bad + 1], counts[bad], spread)
+            if counts[bad] or counts[bad + 1]:
+                evidence.add(share, counts[bad + 1], counts[bad], self._spread(guardrail))
                 log_value = evidence.log_value
                 if log_value >= self._enough and harmed is None:
                     harmed = Reason(
@@ -464,8 +461,9 @@ class ImprovementRollout(Stateful):
 
     def _risk(self, guardrail: int) -> float:
         """Return the baseline's risk so far, a little on the low side where nothing bad was seen."""
-        requests = self._totals[_LABELLED if guardrail == _QUALITY else 0]
-        return min(1.0, (self._totals[_BAD + 2 * guardrail] + 0.5) / (requests + 1))
+        place, bad = _LABELLED if guardrail == _QUALITY else 0, _BAD + 2 * guardrail
+        requests = self._totals[place] + self._in_stratum[place]
+        return min(1.0, (self._totals[bad] + self._in_stratum[bad] + 0.5) / (requests + 1))
 
     def _spread(self, guardrail: int) -> float | None:
         if self._units is None:
@@ -543,15 +541,15 @@ class ImprovementRollout(Stateful):
             self._first = self._began[self._stage] = self._taken_at = look
             self._ends = look + self._holds[self._stage]
         counts = [*[0] * _STAGE, self._stage]
-        self._buckets[look] = counts
-        self._follow()
+        self._buckets[look] = self._counts = counts
+        self._until_s = (look + 1) * self._look_s
 
     def _close(self) -> None:
         counts = self._buckets[self._now]
         new = (counts[0], counts[1]) if self._units is None else self._units.take_new()
         self._split = [self._split[0] + new[0], self._split[1] + new[1]]
         self._now = -1
-        self._follow()
+        self._until_s = -inf
 
     # --- state --------------------------------------------------------------------------------------
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from enum import IntEnum
 from math import inf
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-__all__ = ["Code", "Constraint", "Reason", "sentence"]
+__all__ = ["GUARDRAILS", "Code", "Constraint", "Reason", "sentence"]
 
 
 class Code(IntEnum):
@@ -91,6 +91,9 @@ class Reason(NamedTuple):
     c: float = 0.0
 
 
+GUARDRAILS: Final = ("errors", "latency", "cost", "quality", "complaints")
+"""What a rollout watches; the third number of `EVIDENCE_OF_HARM` is a place in here."""
+
 _SENTENCES: dict[Code, str] = {
     Code.ARRIVED: "dispatched on arrival",
     Code.QUEUED: "dispatched after {a:.3g} s in the queue",
@@ -126,7 +129,7 @@ _SENTENCES: dict[Code, str] = {
     Code.NON_INFERIOR: "promoted: worse by at most {a:.4g}, less than the margin {b:.4g}, of {c:.0f} canary outcomes",
     Code.INCONCLUSIVE: "not promoted: worse by up to {a:.4g}, margin {b:.4g}, after {c:.0f} canary outcomes",
     Code.STAGE_DONE: "stage {a:.0f} done: {b:.0f} canary outcomes, evidence of harm {c:.3g}",
-    Code.EVIDENCE_OF_HARM: "evidence of harm {a:.3g} reached {b:.3g} after {c:.0f} canary outcomes",
+    Code.EVIDENCE_OF_HARM: "evidence of harm in {guardrail}: {a:.3g} reached {b:.3g}",
     Code.STARTED: "the rollout started",
     Code.OTHER_MODEL: "tried on model {a:.0f} instead",
     Code.STALE: "answered from the cache, out of date",
@@ -160,9 +163,12 @@ def sentence(reason: Reason) -> str:
     'load 0.93 over 0.80; 12 wanted, bound by the maximum'
     >>> sentence(Reason(Code.LOAD_HIGH, a=inf, b=0.8, c=1))
     'work waits and no instance is there; 1 wanted'
+    >>> sentence(Reason(Code.EVIDENCE_OF_HARM, Constraint.NONE, 131.0, 100.0, 1))
+    'evidence of harm in latency: 131 reached 100'
     """
     if reason.code == Code.LOAD_HIGH and reason.a == inf:
         text = f"work waits and no instance is there; {reason.c:.0f} wanted"
     else:
-        text = _SENTENCES[Code(reason.code)].format(a=reason.a, b=reason.b, c=reason.c)
+        guardrail = GUARDRAILS[int(reason.c)] if 0 <= reason.c < len(GUARDRAILS) else "outcomes"
+        text = _SENTENCES[Code(reason.code)].format(a=reason.a, b=reason.b, c=reason.c, guardrail=guardrail)
     return text + _BOUNDS[Constraint(reason.bound)]

@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from controllers.rollout.improvement import GUARDRAILS, ImprovementRollout
+from controllers.rollout.improvement import ImprovementRollout
 from glowsim.core.evidence import HarmEvidence
+from glowsim.core.reasons import GUARDRAILS
 from glowsim.core.types import Advance, ChangeKind, Code, Observed, Reason, Request
 
 LOOK_S, HOUR_S = 60.0, 3600.0
