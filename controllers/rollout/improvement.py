@@ -211,6 +211,8 @@ class ImprovementRollout(Stateful):
         """Looks from the beginning of a bucket until it is taken in."""
         self._hour = max(1, round(_HOUR_S / look_s))
         self._errors = errors
+        self._only_errors = not on[1] and not on[2]
+        """Whether nothing that `finished` tells of a request that ended well matters."""
         self._latency_above_s = inf if latency_above_s is None else latency_above_s
         self._cost_above_usd = inf if cost_above_usd is None else cost_above_usd
         self._quality = quality_metric
@@ -278,8 +280,8 @@ class ImprovementRollout(Stateful):
         hashed = mix(unit ^ self._salt)
         variant = 1 if hashed < self._share else 0
         self._counts[variant] += 1
-        if self._units is not None and self._comparing:
-            self._units.count(hashed, variant)
+        if self._counting is not None:
+            self._counting.count(hashed, variant)
         return variant
 
     def propensity(self, assigned_s: float, variant: int) -> float:
@@ -299,7 +301,9 @@ class ImprovementRollout(Stateful):
         cost_usd: float,
     ) -> Advance | None:
         """Take in a request's one outcome: it is only counted."""
-        if ok and not (latency_s > self._latency_above_s or cost_usd > self._cost_above_usd):
+        if ok and (
+            self._only_errors or not (latency_s > self._latency_above_s or cost_usd > self._cost_above_usd)
+        ):
             return None
         if not self._comparing:
             return None
@@ -518,6 +522,7 @@ class ImprovementRollout(Stateful):
     def _follow(self) -> None:
         """Set what follows from the state."""
         self._comparing = 0 < self._stage < len(self._weights) - 1
+        self._counting = self._units if self._comparing else None
         self._share = int(self._weights[self._stage] * 2.0**64)
         self._counts = self._buckets[self._now] if self._now >= 0 else [0, 0]
         self._until_s = (self._now + 1) * self._look_s if self._now >= 0 else -inf
