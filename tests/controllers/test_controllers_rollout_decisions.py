@@ -106,6 +106,35 @@ def test_silence_does_not_promote(weight: float) -> None:
     assert next(n for n in range(1, 1000) if passes(n)) == pytest.approx(exact, rel=0.05)
 
 
+def promoted(more: float, seed: int, *, tenants: int = 200, campaigns: int = 250) -> tuple[float, float]:
+    """Return how often a canary's 30 hours end in promotion where tenants of unequal risk are assigned: when that is
+    taken into account, and when requests are taken for independent."""
+    rng, passed, naive, risk, correlation = np.random.default_rng(seed), 0, 0, 0.05, 0.01
+    weights = [0.05] * 24 + [0.1] * 2 + [0.25] * 2 + [0.5] * 2
+    for _ in range(campaigns):
+        risks, place = rng.beta(risk * 99, (1 - risk) * 99, tenants), rng.random(tenants)
+        sent = rng.poisson(7200 / tenants, (30, tenants))
+        terms = NOTHING
+        for hour, weight in enumerate(weights):
+            mine = place < weight
+            wrong = rng.binomial(sent[hour], np.minimum(1.0, risks + more * mine))
+            units = [1.0 / max(1, arm.sum()) for arm in (mine, ~mine)]
+            requests = [
+                int(each) for arm in (mine, ~mine) for each in (sent[hour, arm].sum(), wrong[arm].sum())
+            ]
+            terms = together(terms, stratum(*requests, fewness=sqrt(units[0] + units[1])))
+        passed += upper_bound(terms, 0.01, 1.96, correlation * risk * (1 - risk)) < 0.01
+        naive += upper_bound(terms, 0.01, 1.96) < 0.01
+    return passed / campaigns, naive / campaigns
+
+
+def test_few_tenants_do_not_promote_what_is_worse_by_the_margin() -> None:
+    """Tenants of equal size, whose effective number is their number."""
+    passed, naive = promoted(0.01, 4)
+    assert passed <= stats.binom.ppf(0.999, 250, 0.025) / 250
+    assert naive > 0.1, "as if requests were independent, it would be promoted far too often"
+
+
 # --- the split ------------------------------------------------------------------------------------------
 
 
