@@ -35,7 +35,9 @@ _BAD: Final = 4
 _STAGE: Final = _BAD + 2 * len(GUARDRAILS)
 """Where the stage stands; what follows it is no count."""
 _MOST_LABELLED: Final = 100_000
+"""Labels of one look that are told apart; later ones are dropped, whatever their arm, and counted as late."""
 _MOST_BUCKETS: Final = 100_000
+"""Looks that may wait for their outcomes."""
 _LARGEST: Final = 690.0
 """Natural logarithm of the largest evidence that is told."""
 
