@@ -61,6 +61,8 @@ _log = logging.getLogger(__name__)
 _MEMORY = 10_000
 _ROLL_UP_EVERY_S = 10.0
 _CONTENTS = 20_000
+_FIRST_ANSWERS_S = 1.0
+"""That clients wait at most, at the start, for instances to say that they are there."""
 _LAST_WORDS_S = 2.0
 """Kept of the grace for answers that are being written."""
 
@@ -201,6 +203,7 @@ async def serving(
             # What a kill took from the journal was numbered too, and its clients may yet speak of it.
             after_request=(store.boot - 1) << 32,
             idle_timeouts=idle_timeouts(scenario),
+            probe_timeout_s=scenario.live.probe_timeout_s,
         )
         ends = await stack.enter_async_context(AsyncExitStack())
         session = await ends.enter_async_context(
@@ -210,7 +213,13 @@ async def serving(
                 max_line_size=65536,
             )
         )
-        places = Places(driver, session, await ends.enter_async_context(AsyncExitStack()), folder)
+        places = Places(
+            driver,
+            session,
+            await ends.enter_async_context(AsyncExitStack()),
+            folder,
+            probe_timeout_s=scenario.live.probe_timeout_s,
+        )
         ends.push_async_callback(driver.close, max(chosen.grace_s - _LAST_WORDS_S, chosen.grace_s / 2.0))
         if earlier is None:
             journal.begin({})
@@ -229,12 +238,13 @@ async def serving(
             # Those that can be scaled come back at the size that they were last ordered to have.
             count = agent.instances if name in fixed else driver.wanted.get(number, agent.instances)
             if name in reaches:
-                await places.put(number, reaches[name], region=world.region, count=count)
+                await places.put(number, reaches[name], name=name, region=world.region, count=count)
                 continue
             emulation = EmulatedAgent(number, world, truths[name], streams, real_time)
             driver.scalers[number] = emulation
             for _ in range(count):
                 driver.add(number, emulation.instance(), region=world.region)
+        await places.all_asked(_FIRST_ANSWERS_S)
         outbox = Outbox(store, driver, keep_text=chosen.keep_text)
         await outbox.catch_up()
         known = Fleet(

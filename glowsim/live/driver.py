@@ -707,6 +707,19 @@ class Driver:
         self.tell(InstanceChanged(self.now_s(), agent, instance.number, State.READY, region))
         return instance.number
 
+    def expect(self, agent: int, *, region: int = 0) -> int:
+        """Take in that an instance of an agent is starting, which `ready` will tell of; return its number."""
+        instance = self._make(agent, region, State.STARTING)
+        self.tell(InstanceChanged(self.now_s(), agent, instance.number, State.STARTING, region))
+        return instance.number
+
+    def ready(self, instance: int, serve: Serve) -> None:
+        """Let an instance take part that was expected. One that is not there any more is passed over."""
+        there = self._instances.get(instance)
+        if there is not None and not self._over:
+            there.serve = serve
+            self._changed(there, State.READY)
+
     def start(self, agent: int, *, region: int = 0) -> int:
         """Have an instance of an agent started by its scaler, as a `Scale` would; return its number.
 

@@ -12,7 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from glowsim.scenario.base import AgentName, ChosenBy, Items, Model, Name, findings_error
 from glowsim.scenario.problems import Finding
-from glowsim.scenario.quantities import PositiveDuration
+from glowsim.scenario.quantities import DURATION, PositiveDuration, Within
 
 __all__ = ["CallableAgent", "HttpJson", "Live", "LiveAgent", "OpenAIHttp", "Pods", "Processes", "Tokens"]
 
@@ -197,11 +197,19 @@ class Keeping(Model):
     )
 
 
+ProbeTimeout = Annotated[float, Within(DURATION, 0.01, 300.0)]
+
+
 class Live(Model):
     """The live side of a scenario."""
 
     agents: dict[AgentName, LiveAgent] = Field(
         default={}, description="Agent -> how it is reached; the others are emulated."
+    )
+    probe_timeout_s: ProbeTimeout = Field(
+        default=5.0,
+        alias="probe_timeout",
+        description="Within which an instance must have said that it is well: 10ms to 5 minutes.",
     )
     tokens: Tokens | None = Field(
         default=None, description="Signed tokens that say who calls; default: keys only."

@@ -469,11 +469,14 @@ def test_what_an_instance_answers_becomes_what_the_client_gets(path, status, out
     assert [each.outcome for each in told(recording, Finished)] == [outcome] * attempts
 
 
-def test_an_instance_that_is_not_there_is_unreachable(path, unused_port):
+def test_an_instance_that_goes_is_unreachable(path):
+    async def gone(request):
+        request.transport.abort()
+
     async def test(client):
         assert (await client.ask())[0] == 502
 
-    recording = serve(test, path, upstreams={"tax": [f"http://127.0.0.1:{unused_port}/"]})
+    recording = serve_upstreams(test, path, gone)
     assert {each.outcome for each in told(recording, Finished)} == {Outcome.UNREACHABLE}
 
 

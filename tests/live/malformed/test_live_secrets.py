@@ -130,12 +130,12 @@ def test_no_secret_and_no_prompt_is_found_anywhere(hostile, tmp_path, monkeypatc
         reached = {"adapter": "openai_http", "key_env": "UPSTREAM_KEY"}
         agents["echo"] = reached | {"urls": [url]}
         agents["gone"] = reached | {"urls": [f"http://127.0.0.1:{nobody.getsockname()[1]}"]}
-        nobody.close()
         live = {"agents": agents, "tokens": {"issuer": "idp", "audience": "glowsim", "algorithm": "HS256"}}
         live["tokens"]["secret_env"] = "SIGNING_KEY"
         with hostile.running(
             tmp_path, text + json.dumps({"live": live})[1:-1], environment, allow_plugins=True
         ) as target:
+            nobody.close()
             data, admin = target.port, target.admin_port
             chat, hows = (
                 "/v1/chat/completions",
