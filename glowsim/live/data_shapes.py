@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from glowsim.live.admin_shapes import FeedbackTaken, Health, Readiness
+from glowsim.live.admin_shapes import FeedbackTaken, Health
 from glowsim.live.openapi import Operation
 from glowsim.live.outbox import Feedback
 from glowsim.live.shapes import WHOLE
@@ -19,7 +19,7 @@ from glowsim.live.shapes import WHOLE
 __all__ = [
     "Agent", "Agents", "Answer", "AnthropicError", "AnthropicFailure", "AskedOfModel", "ChatBody", "EmbeddingsBody",
     "LONGEST_TAG", "MessagesBody", "Metadata", "Model", "Models", "OPERATIONS", "OpenAIError", "OpenAIFailure",
-    "ResponsesBody", "Task", "TaskAnswer", "TaskError", "TaskFailure", "TaskUsage",
+    "Readiness", "ResponsesBody", "Task", "TaskAnswer", "TaskError", "TaskFailure", "TaskUsage",
 ]  # fmt: skip
 
 LONGEST_TAG = 200
@@ -223,6 +223,14 @@ class TaskFailure(BaseModel):
     error: TaskError
 
 
+class Readiness(BaseModel):
+    """Whether requests are taken in, and an instance of any agent could serve one."""
+
+    ready: bool
+    reason: str
+    """Why not; empty if so."""
+
+
 _HEADERS: dict[str, dict[str, Any]] = {
     "X-Glowsim-Session": {"type": "string", "minLength": 1, "maxLength": LONGEST_TAG},
     "X-Glowsim-Priority": {"type": "integer", "minimum": 0, "maximum": 9},
@@ -256,7 +264,10 @@ OPERATIONS = (
     Operation("GET", "/v1/models/{agent}", "One of them", Model, refusals=(404,)),
     Operation("GET", "/v1/agents", "The agents", Agents),
     Operation("GET", "/healthz", "Whether the process answers", Health, open=True),
-    Operation("GET", "/readyz", "Whether it takes requests", Readiness, refusals=(503,), open=True),
+    Operation(
+        "GET", "/readyz", "Whether requests are taken in and any agent can be served", Readiness, refusals=(503,),
+        open=True,
+    ),
     Operation("GET", "/openapi.json", "This document", "application/json"),
 )  # fmt: skip
 """Everything that clients can ask the data plane for."""

@@ -306,6 +306,19 @@ class Driver:
         """Whether the control plane can still be told anything: until the driver is closed, or it failed."""
         return not self._over
 
+    def servable(self, agent: int) -> bool:
+        """Return whether an agent has an instance that is ready, or has none because its scaler wants none.
+
+        One whose instances are starting is not; neither is one that has lost its instances and has no scaler to
+        start others, or a paused one. What breakers say is not asked: they need traffic to find out better.
+        """
+        pool = self._plane.pools[agent]
+        load = pool.sizing.load(self.now_s())
+        if load.ready:
+            return True
+        scaled = agent in self.scalers and pool.controllers.scaler is not None and not pool.sizing.paused
+        return scaled and not load.starting
+
     # --- clients --------------------------------------------------------------------------------------
 
     async def request(self, asked: Request, task: Any, passed_on: Mapping[str, str] = _NOTHING) -> Answered:

@@ -440,8 +440,15 @@ class Gateway:
         await _json(http, {"healthy": True})
 
     async def _ready(self, http: Exchange) -> None:
-        ready = self._driver.admitting
-        await _json(http, {"ready": ready}, 200 if ready else 503)
+        """Say whether a load balancer may send requests here: whether any agent can be served, not whether all can."""
+        agents = self._fleet.agents.values()
+        if not self._driver.admitting:
+            why = "it is stopping"
+        elif not any(map(self._driver.servable, agents)):
+            why = f"no instance is ready of any of {len(agents)} agents"
+        else:
+            why = ""
+        await _json(http, {"ready": not why, "reason": why}, 503 if why else 200)
 
 
 @cache
