@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from glowsim.live.advice.advisor import Advisor
 from glowsim.live.advice.fleet import Agents
 from glowsim.live.advice.recommendations import Recommendations
-from glowsim.live.advice.rows import Call, Rows
+from glowsim.live.advice.rows import LAST, Call, Rows
 from glowsim.live.advice.tail import Tail
 
 __all__ = ["Listener", "LogFile"]
+
+_log = logging.getLogger(__name__)
+_TOO_MANY: Final = 10
+"""Of the last 100 rows: with more that cannot be read, what they leave out could turn advice round."""
+_FEW: Final = 5
+"""With no more than that, the log is believed again."""
 
 
 class LogFile:
@@ -109,7 +116,9 @@ class Listener:
         """Take in a piece of the log; False: there is no more now."""
         log = self._log
         if log is not None:
-            self.take(log.read())
+            calls = log.read()
+            self._judge(log)
+            self.take(calls)
         all_read = log is None or log.all_read
         self._advisor.go_on(self._now_s(), all_read=all_read)
         self._recommendations.turn(self._advisor.now_s)
@@ -117,10 +126,26 @@ class Listener:
             self._advisor.flush()
         return not all_read
 
+    def _judge(self, log: LogFile) -> None:
+        """Have nothing recommended while too much of the log cannot be read."""
+        unreadable, silence = log.rows.unreadable, self._recommendations.silence
+        if silence is None and unreadable > _TOO_MANY:
+            why = f"{unreadable} of the last {LAST} rows of {log.path} cannot be read"
+            self._recommendations.be_silent(self._now_s(), why)
+            _log.warning("nothing is recommended any more: %s", why)
+        elif silence is not None and unreadable <= _FEW:
+            self._recommendations.speak()
+            _log.warning(
+                "recommendations go on after %.0f s: %d of the last %d rows of %s cannot be read",
+                self._now_s() - silence.t_s, unreadable, LAST, log.path,
+            )  # fmt: skip
+
     def heard(self) -> dict[str, Any]:
         """Return what was read and how it was taken, as plain JSON data."""
         log, strangers = self._log, self._agents.strangers
+        silence = self._recommendations.silence
         return {
+            "silent": None if silence is None else silence.as_json(self._epoch_unix_s),
             "log": None if log is None else str(log.path),
             "format": None if log is None else log.rows.format,
             "rows": {

@@ -131,6 +131,8 @@ def _metrics(recommendations: Recommendations, heard: dict[str, Any]) -> str:
     lines += [
         "# TYPE glowsim_advice_behind_seconds gauge",
         f"glowsim_advice_behind_seconds {heard['behind_s']}",
+        "# TYPE glowsim_advice_silent gauge",
+        f"glowsim_advice_silent {int(heard['silent'] is not None)}",
         "# TYPE glowsim_load_report_errors_total counter",
         f"glowsim_load_report_errors_total {heard['reports']['errors']}",
     ]

@@ -33,7 +33,7 @@ from glowsim.core.types import (
 from glowsim.live.telemetry import Telemetry
 from glowsim.live.windows import quantiles_s
 
-__all__ = ["Kind", "Recommendation", "Recommendations"]
+__all__ = ["Kind", "Recommendation", "Recommendations", "Silence"]
 
 Kind = Literal["scale", "refuse", "breaker", "alert", "envelope"]
 _KEPT: Final = 1000
@@ -64,6 +64,8 @@ class Recommendation:
     """How often it was said: of a refusal, the requests that it would have met."""
     over_s: float | None = None
     """When it no longer held; None: it stands."""
+    said: bool = True
+    """Whether anybody was told: not if it began in a silence that lasts."""
 
     def as_json(self, epoch_unix_s: float) -> dict[str, Any]:
         """Return it as plain JSON data, with dates."""
@@ -82,6 +84,19 @@ class Recommendation:
         return f"{_date(epoch_unix_s + self.t_s)} {self.agent}: {self.advice}: {self.why}" + (
             f" [{shown}]" if shown else ""
         )
+
+
+@dataclass(frozen=True)
+class Silence:
+    """Why nothing is recommended at present."""
+
+    t_s: float
+    """Since when."""
+    why: str
+
+    def as_json(self, epoch_unix_s: float) -> dict[str, Any]:
+        """Return it as plain JSON data, with a date."""
+        return {"since": _date(epoch_unix_s + self.t_s), "why": self.why}
 
 
 class Recommendations:
@@ -114,6 +129,23 @@ class Recommendations:
         self._loads: dict[int, dict[int, dict[int, float]]] = {}
         """Agent -> instance -> signal -> what it last reported."""
         self._number = 0
+        self.silence: Silence | None = None
+        """Set while nothing is to be said or shown; the fold goes on."""
+        self._ended: deque[Recommendation] = deque(maxlen=_KEPT)
+        """Of those that were said, those that ended in the silence."""
+
+    def be_silent(self, t_s: float, why: str) -> None:
+        """Say and show nothing from now on: what is known is not enough."""
+        self.silence = Silence(t_s, why)
+
+    def speak(self) -> None:
+        """Say what stands by now, and what ended in the silence."""
+        self.silence = None
+        while self._ended:
+            self._say(self._ended.popleft())
+        for each in self._standing.values():
+            if not each.said:
+                self._tell(each)
 
     # --- the fold -------------------------------------------------------------------------------------
 
@@ -240,7 +272,8 @@ class Recommendations:
         for key, fields in saved["standing"]:
             each = Recommendation(**fields)
             self._standing[tuple(key)] = each
-            self._all.append(each)
+            if each.said:
+                self._all.append(each)
 
     # --- what stands ----------------------------------------------------------------------------------
 
@@ -255,17 +288,27 @@ class Recommendations:
         self._number += 1
         new = Recommendation(self._number, t_s, t_s, agent, kind, advice, why, evidence)
         self._standing[key] = new
-        self._all.append(new)
-        self.counts[agent, kind] += 1
         if len(self._standing) > _KEPT:
             self._standing.popitem(last=False)
+        if self.silence is None:
+            self._tell(new)
+        else:
+            new.said = False
+
+    def _tell(self, new: Recommendation) -> None:
+        new.said = True
+        self._all.append(new)
+        self.counts[new.agent, new.kind] += 1
         self._say(new)
 
     def _over(self, t_s: float, key: tuple[Any, ...]) -> None:
         ended = self._standing.pop(key, None)
         if ended is not None:
             ended.over_s = t_s
-            self._say(ended)
+            if self.silence is None:
+                self._say(ended)
+            elif ended.said:
+                self._ended.append(ended)
 
     # --- evidence -------------------------------------------------------------------------------------
 
@@ -296,11 +339,16 @@ class Recommendations:
     # --- reading --------------------------------------------------------------------------------------
 
     def newest(self) -> Iterator[Recommendation]:
-        """Yield those that are kept, the newest first."""
-        return reversed(self._all)
+        """Yield those that are kept, the newest first; in a silence, those that were over before it."""
+        if self.silence is None:
+            return reversed(self._all)
+        began_s = self.silence.t_s
+        return (each for each in reversed(self._all) if each.over_s is not None and each.over_s <= began_s)
 
     def shown(self) -> list[dict[str, Any]]:
-        """Return what stands, the newest first, as the dashboard shows it."""
+        """Return what stands, the newest first, as the dashboard shows it; nothing in a silence."""
+        if self.silence is not None:
+            return []
         return [
             {
                 "agent": each.agent, "kind": each.kind, "advice": each.advice, "why": each.why,
@@ -310,7 +358,9 @@ class Recommendations:
         ]  # fmt: skip
 
     def standing(self) -> Counter[tuple[str, str]]:
-        """Return (agent, kind) -> recommendations that stand."""
+        """Return (agent, kind) -> recommendations that stand; none in a silence."""
+        if self.silence is not None:
+            return Counter()
         return Counter((each.agent, each.kind) for each in self._standing.values())
 
 

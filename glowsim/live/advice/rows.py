@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -17,7 +17,7 @@ from glowsim.traces.log import LogError
 from glowsim.traces.source import LINE_BYTES
 from glowsim.traces.values import Row, Unreadable
 
-__all__ = ["Call", "Rows"]
+__all__ = ["LAST", "Call", "Rows"]
 
 _log = logging.getLogger(__name__)
 _OUTCOMES: Final = {
@@ -29,6 +29,8 @@ _MOST_TOKENS: Final = 1 << 31
 _KEYS: Final = 100_000
 """Names of requests that are remembered, so that one that is written again counts once."""
 _WARNED: Final = 5
+LAST: Final = 100
+"""Rows that say how well a log can be read at present."""
 
 
 class Call(NamedTuple):
@@ -86,11 +88,18 @@ class Rows:
         self._keys: OrderedDict[str, None] = OrderedDict()
         self.counts: Counter[str] = Counter()
         """``calls``, ``refused``, ``repeated``, ``left_out`` (no model calls) -> rows."""
+        self._last: deque[bool] = deque(maxlen=LAST)
+        """Of the last rows, whether each was refused."""
 
     @property
     def format(self) -> str | None:
         """The name of the format, once it is known."""
         return None if self._form is None else self._form.name
+
+    @property
+    def unreadable(self) -> int:
+        """How many of the last 100 rows could not be read."""
+        return sum(self._last)
 
     def calls(self, line: str | None) -> Iterator[Call]:
         """Yield the calls of a line; None: another file begins.
@@ -185,10 +194,10 @@ class Rows:
             except Unreadable as error:
                 self._refuse(str(error))
             except LeftOut:
-                self.counts["left_out"] += 1
+                self._count("left_out")
             else:
+                self._count("repeated" if call is None else "calls")
                 if call is not None:
-                    self.counts["calls"] += 1
                     yield call
 
     def _call(self, request: Request) -> Call | None:
@@ -200,7 +209,6 @@ class Rows:
         key = request.key
         if key is not None:
             if key in self._keys:
-                self.counts["repeated"] += 1
                 return None
             self._keys[key] = None
             if len(self._keys) > _KEYS:
@@ -216,8 +224,12 @@ class Rows:
             name("session"), name("user"), name("tenant"),
         )  # fmt: skip
 
+    def _count(self, what: str) -> None:
+        self.counts[what] += 1
+        self._last.append(what == "refused")
+
     def _refuse(self, why: str) -> None:
-        self.counts["refused"] += 1
+        self._count("refused")
         if self.counts["refused"] <= _WARNED:
             last = "; further ones are only counted" if self.counts["refused"] == _WARNED else ""
             _log.warning("%s: a row cannot be read: %s%s", self._path, why, last)
