@@ -47,7 +47,7 @@ _OF_STATUS: Final = {
     504: (Outcome.TIMEOUT, Code.TIMED_OUT),
 }
 """Status -> what it means of a target that gives no code of its own; others are errors."""
-_TELLING: Final = re.compile(rb'"usage"|"error"|"done"')
+_TELLING: Final = re.compile(rb'"usage"|"error"|"done"|"finish_reason" *: *"')
 _MOST_TOKENS: Final = 2**31
 
 
@@ -71,6 +71,8 @@ class Said(NamedTuple):
     """Where the answer came from, where the target says so."""
     error: tuple[Outcome, Code] | None = None
     """What broke a stream off."""
+    finished: bool = False
+    """Whether the answer is whole, though more may follow: a stream that ends cleanly after it has not been cut."""
 
 
 class Face(Protocol):
@@ -134,11 +136,12 @@ class ChatFace:
         said = _object(data)
         if said.get("error"):
             return Said(error=_broken(said["error"]))
-        content = False
+        content = finished = False
         match said:
-            case {"choices": [{"delta": dict() as delta}, *_]}:
+            case {"choices": [{"delta": dict() as delta, **more}, *_]}:
                 content = any(value for key, value in delta.items() if key != "role")
-        return Said(content=content, usage=self._usage(said.get("usage")))
+                finished = isinstance(more.get("finish_reason"), str)
+        return Said(content=content, usage=self._usage(said.get("usage")), finished=finished)
 
     @staticmethod
     def _usage(usage: Any) -> Usage | None:

@@ -159,18 +159,21 @@ class HttpTarget:
         return _answered(response, self._face.answer(await _bounded(response)))
 
     async def _streamed(self, call: Call, response: aiohttp.ClientResponse) -> Heard:
-        loop, usage, begun = asyncio.get_running_loop(), None, False
+        loop, usage, begun, finished = asyncio.get_running_loop(), None, False, False
         async for data in _events(response):
             said = self._face.event(data, begun=begun)
             if said.content and not begun:
                 begun = True
                 call.first_token_at = loop.time()
+            finished = finished or said.finished
             if said.usage is not None:
                 usage = said.usage
             if said.error is not None:
                 return Heard(*said.error, usage, said="the target broke a stream off")
             if said.done:
                 return _answered(response, said._replace(usage=usage))
+        if finished:  # transformers serve ends so, without [DONE]; a cut raises before
+            return _answered(response, Said(done=True, usage=usage))
         return _lost(call, "a stream stopped before it was complete")._replace(usage=usage)
 
 

@@ -95,6 +95,9 @@ def test_answers_and_what_is_none(http, handler, outcome, how, said):
 
 
 LAST = {"choices": [], "usage": USAGE}
+STOP = {"choices": [{"delta": {}, "finish_reason": "stop"}]}
+ALL = {"choices": [{"delta": {"content": "ne"}, "finish_reason": "length"}], "usage": USAGE}
+UNDECIDED = {"choices": [{"delta": {"content": "ne"}, "finish_reason": None}], "usage": USAGE}
 
 
 @pytest.mark.parametrize(
@@ -102,6 +105,12 @@ LAST = {"choices": [], "usage": USAGE}
     [
         (streams(delta(""), delta("fi"), delta("ne"), LAST, "[DONE]"), Outcome.OK, Code.OWN, True),
         (streams(delta("fi"), LAST), Outcome.UNREACHABLE, Code.BROKEN_STREAM, True),
+        # transformers serve ends a stream with its finish reason, and no [DONE]
+        (streams(delta("fi"), delta("ne"), STOP, LAST), Outcome.OK, Code.OWN, True),
+        (streams(delta("fi"), ALL), Outcome.OK, Code.OWN, True),
+        (streams(delta("fi"), UNDECIDED), Outcome.UNREACHABLE, Code.BROKEN_STREAM, True),
+        (streams(delta("fi"), STOP, LAST, then="abort"), Outcome.UNREACHABLE, Code.BROKEN_STREAM, True),
+        (streams(delta("fi"), STOP, {"error": {"message": "no"}}), Outcome.ERROR, Code.BROKEN_STREAM, True),
         (streams(delta("fi"), then="abort"), Outcome.UNREACHABLE, Code.BROKEN_STREAM, True),
         (streams(then="abort"), Outcome.UNREACHABLE, Code.EXHAUSTED, False),
         (streams(), Outcome.UNREACHABLE, Code.EXHAUSTED, False),
