@@ -33,6 +33,7 @@ from glowsim.live.content import Content, in_words
 from glowsim.live.dashboard.document import Document
 from glowsim.live.dashboard.routes import Dashboard
 from glowsim.live.driver import Driver
+from glowsim.live.front_door import FrontDoor, Service
 from glowsim.live.gateway import Fleet, Gateway
 from glowsim.live.identity import Identity, TokenReader
 from glowsim.live.outbox import Outbox
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
 __all__ = ["Daemon", "run_daemon", "serving"]
 
 _log = logging.getLogger(__name__)
+Watch = Callable[[Event, Sequence[Command]], None]
 _MEMORY = 10_000
 _ROLL_UP_EVERY_S = 10.0
 _CONTENTS = 20_000
@@ -180,6 +182,9 @@ async def serving(
     telemetry = Telemetry(scenario, plane, counts)
     rollups = Rollups(list(names), partial(_cost_usd, list(scenario.models.values())))
     tracing = _tracing(scenario, reaches) if scenario.live.otel else None
+    hear: list[Watch] = [telemetry.saw, validity.saw, rollups.saw]
+    if tracing is not None:
+        hear.append(tracing.saw)
     truths = {name: Drawn(scenario, name, streams) for name in emulated}
     async with AsyncExitStack() as stack:
         if tracing is not None:
@@ -197,7 +202,7 @@ async def serving(
             contents=_CONTENTS,
             apologise=partial(_apology, chosen.apology),
             clock=time.perf_counter,
-            watch=partial(_to_all, telemetry, validity, rollups, tracing),
+            watch=partial(_to_all, hear),
             calling=None if tracing is None else tracing.calling,
             served=store.saw,
             # What a kill took from the journal was numbered too, and its clients may yet speak of it.
@@ -247,14 +252,23 @@ async def serving(
         await places.all_asked(_FIRST_ANSWERS_S)
         outbox = Outbox(store, driver, keep_text=chosen.keep_text)
         await outbox.catch_up()
+        front_door = FrontDoor(
+            {
+                name: Service(order, scenario.services[name].failover_s)
+                for name, order in build.nearest_agents(scenario).items()
+            },
+            list(names),
+            driver.servable,
+            driver.now_s,
+        )
+        hear.append(front_door.saw)
         known = Fleet(
             agents=names,
             models={name: agent.model for name, agent in fleet},
             emulated=emulated,
             regions={name: number for number, name in enumerate(scenario.regions)},
             region_of=[scenario.regions.index(agent.region) for _, agent in fleet],
-            services=build.nearest_agents(scenario),
-            ready=lambda number: driver.plane.pools[number].sizing.load(driver.now_s()).ready > 0,
+            front_door=front_door,
         )
         gateway: ASGIApp = Gateway(driver, chosen, known, identity, store.hash_key, outbox)
         if tracing is not None:
@@ -351,15 +365,9 @@ def _cost_usd(models: Sequence[Any], model: int, usage: Usage) -> float:
     return cost_usd
 
 
-def _to_all(
-    telemetry: Telemetry, validity: Validity, rollups: Rollups, tracing: Tracing | None, event: Event,
-    commands: Sequence[Command],
-) -> None:  # fmt: skip
-    telemetry.saw(event, commands)
-    validity.saw(event, commands)
-    rollups.saw(event, commands)
-    if tracing is not None:
-        tracing.saw(event, commands)
+def _to_all(hear: Sequence[Watch], event: Event, commands: Sequence[Command]) -> None:
+    for each in hear:
+        each(event, commands)
 
 
 def _apology(text: str, task: Any) -> str | None:

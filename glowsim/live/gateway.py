@@ -11,7 +11,7 @@ import json
 import logging
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import cache
@@ -29,6 +29,7 @@ from glowsim.live.content import Content
 from glowsim.live.data_shapes import LONGEST_TAG, OPERATIONS, Task
 from glowsim.live.driver import Driver
 from glowsim.live.faults import trace_of
+from glowsim.live.front_door import FrontDoor
 from glowsim.live.identity import Identity
 from glowsim.live.openapi import document
 from glowsim.live.outbox import Feedback, KeyReused, Outbox, Taken, TooMuch, Unknown
@@ -80,15 +81,13 @@ class Fleet:
     """Region -> number."""
     region_of: Sequence[int]
     """Of each agent, by number."""
-    services: Mapping[str, Mapping[int, tuple[int, ...]]]
-    """Service -> users' region -> the agents that may serve them, the nearest first."""
-    ready: Callable[[int], bool]
-    """Whether an agent has an instance that is ready."""
+    front_door: FrontDoor
+    """Where the users of services go."""
 
     def agent(self, name: str, region: int) -> int | None:
         """Return the number of the agent that a name means to users of a region; None if it means none.
 
-        Of a service it is the nearest agent that may serve them and has a ready instance; where none has, the nearest.
+        Of a service it is the one that its front door sends them to.
 
         Raises
         ------
@@ -97,12 +96,12 @@ class Fleet:
         """
         if name in self.agents:
             return self.agents[name]
-        if name not in self.services:
+        if name not in self.front_door.services:
             return None
-        nearest = self.services[name].get(region)
-        if nearest is None:
+        agent = self.front_door.agent(name, region)
+        if agent is None:
             raise Refusal(451, f"no agent of {name} may serve users of this region")
-        return next(filter(self.ready, nearest), nearest[0])
+        return agent
 
 
 class Gateway:
@@ -404,7 +403,7 @@ class Gateway:
         if page is None and http.path.startswith("/v1/models/"):
             self._caller(http, "GET")
             name = http.path.removeprefix("/v1/models/")
-            if name not in self._fleet.agents and name not in self._fleet.services:
+            if name not in self._fleet.agents and name not in self._fleet.front_door.services:
                 raise Refusal(404, f"there is no agent {name!r}; GET /v1/models lists them")
             await _json(http, _model(name))
         elif page is None:
@@ -415,7 +414,7 @@ class Gateway:
 
     async def _models(self, http: Exchange) -> None:
         self._caller(http, "GET")
-        models = [_model(name) for name in (*self._fleet.agents, *self._fleet.services)]
+        models = [_model(name) for name in (*self._fleet.agents, *self._fleet.front_door.services)]
         await _json(
             http,
             {
