@@ -17,6 +17,7 @@ from glowsim.live.application import application
 from glowsim.live.dashboard.routes import Dashboard
 from glowsim.live.driver import Driver
 from glowsim.live.exposition import exposition
+from glowsim.live.key_set import KeySet
 from glowsim.live.outbox import Outbox
 from glowsim.live.reloading import Reloading
 from glowsim.live.settings import Settings
@@ -62,6 +63,8 @@ class Admin:
     reloading: Reloading
     agents: dict[str, int]
     """Name -> number."""
+    key_set: KeySet | None = None
+    """Whose fetches ``/metrics`` tells of."""
 
     def app(self) -> Starlette:
         """Return them as an ASGI application."""
@@ -85,6 +88,8 @@ class Admin:
     async def _metrics(self, http: HttpRequest) -> Response:
         self._admin(http)
         text = exposition(self.telemetry, self.driver.now_s()) + generate_latest(_PROCESS).decode()
+        if self.key_set is not None:
+            text += self.key_set.metrics()
         return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
 
     async def _state(self, http: HttpRequest) -> Response:

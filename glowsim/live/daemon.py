@@ -36,6 +36,7 @@ from glowsim.live.driver import Driver
 from glowsim.live.front_door import FrontDoor, Service
 from glowsim.live.gateway import Fleet, Gateway
 from glowsim.live.identity import Identity, TokenReader
+from glowsim.live.key_set import KeySet
 from glowsim.live.outbox import Outbox
 from glowsim.live.places import Places
 from glowsim.live.protocols import BadBody
@@ -174,7 +175,8 @@ async def serving(
     emulated = frozenset(names) - frozenset(reaches)
     validity = Validity(scenario, frozenset(reaches), certificate)
     tokens = scenario.live.tokens
-    identity = Identity(chosen, None if tokens is None else TokenReader(tokens, os.environ, folder))
+    reader = None if tokens is None else TokenReader(tokens, os.environ, folder)
+    identity = Identity(chosen, reader)
     streams = Streams(scenario.seed)
     journal, earlier, before = _journal(scenario, chosen)
     plane = build.control_plane(before, Streams(before.seed), allow_plugins=allow_plugins, fall_back=True)
@@ -218,6 +220,11 @@ async def serving(
                 max_line_size=65536,
             )
         )
+        if reader is not None and tokens is not None and tokens.keys_url is not None:
+            key_set = KeySet(tokens.keys_url, tokens.algorithm, session, reader.take)
+            ends.push_async_callback(key_set.close)
+            await key_set.open()
+            identity.key_set = key_set
         places = Places(
             driver,
             session,
@@ -293,7 +300,17 @@ async def serving(
             allow_plugins=allow_plugins,
         )
         pages = Admin(
-            driver, telemetry, chosen, emulated, validity, dashboard, store, outbox, reloading, names
+            driver,
+            telemetry,
+            chosen,
+            emulated,
+            validity,
+            dashboard,
+            store,
+            outbox,
+            reloading,
+            names,
+            identity.key_set,
         ).app()
         async with (
             serve_apps({gateway: data, pages: admin}, chosen),

@@ -30,7 +30,7 @@ from glowsim.live.data_shapes import LONGEST_TAG, OPERATIONS, Task
 from glowsim.live.driver import Driver
 from glowsim.live.faults import trace_of
 from glowsim.live.front_door import FrontDoor
-from glowsim.live.identity import Identity
+from glowsim.live.identity import Identity, UnknownKey
 from glowsim.live.openapi import document
 from glowsim.live.outbox import Feedback, KeyReused, Outbox, Taken, TooMuch, Unknown
 from glowsim.live.protocols import PATHS, BadBody, Protocol
@@ -180,7 +180,7 @@ class Gateway:
     # --- the protocols of models ----------------------------------------------------------------------
 
     async def _ask(self, http: Exchange, protocol: Protocol) -> None:
-        caller = self._caller(http, "POST")
+        caller = await self._caller(http, "POST")
         raw = await self._body(http)
         try:
             asked = protocol.read(raw)
@@ -244,7 +244,7 @@ class Gateway:
     # --- tasks ----------------------------------------------------------------------------------------
 
     async def _task(self, http: Exchange, name: str) -> None:
-        caller = self._caller(http, "POST")
+        caller = await self._caller(http, "POST")
         region = self._region(http)
         agent = self._fleet.agent(name, region or 0)
         if agent is None:
@@ -298,7 +298,7 @@ class Gateway:
     # --- feedback -------------------------------------------------------------------------------------
 
     async def _feedback(self, http: Exchange) -> None:
-        caller = self._caller(http, "POST")
+        caller = await self._caller(http, "POST")
         raw = await self._body(http)
         given = read_as(raw, Feedback)
         if given.kind == "label":
@@ -310,11 +310,14 @@ class Gateway:
 
     # --- what the control plane may know --------------------------------------------------------------
 
-    def _caller(self, http: Exchange, method: str) -> Caller:
+    async def _caller(self, http: Exchange, method: str) -> Caller:
         _check_method(http, method)
         if self._identity.open and self._settings.loopback:
             ours(http.headers.get(b"host", b""))
-        return self._identity.caller(http.headers)
+        try:
+            return self._identity.caller(http.headers)
+        except UnknownKey:
+            return await self._identity.look_again(http.headers)
 
     async def _body(self, http: Exchange) -> bytes:
         check_media(http.header(b"content-type"), http.header(b"content-encoding"))
@@ -401,7 +404,7 @@ class Gateway:
     async def _page(self, http: Exchange) -> None:
         page = self._pages.get(http.path)
         if page is None and http.path.startswith("/v1/models/"):
-            self._caller(http, "GET")
+            await self._caller(http, "GET")
             name = http.path.removeprefix("/v1/models/")
             if name not in self._fleet.agents and name not in self._fleet.front_door.services:
                 raise Refusal(404, f"there is no agent {name!r}; GET /v1/models lists them")
@@ -413,7 +416,7 @@ class Gateway:
             await page(http)
 
     async def _models(self, http: Exchange) -> None:
-        self._caller(http, "GET")
+        await self._caller(http, "GET")
         models = [_model(name) for name in (*self._fleet.agents, *self._fleet.front_door.services)]
         await _json(
             http,
@@ -424,7 +427,7 @@ class Gateway:
         )  # fmt: skip
 
     async def _agents(self, http: Exchange) -> None:
-        self._caller(http, "GET")
+        await self._caller(http, "GET")
         agents = [
             {"name": name, "model": self._fleet.models[name], "emulated": name in self._fleet.emulated}
             for name in self._fleet.agents
@@ -432,7 +435,7 @@ class Gateway:
         await _json(http, {"agents": agents})
 
     async def _openapi(self, http: Exchange) -> None:
-        self._caller(http, "GET")
+        await self._caller(http, "GET")
         await http.answer(200, _document())
 
     async def _healthy(self, http: Exchange) -> None:

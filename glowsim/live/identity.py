@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 import time
 from collections import OrderedDict
@@ -11,14 +10,19 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+from glowsim.live.key_set import KeySet, KeySetError, keys_in
 from glowsim.live.settings import Caller, Settings, SettingsError
 from glowsim.live.web import Refusal
 from glowsim.scenario.live import Tokens
 
-__all__ = ["Identity", "TokenReader"]
+__all__ = ["Identity", "TokenReader", "UnknownKey"]
 
 _REMEMBERED = 10_000
 _LOCAL = Caller("local", "local")
+
+
+class UnknownKey(Refusal):
+    """A token names a key that its issuer may have published meanwhile: after a fetch it may be known."""
 
 
 class Identity:
@@ -41,6 +45,8 @@ class Identity:
             self._digest(key.get_secret_value()): caller for caller, key in settings.keys.items()
         }
         self._tokens = tokens
+        self.key_set: KeySet | None = None
+        """Keeps the keys of signed tokens fresh, where they come from a URL."""
         self.open = not self._callers and tokens is None
         """Whether everybody may call."""
 
@@ -54,10 +60,13 @@ class Identity:
         ------
         Refusal
             401: there is no valid key or token.
+        UnknownKey
+            401 too: its token may be valid after `look_again`.
         """
         if self.open:
             return _LOCAL
         scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
+        kind = Refusal
         secret = given.strip() if scheme.lower() == b"bearer" else headers.get(b"x-api-key", b"")
         if secret:
             text = secret.decode("latin-1")
@@ -66,9 +75,17 @@ class Identity:
                 found = self._tokens.caller(text)
             if found is not None:
                 return found
-        raise Refusal(
+            if self._tokens is not None and self.key_set is not None and self.key_set.may_look():
+                kind = UnknownKey if self._tokens.names_unknown_key(text) else Refusal
+        raise kind(
             401, "send a valid key as 'Authorization: Bearer KEY'", headers={"WWW-Authenticate": "Bearer"}
         )
+
+    async def look_again(self, headers: Mapping[bytes, bytes]) -> Caller:
+        """Return who sent these headers, after a look for the key that their token names; raises as `caller`."""
+        if self.key_set is not None:
+            await self.key_set.look()
+        return self.caller(headers)
 
 
 class TokenReader:
@@ -98,6 +115,21 @@ class TokenReader:
         self._spec = spec
         self._keys = _keys(spec, environment, folder)
         self._seen: OrderedDict[str, tuple[float, Caller]] = OrderedDict()
+
+    def take(self, keys: Mapping[str, Any]) -> None:
+        """Believe these keys, by name, and no others: what was verified with others is verified again."""
+        self._keys = dict(keys)
+        self._seen.clear()
+
+    def names_unknown_key(self, token: str) -> bool:
+        """Return whether something is a token that names a key that is not there."""
+        import jwt
+
+        try:
+            name = jwt.get_unverified_header(token).get("kid")
+        except (jwt.PyJWTError, RecursionError):
+            return False
+        return isinstance(name, str) and name not in self._keys
 
     def caller(self, token: str) -> Caller | None:
         """Return whom a token binds, or None where it is not valid."""
@@ -139,14 +171,13 @@ class TokenReader:
 
 def _keys(spec: Tokens, environment: Mapping[str, str], folder: Path) -> dict[str, Any]:
     """Return the keys by their name; ``""``: for tokens that name none, or another."""
-    import jwt
-
     if spec.secret_env is not None:
         secret = environment.get(spec.secret_env, "")
         if len(secret) < 32:
             raise SettingsError(f"live.tokens: {spec.secret_env} must hold a secret of 32 characters or more")
         return {"": secret}
-    assert spec.keys_file is not None
+    if spec.keys_file is None:
+        return {}  # they come from a URL
     path = folder / spec.keys_file
     try:
         text = path.read_text()
@@ -155,9 +186,6 @@ def _keys(spec: Tokens, environment: Mapping[str, str], folder: Path) -> dict[st
     try:
         if not text.lstrip().startswith("{"):
             return {"": text}
-        keys = jwt.PyJWKSet.from_dict(json.loads(text)).keys
-        return {str(each.key_id): each.key for each in keys if each.key_id}
-    except (ValueError, jwt.PyJWTError) as error:
-        raise SettingsError(
-            f"live.tokens: {spec.keys_file} is neither PEM nor a JSON key set: {error}"
-        ) from error
+        return keys_in(text, spec.algorithm)
+    except KeySetError as error:
+        raise SettingsError(f"live.tokens: {spec.keys_file}: {error}") from error

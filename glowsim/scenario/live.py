@@ -6,6 +6,7 @@ A simulation passes over it, and it is no part of a scenario's digest: the same 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -15,6 +16,17 @@ from glowsim.scenario.problems import Finding
 from glowsim.scenario.quantities import DURATION, PositiveDuration, Within
 
 __all__ = ["CallableAgent", "HttpJson", "Live", "LiveAgent", "OpenAIHttp", "Pods", "Processes", "Tokens"]
+
+
+def _keys_url(url: str) -> str:
+    parts = urlsplit(url)
+    local = parts.hostname in ("localhost", "127.0.0.1", "::1")
+    if not parts.hostname or not (parts.scheme == "https" or (parts.scheme == "http" and local)):
+        message = "must be https://..., or http:// on this machine: its keys decide who may call"
+        raise PydanticCustomError("url", "{message}", {"message": message})
+    if parts.username is not None or parts.password is not None:
+        raise PydanticCustomError("url", "must not hold a password: keys are public")
+    return url
 
 
 def _url(url: str) -> str:
@@ -165,6 +177,11 @@ class Tokens(Model):
     keys_file: Annotated[str, Field(min_length=1, max_length=1000)] | None = Field(
         default=None, description="Public keys, beside the scenario: PEM, or a JSON key set (JWKS)."
     )
+    keys_url: Annotated[str, Field(max_length=2000), AfterValidator(_keys_url)] | None = Field(
+        default=None,
+        description="Where the issuer publishes its public keys (JWKS), fetched again as they age; https, or http on "
+        "this machine.",
+    )
     secret_env: Variable | None = Field(
         default=None, description="Environment variable with the shared secret of HS256."
     )
@@ -173,10 +190,10 @@ class Tokens(Model):
 
     @model_validator(mode="after")
     def _a_key(self) -> Self:
-        if (self.algorithm == "HS256") != (self.secret_env is not None) or (
-            (self.keys_file is None) == (self.secret_env is None)
-        ):
-            message = "must have 'secret_env' for HS256, and 'keys_file' for any other algorithm"
+        public = (self.keys_file is not None) + (self.keys_url is not None)
+        shared = self.secret_env is not None
+        if (shared, public) != ((True, 0) if self.algorithm == "HS256" else (False, 1)):
+            message = "must have 'secret_env' for HS256, and one of 'keys_file' and 'keys_url' for any other algorithm"
             raise findings_error(Finding((), message))
         return self
 
