@@ -145,10 +145,7 @@ def control_plane(
             memory=_MEMORY,
             probe_every_s=inf if agent.health_check_s is None else agent.health_check_s,
             region=scenario.regions.index(agent.region),
-            prices=tuple(
-                (price.input_usd_per_token, price.cached_input_usd_per_token, price.output_usd_per_token)
-                for price in scenario.models.values()
-            ),
+            prices=tuple(model.price for model in scenario.models.values()),
         )
         pools.append(advised(spec, made, notes) if advise else (spec, made))
     return ControlPlane(pools, notes)
@@ -156,11 +153,7 @@ def control_plane(
 
 def _prices(scenario: Scenario) -> tuple[Price, ...]:
     """Return the prices of each agent's model, by the agent's number."""
-    models = [scenario.models[agent.model] for agent in scenario.agents().values()]
-    return tuple(
-        Price(each.input_usd_per_token, each.cached_input_usd_per_token, each.output_usd_per_token)
-        for each in models
-    )
+    return tuple(scenario.models[agent.model].price for agent in scenario.agents().values())
 
 
 class _Maker(NamedTuple):

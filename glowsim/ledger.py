@@ -150,9 +150,7 @@ def _of_tokens(attempts: Table, scenario: Scenario, warmup_s: float) -> Iterator
     models = list(scenario.models.values())
     for i, group in enumerate(groups.tolist()):
         agent, tenant, model, led = map(int, np.unravel_index(group, shape))
-        price = models[model]
-        fresh_usd, cached_usd = price.input_usd_per_token, price.cached_input_usd_per_token
-        output_usd = price.output_usd_per_token
+        fresh_usd, cached_usd, output_usd = models[model].price
         for part, usd in zip(
             _TOKENS, (fresh_usd, cached_usd, fresh_usd, output_usd, output_usd), strict=True
         ):

@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from glowsim.core.errors import GlowsimError
 from glowsim.core.journal import Recording
+from glowsim.core.price import Price
 from glowsim.core.reasons import Code, Constraint, Reason, sentence
 from glowsim.core.types import (
     Abandoned,
@@ -51,6 +52,7 @@ __all__ = [
     "Run",
     "RunError",
     "Tables",
+    "costs_usd",
     "digests",
     "figures",
     "figures_by",
@@ -161,17 +163,33 @@ def _attempts(recording: Recording, times: Column, scenario: Scenario) -> Table:
         "tokens_cached": of_finished("tokens_cached", 0, np.int32),
         "tokens_out": of_finished("tokens_out", 0, np.int32),
     }
-    prices = np.array(
-        [
-            (price.input_usd_per_token, price.cached_input_usd_per_token, price.output_usd_per_token)
-            for price in scenario.models.values()
-        ]
-    )[table["model"]]
-    fresh = table["tokens_in"] - table["tokens_cached"]
-    table["cost_usd"] = (
-        prices[:, 0] * fresh + prices[:, 1] * table["tokens_cached"] + prices[:, 2] * table["tokens_out"]
-    )
+    prices = [model.price for model in scenario.models.values()]
+    used = (table[name] for name in ("model", "tokens_in", "tokens_cached", "tokens_out"))
+    table["cost_usd"] = costs_usd(prices, *used)
     return table
+
+
+def costs_usd(
+    prices: Sequence[Price], model: Column, tokens_in: Column, tokens_cached: Column, tokens_out: Column
+) -> npt.NDArray[np.float64]:
+    """Return what many uses cost, one a row, in the bits that `Price.cost_usd` returns for each.
+
+    Parameters
+    ----------
+    prices
+        By the model's number; at least one.
+    model
+        Numbers of models, shape (n,).
+    tokens_in, tokens_cached, tokens_out
+        As of `Price.cost_usd`, shape (n,) each.
+
+    >>> one, other = Price(2.0, 0.5, 8.0), Price(1.0, 1.0, 1.0)
+    >>> costs_usd([one, other], np.array([0, 1]), np.array([10, 10]), np.array([4, 4]), np.array([3, 3])).tolist()
+    [38.0, 13.0]
+    """
+    price_of_each: Any = Price(*np.array(prices)[model].T)
+    cost_usd: npt.NDArray[np.float64] = price_of_each.cost_usd(tokens_in, tokens_cached, tokens_out)
+    return cost_usd
 
 
 def _requests(recording: Recording, times: Column, attempts: Table, failures: Mapping[int, int]) -> Table:

@@ -20,7 +20,7 @@ from glowsim.core.checking.deep import Deep
 from glowsim.core.checking.effects import Effects
 from glowsim.core.checking.facts import Facts, Violation
 from glowsim.core.checking.picture import Agent, Attempt, Opened, Replica
-from glowsim.core.checking.runs import Price, is_event, ledger, repeats, replays, restores, wakes
+from glowsim.core.checking.runs import is_event, ledger, repeats, replays, restores, wakes
 from glowsim.core.checking.sizes import Sizes
 from glowsim.core.checking.waits import Waits
 from glowsim.core.control_plane import ControlPlane
@@ -48,7 +48,7 @@ from glowsim.core.types import (
 )  # fmt: skip
 
 __all__ = [
-    "Checker", "Facts", "Price", "Violation", "check", "ledger", "repeats", "replays", "restores", "wakes",
+    "Checker", "Facts", "Violation", "check", "ledger", "repeats", "replays", "restores", "wakes",
 ]  # fmt: skip
 
 _MOST = 100

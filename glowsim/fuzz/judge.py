@@ -13,9 +13,10 @@ import numpy as np
 import glowsim
 from glowsim import build, results
 from glowsim import ledger as bills
-from glowsim.core.checker import Price, Violation, check, ledger, repeats, replays, restores, wakes
+from glowsim.core.checker import Violation, check, ledger, repeats, replays, restores, wakes
 from glowsim.core.control_plane import ControlPlane
 from glowsim.core.errors import ControllerError, WorldError
+from glowsim.core.price import Price
 from glowsim.core.streams import Streams
 from glowsim.core.types import Arrived
 from glowsim.fuzz.dice import Dice
@@ -112,10 +113,7 @@ def _failures(scenario: Scenario, made: build.Replication, allow_plugins: bool) 
 
 
 def _prices(scenario: Scenario) -> dict[int, Price]:
-    return {
-        number: Price(each.input_usd_per_token, each.cached_input_usd_per_token, each.output_usd_per_token)
-        for number, each in enumerate(scenario.models.values())
-    }
+    return {number: each.price for number, each in enumerate(scenario.models.values())}
 
 
 def _billed_usd(tables: results.Tables) -> dict[int, float]:

@@ -23,6 +23,7 @@ from starlette.types import ASGIApp
 from glowsim import build
 from glowsim.core.errors import JournalError
 from glowsim.core.journal import SUFFIX, Recording, files_of, read
+from glowsim.core.price import Price
 from glowsim.core.streams import Streams
 from glowsim.core.types import Command, Event, Usage
 from glowsim.emulation import Drawn, EmulatedAgent, RealTime, agent_worlds
@@ -182,7 +183,7 @@ async def serving(
     plane = build.control_plane(before, Streams(before.seed), allow_plugins=allow_plugins, fall_back=True)
     counts = [(len(reaches[name].urls) if name in reaches else 0) or agent.instances for name, agent in fleet]
     telemetry = Telemetry(scenario, plane, counts)
-    rollups = Rollups(list(names), partial(_cost_usd, list(scenario.models.values())))
+    rollups = Rollups(list(names), partial(_cost_usd, [model.price for model in scenario.models.values()]))
     tracing = _tracing(scenario, reaches) if scenario.live.otel else None
     hear: list[Watch] = [telemetry.saw, validity.saw, rollups.saw]
     if tracing is not None:
@@ -371,15 +372,9 @@ async def _roll_up(store: Store, rollups: Rollups) -> None:
             _log.error("some roll-ups are lost: %s", error)
 
 
-def _cost_usd(models: Sequence[Any], model: int, usage: Usage) -> float:
+def _cost_usd(prices: Sequence[Price], model: int, usage: Usage) -> float:
     """Return what an attempt cost."""
-    price = models[model]
-    cost_usd: float = (
-        price.input_usd_per_token * (usage.tokens_in - usage.tokens_cached)
-        + price.cached_input_usd_per_token * usage.tokens_cached
-        + price.output_usd_per_token * usage.tokens_out
-    )
-    return cost_usd
+    return prices[model].cost_usd(usage.tokens_in, usage.tokens_cached, usage.tokens_out)
 
 
 def _to_all(hear: Sequence[Watch], event: Event, commands: Sequence[Command]) -> None:

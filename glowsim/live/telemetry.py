@@ -245,10 +245,7 @@ class Telemetry:
         """The last ones raised, over or not."""
         self.opened: dict[tuple[int, int], float] = {}
         """(agent, instance) whose breaker was seen to be open -> since when."""
-        self._prices = [
-            (model.input_usd_per_token, model.cached_input_usd_per_token, model.output_usd_per_token)
-            for model in scenario.models.values()
-        ]
+        self._prices = [model.price for model in scenario.models.values()]
         self._fleet = Windows(0.0)
         self._arrived: dict[int, _Open] = {}
         self._attempts: dict[int, tuple[_Open, int, int]] = {}
@@ -331,9 +328,7 @@ class Telemetry:
         if opened.attempt == attempt:
             opened.tried = outcome
         agent = opened.agent
-        fresh_usd, cached_usd, output_usd = self._prices[model]
-        tokens_in, cached, tokens_out = usage[0], usage[1], usage[2]
-        usd = fresh_usd * (tokens_in - cached) + cached_usd * cached + output_usd * tokens_out
+        usd = self._prices[model].cost_usd(usage[0], usage[1], usage[2])
         agent.token_usd += usd
         agent.windows.now.token_usd += usd
         if outcome is not Outcome.OK or self.opened:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from glowsim import results
 from glowsim.core.reasons import Code
 from glowsim.core.types import Request
-from glowsim.results import ENDINGS, NOT_JUDGED, Table, Tables
+from glowsim.results import ENDINGS, NOT_JUDGED, Table, Tables, costs_usd
 from glowsim.scenario import Scenario
 
 __all__ = ["NONE", "Records", "tables"]
@@ -130,18 +130,12 @@ def _attempts(rows: npt.NDArray[Any], scenario: Scenario) -> Table:
     sent = rows[~np.isnan(rows["t_sent_s"])]
     n, models = len(sent), list(scenario.models)
     model_of = np.array([models.index(agent.model) for agent in scenario.agents().values()], dtype=np.int16)
-    prices = np.array(
-        [
-            (price.input_usd_per_token, price.cached_input_usd_per_token, price.output_usd_per_token)
-            for price in scenario.models.values()
-        ]
-    )
     billed = np.where(np.isin(sent["how"], _NOT_BILLED), 0, 1)
     tokens_in, cached, tokens_out = (
         (sent[name] * billed).astype(np.int32) for name in ("used_in", "used_cached", "used_out")
     )
     model = model_of[sent["agent"]]
-    per_token = prices[model]
+    prices = [each.price for each in scenario.models.values()]
     return {
         "attempt": np.arange(1, n + 1, dtype=np.int64),
         "request_id": sent["request_id"].copy(),
@@ -157,7 +151,5 @@ def _attempts(rows: npt.NDArray[Any], scenario: Scenario) -> Table:
         "tokens_in": tokens_in,
         "tokens_cached": cached,
         "tokens_out": tokens_out,
-        "cost_usd": (tokens_in - cached) * per_token[:, 0]
-        + cached * per_token[:, 1]
-        + tokens_out * per_token[:, 2],
+        "cost_usd": costs_usd(prices, model, tokens_in, cached, tokens_out),
     }

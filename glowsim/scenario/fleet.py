@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from glowsim.core.price import Price
 from glowsim.scenario.base import AgentName, ChosenBy, Model, Name, Queueing, findings_error
 from glowsim.scenario.controllers import Controllers
 from glowsim.scenario.laws import Constant, LawOfTime, TimeService, TokenService
@@ -69,6 +70,11 @@ class Prices(Model):
     server: Name | None = Field(
         default=None, description="One of the servers: where agents that work in steps send their calls."
     )
+
+    @property
+    def price(self) -> Price:
+        """What they cost, to reckon with."""
+        return Price(self.input_usd_per_token, self.cached_input_usd_per_token, self.output_usd_per_token)
 
 
 class Failures(Model):

@@ -7,8 +7,9 @@ from math import inf
 import pytest
 
 from glowsim import build
-from glowsim.core.checker import Checker, Facts, Price, check, ledger, repeats, replays, restores, wakes
+from glowsim.core.checker import Checker, Facts, check, ledger, repeats, replays, restores, wakes
 from glowsim.core.journal import Effected, Journal
+from glowsim.core.price import Price
 from glowsim.core.streams import Streams
 from glowsim.core.types import (
     Abandoned,

@@ -25,7 +25,7 @@ from typing import NamedTuple
 import pytest
 
 from glowsim import build
-from glowsim.core.checker import Price, ledger
+from glowsim.core.checker import ledger
 from glowsim.core.journal import first_difference, read
 from glowsim.core.streams import Streams
 from glowsim.core.types import Abandoned, Answer, Arrived, Dispatch, Fail, Finished, Outcome, Reject
@@ -307,10 +307,7 @@ def check_books(scenario, path, ends, figures):
             and f'agent="{name}"' in key
             and 'part="tokens"' in key
         )
-    prices = {
-        number: Price(each.input_usd_per_token, each.cached_input_usd_per_token, each.output_usd_per_token)
-        for number, each in enumerate(scenario.models.values())
-    }
+    prices = {number: each.price for number, each in enumerate(scenario.models.values())}
     assert ledger(recording, prices, billed) == []
 
 

@@ -6,22 +6,15 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from math import fsum, isclose
-from typing import NamedTuple, TypeGuard, cast
+from typing import TypeGuard, cast
 
 from glowsim.core.checking.facts import Violation
 from glowsim.core.control_plane import ControlPlane
 from glowsim.core.journal import Effected, Recording, first_difference
+from glowsim.core.price import Price
 from glowsim.core.types import Arrived, Command, Dispatch, Event, Finished
 
-__all__ = ["Price", "is_event", "ledger", "repeats", "replays", "restores", "wakes"]
-
-
-class Price(NamedTuple):
-    """US dollars a token of a model."""
-
-    input_usd: float
-    cached_input_usd: float
-    output_usd: float
+__all__ = ["is_event", "ledger", "repeats", "replays", "restores", "wakes"]
 
 
 def repeats(one: Recording, other: Recording) -> list[Violation]:

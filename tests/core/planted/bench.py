@@ -18,10 +18,11 @@ from controllers.queueing.fifo import FifoQueue
 from controllers.resilience.backoff import BackoffRetrier
 from controllers.resilience.breaker import ConsecutiveBreaker
 from controllers.routing.cheap_first import CheapFirst
-from glowsim.core.checker import Checker, Facts, Price
+from glowsim.core.checker import Checker, Facts
 from glowsim.core.control_plane import ControlPlane
 from glowsim.core.journal import Effected, Journal
 from glowsim.core.pool import Controllers, PoolSpec
+from glowsim.core.price import Price
 from glowsim.core.protocols import Wanted
 from glowsim.core.snapshot import Stateful
 from glowsim.core.streams import Stream
@@ -284,7 +285,7 @@ class Bench:
         price = PRICES[self.models[attempt]]
         self.bill_usd += [
             (tokens_in - tokens_cached) * price.input_usd,
-            tokens_cached * price.cached_input_usd,
+            tokens_cached * price.cached_usd,
             tokens_out * price.output_usd,
         ]
 
