@@ -8,6 +8,7 @@ from math import inf
 
 import numpy as np
 import pytest
+from loopback import answering
 from typer.testing import CliRunner
 
 from glowsim import build
@@ -249,14 +250,10 @@ def test_the_command_writes_what_the_daemon_asks_for_and_traffic_that_is_other_l
         return web.json_response({"output": "fine", "usage": {"tokens_in": 300, "tokens_out": 40}})
 
     async def main():
-        app = web.Application()
-        app.router.add_post("/", answer)
-        runner = web.AppRunner(app)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        host, port = runner.addresses[0][:2]
-        url = f"http://{host}:{port}/"
+        async with answering(answer) as url:
+            await goes_on(f"{url}/")
+
+    async def goes_on(url):
         scenario = load(file)
 
         def serve(which, scenario=scenario):
@@ -293,7 +290,6 @@ def test_the_command_writes_what_the_daemon_asks_for_and_traffic_that_is_other_l
                 pass
         async with serve(None) as daemon, ClientSession() as session:
             assert await status(daemon, session) == {"status": "none"}
-        await runner.cleanup()
 
     asyncio.run(main())
 

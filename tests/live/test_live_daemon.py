@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from loopback import answering
 
 from glowsim import build
 from glowsim.core.errors import JournalError
@@ -152,23 +153,6 @@ def told(recording, kind):
     return [record for record in recording.records() if isinstance(record, kind)]
 
 
-@asynccontextmanager
-async def upstream(handler):
-    """An HTTP server on loopback; handlers are cancelled when their client goes away."""
-    from aiohttp import web
-
-    app = web.Application()
-    app.router.add_route("*", "/{tail:.*}", handler)
-    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()
-
-
 def serve_upstreams(test, journal_path, *handlers, path="/", agent="tax", **given):
     """Run a test against a daemon of which one agent is the given handlers, an instance each."""
     import aiohttp
@@ -178,7 +162,7 @@ def serve_upstreams(test, journal_path, *handlers, path="/", agent="tax", **give
 
     async def main(urls=()):
         if len(urls) < len(handlers):
-            async with upstream(handlers[len(urls)]) as url:
+            async with answering(handlers[len(urls)]) as url:
                 return await main((*urls, url + path))
         chosen = settings(
             environment={},

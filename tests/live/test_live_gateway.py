@@ -6,9 +6,10 @@ import asyncio
 import json
 import sys
 import time
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 
 import pytest
+from loopback import answering
 
 from glowsim.core.journal import files_of, first_difference, read
 from glowsim.core.streams import Streams
@@ -104,29 +105,13 @@ def told(recording, kind):
     return [record for record in recording.records() if isinstance(record, kind)]
 
 
-@asynccontextmanager
-async def upstream(handler):
-    from aiohttp import web
-
-    app = web.Application()
-    app.router.add_route("*", "/{tail:.*}", handler)
-    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()
-
-
 def serve_upstream(test, path, handler, adapter=None, agent="tax", **given):
     """Run a test against a daemon of which one agent is a handler."""
     adapter = adapter or {"adapter": "openai_http"}
     found = []
 
     async def main():
-        async with upstream(handler) as url:
+        async with answering(handler) as url:
             live = {"live": {"agents": {agent: {**adapter, "urls": [url]}}}}
             found.append(
                 await asyncio.to_thread(serve, test, path, text=TEXT + json.dumps(live)[1:-1], **given)

@@ -9,9 +9,9 @@ import logging
 import os
 import subprocess
 import sys
-from contextlib import asynccontextmanager
 
 import pytest
+from loopback import answering
 
 from glowsim.scenario import load
 
@@ -146,21 +146,13 @@ def plain(attributes):
     return {each.key: value(each.value) for each in attributes}
 
 
-@asynccontextmanager
-async def at_port(**routes):
-    """An HTTP server on loopback: path (slashes as underscores) -> handler of POST."""
-    from aiohttp import web
+def at_port(**routes):
+    """An HTTP server on loopback: path (slashes as underscores) -> handler."""
 
-    app = web.Application()
-    for path, handler in routes.items():
-        app.router.add_post("/" + path.replace("__", "/"), handler)
-    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()
+    async def routed(request):
+        return await routes[request.path.strip("/").replace("/", "__")](request)
+
+    return answering(routed)
 
 
 def serve(test, path, monkeypatch, instance=None, overrides=(), endpoint=None):

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib.util
 import os
 import socket
-import threading
-from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from loopback import answering, in_thread
 
 from glowsim import build
 from glowsim.core.reasons import Code
@@ -94,35 +92,6 @@ def stage(live):
 # --- servers ----------------------------------------------------------------------------------------
 
 
-@contextmanager
-def in_thread(serving):
-    """Keep an async context open on an event loop in another thread; give what it gives."""
-    ready, given = threading.Event(), {}
-
-    def work():
-        async def main():
-            given["stop"], given["loop"] = asyncio.Event(), asyncio.get_running_loop()
-            try:
-                async with serving() as what:
-                    given["what"] = what
-                    ready.set()
-                    await given["stop"].wait()
-            finally:
-                ready.set()
-
-        asyncio.run(main())
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
-        assert ready.wait(DEADLINE_S)
-        yield given["what"]
-    finally:
-        given["loop"].call_soon_threadsafe(given["stop"].set)
-        thread.join(DEADLINE_S)
-        assert not thread.is_alive()
-
-
 @pytest.fixture(scope="session")
 def http():
     """Servers: `serve(handler)` on this loop, `elsewhere(handler)` on a thread's own; both give the address."""
@@ -132,24 +101,8 @@ def http():
             if os.environ.get("GLOWSIM_CI") == "1":
                 pytest.fail(message)
             pytest.skip(message)
-    from contextlib import asynccontextmanager
-
-    from aiohttp import web
-
-    @asynccontextmanager
-    async def serve(handler):
-        app = web.Application()
-        app.router.add_route("*", "/{tail:.*}", handler)
-        runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        try:
-            yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-        finally:
-            await runner.cleanup()
-
     return SimpleNamespace(
-        serve=serve, in_thread=in_thread, elsewhere=lambda handler: in_thread(lambda: serve(handler))
+        serve=answering, in_thread=in_thread, elsewhere=lambda handler: in_thread(lambda: answering(handler))
     )
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 
 import pytest
 from aiohttp import web
+from loopback import answering
 
 SCALER = {"use": "agent_scaler", "min_instances": 1, "max_instances": 9, "look": "10s", "cooldown": "1m"}
 
@@ -19,19 +21,9 @@ class Instances:
         self.waiting = 0
         self.down = set()
 
-    async def start(self, runners, n):
-        urls = []
-        for number in range(n):
-            app = web.Application()
-            app.router.add_route("*", "/{rest:.*}", self._page(number))
-            runner = web.AppRunner(app)
-            await runner.setup()
-            runners.append(runner)
-            site = web.TCPSite(runner, "127.0.0.1", 0)
-            await site.start()
-            port = site._server.sockets[0].getsockname()[1]
-            urls.append(f"http://127.0.0.1:{port}/metrics")
-        return urls
+    async def start(self, stack, n):
+        urls = [await stack.enter_async_context(answering(self._page(number))) for number in range(n)]
+        return [f"{url}/metrics" for url in urls]
 
     def _page(self, number):
         async def page(http):
@@ -54,9 +46,8 @@ def served(beside):
         instances = Instances()
 
         async def main():
-            runners = []
-            urls = await instances.start(runners, n)
-            try:
+            async with AsyncExitStack() as stack:
+                urls = await instances.start(stack, n)
                 async with here.advisor(
                     metrics={"tax": urls}, log=log, report_every_s=3600.0, lag_s=0.0
                 ) as advice:
@@ -69,9 +60,6 @@ def served(beside):
 
                     await play(advice, instances, passes)
                     return list(advice.recommendations.newest())[::-1]
-            finally:
-                for runner in runners:
-                    await runner.cleanup()
 
         return here, instances, asyncio.run(main())
 

@@ -7,15 +7,14 @@ asked for, and methods that it lacks are a 405. Agents and regions are given by 
 from __future__ import annotations
 
 import json
-import threading
 import urllib.request
-from contextlib import contextmanager
 from copy import deepcopy
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, settings
+from loopback import threaded
 from openapi_spec_validator import validate
 
 import glowsim
@@ -67,23 +66,11 @@ class _Speaks(BaseHTTPRequestHandler):
         pass
 
 
-@contextmanager
-def speaking():
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Speaks) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
-
-
 @pytest.fixture(scope="module")
 def target(hostile, tmp_path_factory):
     """A daemon whose agent ``tax`` is an instance that takes every protocol; ``own`` is emulated."""
     own = "  - {agent: own, model: m, instances: 1, concurrency: 99, service: {law: time, time: 1ms}}\nworkload:"
-    with speaking() as url:
+    with threaded(_Speaks) as url:
         tax = {
             "adapter": "openai_http",
             "urls": [url],

@@ -6,12 +6,11 @@ import http.client
 import json
 import logging
 import socket
-import threading
 import time
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import pytest
+from loopback import threaded
 
 pytestmark = pytest.mark.usefixtures("_serving")
 
@@ -76,19 +75,6 @@ class _Echo(BaseHTTPRequestHandler):
         pass
 
 
-@contextmanager
-def echo():
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Echo)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
 def test_no_secret_and_no_prompt_is_found_anywhere(hostile, tmp_path, monkeypatch, caplog):
     import jwt
 
@@ -126,7 +112,7 @@ def test_no_secret_and_no_prompt_is_found_anywhere(hostile, tmp_path, monkeypatc
 
     caplog.set_level(1)
     environment = {"GLOWSIM_KEYS": f"ann@acme:{ANN},bob@beta:{BOB}", "GLOWSIM_ADMIN_TOKEN": ADMIN}
-    with echo() as url, socket.create_server(("127.0.0.1", 0)) as nobody:
+    with threaded(_Echo) as url, socket.create_server(("127.0.0.1", 0)) as nobody:
         reached = {"adapter": "openai_http", "key_env": "UPSTREAM_KEY"}
         agents["echo"] = reached | {"urls": [url]}
         agents["gone"] = reached | {"urls": [f"http://127.0.0.1:{nobody.getsockname()[1]}"]}
