@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import re
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from lived import lived_through, telemetry_of
 
 from glowsim import build
 from glowsim.commands.prometheus import exposed
 from glowsim.core import journal
-from glowsim.core.streams import Streams
 from glowsim.core.types import (
     Advance,
     Arrived,
@@ -34,7 +33,6 @@ from glowsim.core.types import (
 )
 from glowsim.live.exposition import _labels, exposition
 from glowsim.live.telemetry import BUCKETS_S, Telemetry
-from glowsim.results import fold
 from glowsim.scenario import load
 
 pytestmark = pytest.mark.usefixtures("_serving")
@@ -90,20 +88,6 @@ controllers:
 """
 
 
-def telemetry_of(scenario):
-    plane = build.control_plane(scenario, Streams(scenario.seed, 0))
-    return Telemetry(scenario, plane, [each.instances for each in scenario.agents().values()])
-
-
-def seen(recording, scenario):
-    """Return the telemetry of a journal, and when it ends."""
-    telemetry = telemetry_of(scenario)
-    events = [record for record in recording.records() if isinstance(record, Event)]
-    for event in events:
-        telemetry.saw(event, telemetry.plane.handle(event))
-    return telemetry, events[-1].t_s
-
-
 def read(text):
     """Return (name, labels...) -> value, once each, of a text that keeps Prometheus' rules."""
     from prometheus_client.parser import text_string_to_metric_families
@@ -141,16 +125,9 @@ def total(values, name, **labels):
 @pytest.fixture(scope="module")
 def lived():
     """A simulation's journal, its tables, and its metrics."""
-    scenario = load(TEXT)
-    replication = build.replication(scenario, 0)
-    replication.world.start()
-    replication.world.run(scenario.duration_s + scenario.drain_s)
-    recording = replication.journal.recording()
-    telemetry, t_s = seen(recording, scenario)
-    return SimpleNamespace(
-        scenario=scenario, recording=recording, tables=fold(recording, scenario), telemetry=telemetry,
-        values=read(exposition(telemetry, t_s)),
-    )  # fmt: skip
+    found = lived_through(load(TEXT))
+    found.values = read(exposition(found.telemetry, found.t_s))
+    return found
 
 
 AGENTS = ("tax", "audit")

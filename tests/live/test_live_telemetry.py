@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from lived import lived_through, telemetry_of
 from scipy.stats import binomtest
 
-from glowsim import build
-from glowsim.core.streams import Streams
 from glowsim.core.types import (
     Advance,
     Alert,
@@ -31,7 +29,6 @@ from glowsim.core.types import (
     Observed,
     Outcome,
     Plan,
-    Probed,
     Raise,
     Reason,
     Request,
@@ -43,9 +40,7 @@ from glowsim.core.types import (
 )
 from glowsim.live.dashboard.document import VERSION, Document
 from glowsim.live.dashboard.judging import Limits, Situation, at_least, judged, limits_of
-from glowsim.live.telemetry import Telemetry
 from glowsim.live.windows import Tally, bucket_of
-from glowsim.results import fold
 from glowsim.scenario import load
 
 TEXT = """
@@ -106,24 +101,9 @@ slos:
 @pytest.fixture(scope="module")
 def lived():
     """A journal of a simulation, its tables, and what telemetry made of the same events."""
-    scenario = load(TEXT)
-    replication = build.replication(scenario, 0)
-    replication.world.start()
-    replication.world.run(scenario.duration_s + scenario.drain_s)
-    recording = replication.journal.recording()
-    plane = build.control_plane(scenario, Streams(scenario.seed, 0))
-    telemetry = Telemetry(scenario, plane, [each.instances for each in scenario.agents().values()])
-    events = [record for record in recording.records() if type(record) in EVENTS]
-    for event in events:
-        telemetry.saw(event, plane.handle(event))
-    last_s = events[-1].t_s
-    return SimpleNamespace(
-        scenario=scenario, recording=recording, tables=fold(recording, scenario), telemetry=telemetry, t_s=last_s,
-        document=Document(scenario, telemetry, source="simulation").made(last_s),
-    )  # fmt: skip
-
-
-EVENTS = {Arrived, Finished, InstanceChanged, Woke, Observed, Probed, Changed}
+    found = lived_through(load(TEXT))
+    found.document = Document(found.scenario, found.telemetry, source="simulation").made(found.t_s)
+    return found
 
 
 def test_what_became_of_every_request_agrees_with_the_tables(lived):
@@ -224,10 +204,9 @@ def test_the_document_is_json_and_the_trend_adds_up(lived):
 OWN, ARRIVED = Reason(Code.OWN), Reason(Code.ARRIVED)
 
 
-def telemetry_of(text=TEXT):
+def watching(text=TEXT):
     scenario = load(text)
-    plane = build.control_plane(scenario, Streams(1))
-    return Telemetry(scenario, plane, [each.instances for each in scenario.agents().values()]), scenario
+    return telemetry_of(scenario), scenario
 
 
 def made(telemetry, scenario, t_s):
@@ -239,7 +218,7 @@ def alert(severity, reason, subject="error", agent=0):
 
 
 def test_an_alert_is_open_until_it_is_taken_back():
-    telemetry, scenario = telemetry_of()
+    telemetry, scenario = watching()
     fast, slow = Reason(Code.BURNING, a=20.0, b=20.0, c=14.4), Reason(Code.BURNING, a=8.0, b=8.0, c=6.0)
     telemetry.saw(Woke(10.0), [alert(Severity.CRITICAL, fast), alert(Severity.WARNING, slow)])
     document = made(telemetry, scenario, 5000.0)
@@ -255,14 +234,14 @@ def test_an_alert_is_open_until_it_is_taken_back():
 
 
 def test_an_alert_that_nothing_takes_back_is_open_for_a_quarter_of_an_hour():
-    telemetry, scenario = telemetry_of()
+    telemetry, scenario = watching()
     telemetry.saw(Woke(10.0), [alert(Severity.WARNING, Reason(Code.DRIFT_UP, a=9.0, b=5.0, c=1.0))])
     assert len(made(telemetry, scenario, 900.0)["alerts"]["open"]) == 1
     assert made(telemetry, scenario, 911.0)["alerts"]["open"] == []
 
 
 def test_alerts_are_bounded_in_number_and_length():
-    telemetry, scenario = telemetry_of()
+    telemetry, scenario = watching()
     for i in range(1000):
         subject = f"{i} " + "x" * 10_000
         telemetry.saw(
@@ -274,7 +253,7 @@ def test_alerts_are_bounded_in_number_and_length():
 
 
 def test_feedback_is_counted_by_metric_and_nothing_is_made_up():
-    telemetry, scenario = telemetry_of()
+    telemetry, scenario = watching()
     assert made(telemetry, scenario, 0.0)["fleet"]["feedback"] == {}
     for value in (5.0, 4.0, math.nan, math.inf):
         telemetry.saw(Observed(1.0, 1, 0, 0, 1, 1.0, "rating", value), ())
@@ -290,7 +269,7 @@ def test_feedback_is_counted_by_metric_and_nothing_is_made_up():
 
 
 def test_today_begins_at_midnight_utc():
-    telemetry, scenario = telemetry_of()
+    telemetry, scenario = watching()
     telemetry.epoch_unix_s = 86_400.0 * 20_000 - 100.0  # 100 s to midnight
     usage = Usage(1_000_000, 0, 0)
     for t_s, number in ((10.0, 1), (150.0, 2)):
@@ -302,14 +281,14 @@ def test_today_begins_at_midnight_utc():
 
 
 def test_what_came_before_the_fold_began_is_passed_over():
-    telemetry, _ = telemetry_of()
+    telemetry, _ = watching()
     telemetry.saw(Finished(1.0, 7, Outcome.OK, Usage()), [Answer(7, 7, OWN)])
     telemetry.saw(Woke(2.0), [Dispatch(8, 8, 0, Plan(0, 0, 1, 1), ARRIVED), Fail(9, Outcome.ERROR, OWN)])
     assert telemetry.agents[0].open == 0
 
 
 def test_breakers_tell_since_when_they_are_open_and_orders_are_heard():
-    telemetry, scenario = telemetry_of()
+    telemetry, scenario = watching()
     plane = telemetry.plane
 
     def tell(event):
@@ -346,7 +325,7 @@ def test_breakers_tell_since_when_they_are_open_and_orders_are_heard():
 
 
 def test_sizes_say_what_bound_them():
-    telemetry, scenario = telemetry_of()
+    telemetry, scenario = watching()
     reason = Reason(Code.LOAD_HIGH, Constraint.MAXIMUM, 0.934, 0.8, 12)
     telemetry.saw(Woke(1.0), [Scale(0, 0, 0, 4, (), reason), Advance(0, 1, 0.25, Reason(Code.STARTED))])
     document = made(telemetry, scenario, 1.0)
