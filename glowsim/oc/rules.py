@@ -15,7 +15,7 @@ from typing import Final, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["BASELINE", "CANARY", "GUARDRAILS", "Bools", "Course", "Floats", "Ints", "Known", "Rule", "Status"]
+__all__ = ["BASELINE", "CANARY", "GUARDRAILS", "Bools", "Course", "Floats", "Ints", "Known", "Rows", "Rule", "Status"]
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -52,11 +52,21 @@ class Known(NamedTuple):
     bad: Ints
 
 
-class Course:
+class Rows:
+    """Arrays over campaigns: every attribute that is an array has the campaigns as its last axis."""
+
+    def keep(self, rows: Bools) -> None:
+        """Forget campaigns: those that ``rows``, shape (campaigns,), does not say."""
+        for name, value in vars(self).items():
+            if isinstance(value, np.ndarray):
+                setattr(self, name, value[..., rows])
+
+
+class Course(Rows):
     """A rule at work on many campaigns at once. A subclass sets its arrays, calls ``super().__init__`` and decides.
 
-    Every attribute that is an array has the campaigns as its last axis, so that ``keep`` can forget those that are
-    over. (What is the same for all campaigns is no array, or belongs to the rule.)
+    What is the same for all campaigns is no array, or belongs to the rule. A campaign that is over may be shown more
+    for a while, before it is forgotten; what is made of that counts no more.
 
     Parameters
     ----------
@@ -87,12 +97,6 @@ class Course:
             last interval of its metrics (Argo, Flagger) finds it here.
         """
         raise NotImplementedError
-
-    def keep(self, rows: Bools) -> None:
-        """Forget campaigns: those that ``rows``, shape (campaigns,), does not say."""
-        for name, value in vars(self).items():
-            if isinstance(value, np.ndarray):
-                setattr(self, name, value[..., rows])
 
 
 class Rule(Protocol):
