@@ -71,6 +71,10 @@ ALLOWED = {
         "glowsim.pairs", "glowsim.build", "glowsim.core", "glowsim.load", "glowsim.presets", "glowsim.results",
         "glowsim.scenario", *LEAVES,
     ),
+    "glowsim.oc": (
+        "glowsim.oc", "glowsim.build", "glowsim.core", "glowsim.pairs", "glowsim.registry", "glowsim.report",
+        "glowsim.results", "glowsim.scenario", *LEAVES,
+    ),
     "glowsim.reload": ("glowsim.build", "glowsim.core", "glowsim.scenario"),
     "glowsim.ledger": ("glowsim.core", "glowsim.results", "glowsim.scenario", "glowsim.serving_cost"),
     "glowsim.recordings": ("glowsim.core", "glowsim.results", "glowsim.scenario"),

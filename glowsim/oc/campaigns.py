@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from glowsim.oc.rules import CANARY, Floats, Ints, Known, Rows, Rule, Status
+from glowsim.oc.rules import CANARY, Bools, Floats, Ints, Known, Rows, Rule, Status
 from glowsim.oc.traffic import Draws, Traffic, looks
 
 __all__ = ["Campaigns", "horizon_looks", "simulate"]
@@ -43,14 +43,10 @@ class Campaigns(NamedTuple):
     requests: Ints
     bad: Ints
 
-    @property
-    def count(self) -> int:
-        """How many there are."""
-        return len(self.status)
-
-    def ended(self, status: Status) -> npt.NDArray[np.bool_]:
+    def ended(self, status: Status) -> Bools:
         """Return which ended so."""
-        return self.status == status
+        which: Bools = self.status == status
+        return which
 
 
 class _Running(Rows):
@@ -74,8 +70,9 @@ def lag_s(rule: Rule, traffic: Traffic) -> float:
 
 
 def simulate(
-    rule: Rule, traffic: Traffic, effects: Sequence[float], campaigns: int, seed: int = 0
-) -> list[Campaigns]:
+    rule: Rule, traffic: Traffic, effects: Sequence[float], campaigns: int, seed: int = 0,
+    times: Sequence[float] | None = None,
+) -> list[Campaigns]:  # fmt: skip
     """Run campaigns of each effect, and return how they ended, effect by effect.
 
     Parameters
@@ -90,37 +87,43 @@ def simulate(
         How many of each, at least 1.
     seed
         Equal seeds give equal campaigns.
+    times
+        For each effect, how many times the traffic it meets; None: once.
     """
     effect = np.repeat(np.asarray(effects, np.float64), campaigns)
+    rate = np.repeat(np.asarray(times or [1.0] * len(effects), np.float64), campaigns)
     deep = looks(lag_s(rule, traffic), rule.look_s) + 1 + traffic.tenants
     size = max(500, min(_ROWS, 6_000_000 // deep))
-    parts = [effect[begin : begin + size] for begin in range(0, len(effect), size)]
+    parts = [slice(begin, begin + size) for begin in range(0, len(effect), size)]
     seeds = np.random.SeedSequence(seed).spawn(len(parts))
     found = [
-        _run(rule, traffic, part, np.random.Generator(np.random.SFC64(each)))
+        _run(rule, traffic, effect[part], rate[part], np.random.Generator(np.random.SFC64(each)))
         for part, each in zip(parts, seeds, strict=True)
     ]
     status, end_s, requests, bad = (np.concatenate(each) for each in zip(*found, strict=True))
     return [
-        Campaigns(float(effects[i]), *(each[i * campaigns : (i + 1) * campaigns] for each in (status, end_s, requests, bad)))
+        Campaigns(
+            float(effects[i]),
+            *(each[i * campaigns : (i + 1) * campaigns] for each in (status, end_s, requests, bad)),
+        )
         for i in range(len(effects))
     ]
 
 
 def _run(
-    rule: Rule, traffic: Traffic, effect: Floats, rng: np.random.Generator
+    rule: Rule, traffic: Traffic, effect: Floats, times: Floats, rng: np.random.Generator
 ) -> tuple[npt.NDArray[np.int8], Floats, Ints, Ints]:
     rows = len(effect)
     status = np.full(rows, Status.HELD, np.int8)
     end_s = np.empty(rows)
     requests, bad = np.zeros((2, rows), np.int64)
-    course, draws, running = rule.start(rows), Draws(traffic, rule, effect, rng), _Running(rows)
+    course, draws, running = rule.start(rows), Draws(traffic, rule, effect, times, rng), _Running(rows)
     lag = looks(lag_s(rule, traffic), rule.look_s)
     onset = looks(traffic.onset_s, rule.look_s)
     waiting: deque[Known] = deque()
     last = horizon_looks(rule, traffic)
 
-    def end(which: npt.NDArray[np.bool_], look: int) -> None:
+    def end(which: Bools, look: int) -> None:
         row = running.row[which]
         status[row] = np.where(course.status[which] == Status.RUNNING, Status.HELD, course.status[which])
         end_s[row] = look * rule.look_s

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import nan
 from typing import Final, NamedTuple
@@ -14,7 +14,20 @@ from glowsim.oc.rules import Bools, Floats, Rule, Status
 from glowsim.oc.traffic import Traffic
 from glowsim.stats.intervals import Interval, wilson
 
-__all__ = ["KEPT", "NOT_KEPT", "UNDECIDED", "Budget", "Characteristics", "Line", "Promise", "characterise", "verdict"]
+__all__ = [
+    "KEPT",
+    "NOT_KEPT",
+    "UNDECIDED",
+    "Budget",
+    "Characteristics",
+    "Line",
+    "Promise",
+    "characterise",
+    "line_of",
+    "points",
+    "promises",
+    "verdict",
+]
 
 KEPT: Final = "kept"
 NOT_KEPT: Final = "not kept"
@@ -130,7 +143,12 @@ def verdict(promises: Sequence[Promise]) -> str:
 
 
 def characterise(
-    rule: Rule, traffic: Traffic, budget: Budget, effects: Sequence[float] = (), campaigns: int = 2000, seed: int = 0
+    rule: Rule,
+    traffic: Traffic,
+    budget: Budget,
+    effects: Sequence[float] = (),
+    campaigns: int = 2000,
+    seed: int = 0,
 ) -> Characteristics:
     """Simulate a policy at a traffic, and hold it against a budget.
 
@@ -150,9 +168,23 @@ def characterise(
         Equal seeds give equal figures.
     """
     wanted = sorted({0.0, budget.margin, budget.smallest, *effects})
-    lines = tuple(map(_line, simulate(rule, traffic, wanted, campaigns, seed), [traffic.onset_s] * len(wanted)))
-    at = {each.effect: each for each in lines}
-    promises = (
+    lines = tuple(line_of(each, traffic) for each in simulate(rule, traffic, wanted, campaigns, seed))
+    return Characteristics(
+        rule, traffic, budget, lines, promises(budget, {each.effect: each for each in lines})
+    )
+
+
+def promises(budget: Budget, at: Mapping[float, Line]) -> tuple[Promise, Promise, Promise, Promise]:
+    """Return what is promised of a healthy version, one at the margin, one that must be found, and a healthy one again.
+
+    Parameters
+    ----------
+    budget
+        What must be kept.
+    at
+        Effect -> its figures: of 0, the budget's margin and its smallest effect.
+    """
+    return (
         _promise("a healthy version is rolled back", at[0.0].rolled_back, budget.false_rollback, at_most=True),
         _promise(
             f"a version worse by {points(budget.margin)} is promoted", at[budget.margin].promoted,
@@ -164,7 +196,6 @@ def characterise(
         ),
         _promise("a version that is no worse is promoted", at[0.0].promoted, budget.promotion, at_most=False),
     )  # fmt: skip
-    return Characteristics(rule, traffic, budget, lines, promises)
 
 
 def points(share: float) -> str:
@@ -182,7 +213,9 @@ def _promise(what: str, figure: Interval, bound: float, *, at_most: bool) -> Pro
     return Promise(what, figure, bound, at_most, KEPT if kept else NOT_KEPT if broken else UNDECIDED)
 
 
-def _line(ended: Campaigns, onset_s: float) -> Line:
+def line_of(ended: Campaigns, traffic: Traffic) -> Line:
+    """Return the figures of campaigns that met one traffic with one effect."""
+    onset_s = traffic.onset_s
     back, promoted = ended.ended(Status.ROLLED_BACK), ended.ended(Status.PROMOTED)
     late = back & (ended.end_s > onset_s)
     return Line(

@@ -15,7 +15,19 @@ from typing import Final, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["BASELINE", "CANARY", "GUARDRAILS", "Bools", "Course", "Floats", "Ints", "Known", "Rows", "Rule", "Status"]
+__all__ = [
+    "BASELINE",
+    "CANARY",
+    "GUARDRAILS",
+    "Bools",
+    "Course",
+    "Floats",
+    "Ints",
+    "Known",
+    "Rows",
+    "Rule",
+    "Status",
+]
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from glowsim.core.errors import GlowsimError
-from glowsim.oc.rules import CANARY, Floats, Ints, Known, Rows, Rule
+from glowsim.oc.rules import CANARY, Floats, Known, Rows, Rule
 
 __all__ = ["Draws", "Traffic", "looks"]
 
@@ -75,7 +75,9 @@ class Traffic:
         if not 0.0 <= self.correlation < 1.0:
             raise GlowsimError(f"a correlation of {self.correlation:g} is not from 0 to below 1")
         if self.correlation and not self.tenants:
-            raise GlowsimError("a correlation is of the requests of one tenant: say how many tenants there are")
+            raise GlowsimError(
+                "a correlation is of the requests of one tenant: say how many tenants there are"
+            )
 
     def base_of(self, guardrail: str) -> float:
         """Return the share of bad outcomes of the baseline; raise ``GlowsimError`` where nobody gave it."""
@@ -109,15 +111,19 @@ class Draws(Rows):
         Whose looks and guardrails.
     effect
         What the new version adds to the share of bad outcomes of the rule's first guardrail, shape (campaigns,).
+    times
+        How many times the traffic there is, shape (campaigns,).
     rng
         Where chance comes from.
     """
 
-    def __init__(self, traffic: Traffic, rule: Rule, effect: Floats, rng: np.random.Generator) -> None:
+    def __init__(
+        self, traffic: Traffic, rule: Rule, effect: Floats, times: Floats, rng: np.random.Generator
+    ) -> None:
         campaigns = len(effect)
         self._traffic, self._rng = traffic, rng
         self._look_s = rule.look_s
-        self._lam = traffic.rate_per_s * rule.look_s
+        self._per_look = times * traffic.rate_per_s * rule.look_s
         self._base = [traffic.base_of(name) for name in rule.guardrails]
         self.effect = effect
         self._onset = looks(traffic.onset_s, rule.look_s)
@@ -135,7 +141,7 @@ class Draws(Rows):
         size /= size.sum()
         share = rng.permuted(np.broadcast_to(size, (campaigns, traffic.tenants)), axis=1).T
         p = self._base[0]
-        if traffic.correlation and 0.0 < p:
+        if traffic.correlation and p > 0.0:
             both = 1.0 / traffic.correlation - 1.0
             bad = rng.beta(p * both, (1.0 - p) * both, (traffic.tenants, campaigns))
         else:
@@ -175,7 +181,7 @@ class Draws(Rows):
         if traffic.tenants:
             shares, first = self._by_tenant(weight)
         times: Floats | float = 1.0
-        rate: Floats | float = self._lam
+        rate = self._per_look
         if traffic.daily:
             t = 2.0 * pi * (number + 0.5) * self._look_s / _DAY_S
             rate = rate * (1.0 + _SWING * np.sin(t + 2.0 * pi * self._noon_s / _DAY_S))
@@ -191,6 +197,7 @@ class Draws(Rows):
         expected = rate * shares
         bad = rng.poisson(expected * bad_share)
         requests = bad + rng.poisson(expected * (1.0 - bad_share))
-        others = [rng.binomial(requests, np.clip(base * np.asarray(times), 0.0, 1.0)) for base in self._base[1:]]
+        others = [
+            rng.binomial(requests, np.clip(base * np.asarray(times), 0.0, 1.0)) for base in self._base[1:]
+        ]
         return Known(requests, np.stack([bad, *others]))
-

@@ -1,0 +1,180 @@
+"""``glowsim oc``: how often a rollout policy rolls back a healthy version, and how long a bad one runs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from glowsim.commands.common import stop
+from glowsim.commands.options import JsonOption, PluginsOption
+
+if TYPE_CHECKING:
+    from glowsim.oc.characteristics import Characteristics
+    from glowsim.scenario.quantities import Quantity
+
+__all__ = ["add_to"]
+
+
+def oc(
+    policy: Annotated[
+        str,
+        typer.Argument(
+            metavar="POLICY",
+            help="immediate, gradual, canary; YAML with a splitter, a scenario, or a configuration of Argo Rollouts, "
+            "Flagger or Kayenta.",
+        ),
+    ],
+    rate: Annotated[str | None, typer.Option(help="Requests of the rollout: 2/s, 31/d.")] = None,
+    base_error: Annotated[
+        str | None, typer.Option(metavar="SHARE", help="Of the old version's requests that fail: 5%.")
+    ] = None,
+    base: Annotated[
+        list[str], typer.Option(metavar="GUARDRAIL=SHARE", help="Of another guardrail: latency=5%.")
+    ] = [],  # noqa: B006
+    effect: Annotated[
+        str, typer.Option(metavar="SHARE,...", help="What a bad version adds, in points: 1%,2%,5%.")
+    ] = "0.5%,1%,2%,3%,5%",
+    onset: Annotated[str, typer.Option(help="When a bad version gets bad: 12h.")] = "0s",
+    campaigns: Annotated[int, typer.Option(min=100, max=1_000_000, help="Of each effect.")] = 2000,
+    daily: Annotated[bool, typer.Option("--daily", help="Traffic and errors with a daily rhythm.")] = False,
+    incidents: Annotated[
+        bool,
+        typer.Option("--incidents", help="Now and then errors of both versions are six times as frequent."),
+    ] = False,
+    label_delay: Annotated[str, typer.Option(help="From a request to its outcome: 10m.")] = "0s",
+    tenants: Annotated[
+        int, typer.Option(min=0, max=100_000, help="Assign by tenant, of so many; 0: by request.")
+    ] = 0,
+    correlation: Annotated[
+        str, typer.Option(metavar="SHARE", help="Of two outcomes of one tenant: 1%.")
+    ] = "0%",
+    zipf: Annotated[
+        float, typer.Option(min=0.0, max=3.0, help="Exponent of the tenants' sizes; 0: all alike.")
+    ] = 0.0,
+    metric: Annotated[
+        list[str],
+        typer.Option(
+            metavar="NAME=GUARDRAIL", help="What a metric of another tool's configuration measures."
+        ),
+    ] = [],  # noqa: B006
+    most_rollbacks: Annotated[
+        str | None,
+        typer.Option(metavar="SHARE", help="Budget: healthy versions rolled back; default: its alpha."),
+    ] = None,
+    margin: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SHARE", help="Budget: what no version may be worse by; default: its own, or 1%."
+        ),
+    ] = None,
+    smallest: Annotated[
+        str, typer.Option(metavar="SHARE", help="Budget: effect that it must find with probability 0.95.")
+    ] = "5%",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for oc.html and oc.json; default: nothing is written.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Equal seeds give equal figures.")] = 0,
+    allow_plugins: PluginsOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Say how often a rollout policy is wrong at a traffic: exit 0 if it keeps its budget, 1 if not, 3 if undecided.
+
+    Bad input: exit 2.
+    """
+    from glowsim.oc.characteristics import KEPT, NOT_KEPT, Budget, characterise
+    from glowsim.oc.policy import read_policy
+    from glowsim.oc.remedy import remedy
+    from glowsim.oc.saying import advice, text
+    from glowsim.oc.saying import as_json as plain
+    from glowsim.oc.traffic import Traffic
+    from glowsim.scenario.quantities import DURATION, FRACTION, RATE
+
+    written = (out / "oc.html", out / "oc.json") if out is not None else None
+    for path in written or ():
+        if path.exists():
+            stop(f"{path} exists: name another folder, or remove it")
+    delay_s = _read("--label-delay", label_delay, DURATION)
+    rule = read_policy(
+        policy, label_delay_s=delay_s, metrics=_pairs("--metric", metric), allow_plugins=allow_plugins
+    ).rule
+    if rate is None or base_error is None:
+        stop("give the traffic: --rate 2/s (or 31/d) and --base-error 5%")
+    bases = {"errors": _read("--base-error", base_error, FRACTION)}
+    bases |= {name: _read("--base", share, FRACTION) for name, share in _pairs("--base", base).items()}
+    traffic = Traffic(
+        _read("--rate", rate, RATE), bases, _read("--onset", onset, DURATION), daily, incidents, delay_s, tenants,
+        _read("--correlation", correlation, FRACTION), zipf,
+    )  # fmt: skip
+    budget = Budget(
+        false_rollback=_or(most_rollbacks, "--most-rollbacks", rule.alpha or 0.01),
+        margin=_or(margin, "--margin", getattr(rule, "margin", 0.01)),
+        false_promotion=getattr(rule, "promote_alpha", 0.025),
+        smallest=_read("--smallest", smallest, FRACTION),
+    )
+    effects = [_read("--effect", each, FRACTION) for each in effect.split(",")]
+    found = characterise(rule, traffic, budget, effects, campaigns, seed)
+    helps = None if found.verdict != NOT_KEPT else remedy(found, seed)
+    advised = None if helps is None else advice(found, helps)
+    data = json.dumps(plain(found, helps, advised, campaigns, seed), allow_nan=False)
+    if written is not None:
+        _write(found, advised, campaigns, data, *written)
+    typer.echo(data if as_json else text(found, advised, campaigns))
+    if written is not None and not as_json:
+        typer.echo(f"page: {written[0]}")
+    sys.exit({KEPT: 0, NOT_KEPT: 1}.get(found.verdict, 3))
+
+
+def _write(
+    found: Characteristics, advised: str | None, campaigns: int, data: str, html: Path, plain: Path
+) -> None:
+    """Write the page and the same as JSON."""
+    from datetime import UTC, datetime
+
+    from glowsim.oc import page
+    from glowsim.oc.figure import by_effect
+    from glowsim.report import render
+
+    finished_at = datetime.now(UTC).isoformat(timespec="seconds")
+    picture = by_effect(found.lines, found.budget)
+    report = page.build(found, advised, picture, campaigns, finished_at, ["glowsim", *sys.argv[1:]])
+    html.parent.mkdir(parents=True, exist_ok=True)
+    html.write_text(render.html(report), encoding="utf-8")
+    plain.write_text(data + "\n", encoding="utf-8")
+
+
+def _read(option: str, written: str, quantity: Quantity) -> float:
+    """Return what an option says, in base units."""
+    from glowsim.scenario.quantities import QuantityError
+
+    bare = written.strip()
+    value: Any = float(bare) if bare.replace(".", "", 1).isdigit() else bare
+    try:
+        return quantity.read(value)
+    except QuantityError as error:
+        stop(f"{option}: {error}")
+
+
+def _or(written: str | None, option: str, default: float) -> float:
+    from glowsim.scenario.quantities import FRACTION
+
+    return default if written is None else _read(option, written, FRACTION)
+
+
+def _pairs(option: str, given: list[str]) -> dict[str, str]:
+    """Return name -> value of an option that may be given often."""
+    found = {}
+    for each in given:
+        name, equals, value = each.partition("=")
+        if not equals or not name or not value:
+            stop(f"{option} {each!r}: write NAME=VALUE")
+        found[name] = value
+    return found
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(oc)

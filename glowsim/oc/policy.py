@@ -1,0 +1,167 @@
+"""What POLICY may be: a bundled name, a splitter in YAML, a scenario with one, or another tool's configuration."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from glowsim import registry
+from glowsim.core.errors import GlowsimError
+from glowsim.oc.improvement import STRATEGIES, Improvement
+from glowsim.oc.rules import Rule
+from glowsim.scenario.problems import did_you_mean
+
+__all__ = ["USE", "Policy", "read_policy", "rule_of"]
+
+USE: Final = "improvement_rollout"
+"""The controller that is simulated here."""
+_LARGEST_BYTES: Final = 1_000_000
+
+
+class Policy(NamedTuple):
+    """A rule, and the scenario that it came with, if it did."""
+
+    rule: Rule
+    scenario: Path | None = None
+
+
+def read_policy(
+    policy: str,
+    *,
+    label_delay_s: float = 0.0,
+    metrics: Mapping[str, str] | None = None,
+    allow_plugins: bool = False,
+) -> Policy:
+    """Return what a policy is.
+
+    Parameters
+    ----------
+    policy
+        A bundled name, or a file.
+    label_delay_s
+        Of the traffic: a bundled policy waits as long for its outcomes.
+    metrics
+        Of another tool's configuration: name of a metric -> what it measures, one of ``GUARDRAILS``.
+    allow_plugins
+        Whether a scenario's controllers may be code beside it.
+
+    Raises
+    ------
+    GlowsimError
+        No such policy, or one that cannot be read; with file, line and remedy.
+
+    >>> read_policy("gradual").rule.schedule_s
+    21600.0
+    """
+    path = Path(policy)
+    if path.suffix not in (".yaml", ".yml", ".json") and not path.exists():
+        return Policy(_bundled(policy, label_delay_s))
+    if not path.is_file():
+        raise GlowsimError(f"there is no file {path}")
+    if path.stat().st_size > _LARGEST_BYTES:
+        raise GlowsimError(f"{path} is larger than {_LARGEST_BYTES:,} bytes: that is no policy")
+    foreign = _foreign(path, metrics)
+    if foreign is not None:
+        return Policy(foreign)
+    return _ours(path, allow_plugins=allow_plugins)
+
+
+def _bundled(name: str, label_delay_s: float) -> Improvement:
+    if name not in STRATEGIES:
+        meant = did_you_mean(name, STRATEGIES)
+        hint = f"; did you mean {meant!r}?" if meant else ""
+        raise GlowsimError(
+            f"there is no file and no bundled policy {name!r}{hint}\nbundled: {', '.join(STRATEGIES)}"
+        )
+    weights, holds_s = STRATEGIES[name]
+    return Improvement(weights=weights, holds_s=holds_s, maturity_s=label_delay_s, name=name)
+
+
+def _foreign(path: Path, metrics: Mapping[str, str] | None) -> Rule | None:
+    """Return the rule of another tool's configuration; None if the file is none."""
+    if importlib.util.find_spec("glowsim.oc.foreign") is None:
+        return None
+    from glowsim.oc.foreign import read_foreign
+
+    found: Rule | None = read_foreign(path, metrics=dict(metrics or {}))
+    return found
+
+
+def _ours(path: Path, *, allow_plugins: bool) -> Policy:
+    """Return the splitter of a YAML file: the file itself (``use: ...``), or a scenario's."""
+    from glowsim.scenario.source import read_file
+
+    data = read_file(path).plain()
+    if not isinstance(data, dict) or not ("use" in data or "controllers" in data or "fleet" in data):
+        raise GlowsimError(
+            f"{path}: this is no policy: write 'use: {USE}' and its settings, or give a scenario with "
+            "controllers.splitter, or a configuration of Argo Rollouts, Flagger or Kayenta"
+        )
+    if "use" in data:
+        settings = {key: value for key, value in data.items() if key != "use"}
+        return Policy(_checked(path, str(path.stem), data["use"], settings))
+    from glowsim.scenario import load
+
+    scenario = load(path, allow_plugins=allow_plugins)
+    chosen = [
+        one
+        for controllers in (scenario.controllers, *(agent.controllers for agent in scenario.fleet))
+        for one in (() if controllers is None else controllers.chosen().get("splitter", ()))
+    ]
+    if not chosen:
+        raise GlowsimError(
+            f"{path}: the scenario has no controllers.splitter: there is no rollout to look at"
+        )
+    if len({(one.use, str(one.settings)) for one in chosen}) > 1:
+        raise GlowsimError(
+            f"{path}: the scenario has several splitters: write the one to look at into a file"
+        )
+    return Policy(_checked(path, path.stem, chosen[0].use, chosen[0].settings), path)
+
+
+def _checked(path: Path, name: str, use: Any, settings: Mapping[str, Any]) -> Improvement:
+    if use != USE:
+        raise GlowsimError(f"{path}: use: {use!r} cannot be simulated here: write {USE}")
+    controller = registry.find("splitter", USE)
+    arguments, findings = registry.check(controller, {"salt": "oc", **settings})
+    if findings:
+        said = [f"{path}: {'.'.join(map(str, each.path))}: {each.message}" for each in findings]
+        raise GlowsimError("\n".join(said))
+    known = {each.name: each.default for each in registry.parameters(controller)}
+    return rule_of(name, known | arguments)
+
+
+def rule_of(name: str, settings: Mapping[str, Any]) -> Improvement:
+    """Return the rule of a controller's arguments.
+
+    Parameters
+    ----------
+    name
+        What the table calls it.
+    settings
+        Every argument of ``improvement_rollout``, in base units.
+
+    Raises
+    ------
+    GlowsimError
+        No guardrail is on.
+    """
+    on = {
+        "errors": settings["errors"],
+        "latency": settings["latency_above_s"] is not None,
+        "cost": settings["cost_above_usd"] is not None,
+        "quality": settings["quality_metric"] is not None,
+        "complaints": settings["complaints"],
+    }
+    guardrails = tuple(name for name, is_on in on.items() if is_on)
+    if not guardrails:
+        raise GlowsimError(f"{name}: no guardrail is on: nothing can be detected; write errors: true")
+    weights, holds_s = STRATEGIES.get(settings["strategy"], (settings["weights"], settings["holds_s"]))
+    same = ("look_s", "maturity_s", "alpha", "promote_alpha", "risk_ratio", "gates", "minimum", "margin")
+    return replace(
+        Improvement(name=name, weights=weights, holds_s=holds_s, guardrails=guardrails),
+        **{each: settings[each] for each in same},
+    )
