@@ -54,7 +54,7 @@ def build(
         "mark": _MARKS[word],
         "headline": clean(advised or "Every part of the budget is kept, by the estimates below."),
         "levels": [
-            {"word": each.verdict, "name": clean(each.what), "text": clean(promise_text(each).partition(": ")[2])}
+            {"word": each.verdict, "name": clean(each.what), "text": clean(promise_text(each).split(": ")[1])}
             for each in found.promises
         ],
         "sections": [

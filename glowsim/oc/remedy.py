@@ -12,9 +12,11 @@ from glowsim.oc.traffic import Traffic
 
 __all__ = ["Remedy", "canary_requests", "remedy"]
 
-_CAMPAIGNS: Final = 200
-_OCTAVES: Final = 9
+_CAMPAIGNS: Final = 150
+_OCTAVES: Final = 8
 """How far a remedy is looked for."""
+_LEAST: Final = 8.0
+"""Bad outcomes of a bad version, expected, below which none is found with a probability near 0.95."""
 
 
 class Remedy(NamedTuple):
@@ -88,8 +90,8 @@ def _good(back: Promise, margin: Promise, finds: Promise, promotes: Promise) -> 
 
 
 def _ladder(requests: float | None, bad_share: float) -> list[int]:
-    """Return how many times the traffic is tried: from what lets a bad version fail three times, by half octaves."""
-    least = 0 if not requests else max(0, ceil(log2(3.0 / (requests * bad_share))))
+    """Return how many times the traffic is tried: from where anything can be found, by half octaves."""
+    least = 0 if not requests else max(0, ceil(log2(_LEAST / (requests * bad_share))))
     return [
         times
         for step in range(least, least + _OCTAVES)

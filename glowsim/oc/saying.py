@@ -104,7 +104,7 @@ def promise_text(promise: Promise) -> str:
 def row(line: Line) -> tuple[str, ...]:
     """Return the cells of a line, under ``HEADINGS``."""
     return (
-        "none" if line.effect == 0.0 else f"+{points(line.effect)}",
+        "none" if line.effect == 0.0 else f"+{100 * line.effect:.4g} pt",
         _with_interval(line.rolled_back),
         _with_interval(line.promoted),
         _with_interval(line.held),
@@ -121,16 +121,20 @@ def _pair(values: tuple[float, float], shown: Any) -> str:
 
 
 def _with_interval(figure: Interval) -> str:
-    return f"{percent(figure.mean)} ({100 * figure.low:.3g} to {100 * figure.high:.3g})"
+    return f"{percent(figure.mean)} ({_hundredths(figure.low)} to {_hundredths(figure.high)})"
 
 
 def percent(share: float) -> str:
     """Return a share for reading.
 
-    >>> percent(0.05), percent(0.00123), percent(1.0)
-    ('5 %', '0.123 %', '100 %')
+    >>> percent(0.05), percent(0.00123), percent(0.9987), percent(1.0)
+    ('5 %', '0.12 %', '99.9 %', '100 %')
     """
-    return f"{100 * share:.3g} %"
+    return f"{_hundredths(share)} %"
+
+
+def _hundredths(share: float) -> str:
+    return f"{100 * share:.{2 if share < 0.01 else 1}f}".rstrip("0").rstrip(".")
 
 
 def advice(found: Characteristics, remedy: Remedy) -> str:

@@ -153,7 +153,7 @@ class Draws(Rows):
         self._of = np.full(campaigns, -1.0)
         self._canary = np.zeros((2, campaigns))
 
-    def _by_tenant(self, weight: Floats) -> tuple[Floats, Floats]:
+    def by_tenant(self, weight: Floats) -> tuple[Floats, Floats]:
         """Return the share of traffic, and of it the mean base, by arm, shape (2, campaigns)."""
         if not np.array_equal(weight, self._of):
             last = (self._hash < weight).sum(axis=0)
@@ -179,7 +179,7 @@ class Draws(Rows):
         first: Floats | float = self._base[0]
         shares = np.stack([1.0 - weight, weight])
         if traffic.tenants:
-            shares, first = self._by_tenant(weight)
+            shares, first = self.by_tenant(weight)
         times: Floats | float = 1.0
         rate = self._per_look
         if traffic.daily:
