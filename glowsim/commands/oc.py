@@ -99,7 +99,11 @@ def oc(
             stop(f"{path} exists: name another folder, or remove it")
     delay_s = _read("--label-delay", label_delay, DURATION)
     rule = read_policy(
-        policy, label_delay_s=delay_s, metrics=_pairs("--metric", metric), allow_plugins=allow_plugins
+        policy,
+        label_delay_s=delay_s,
+        sticky=tenants > 0,
+        metrics=_pairs("--metric", metric),
+        allow_plugins=allow_plugins,
     ).rule
     if rate is None or base_error is None:
         stop("give the traffic: --rate 2/s (or 31/d) and --base-error 5%")

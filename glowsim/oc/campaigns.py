@@ -92,7 +92,7 @@ def simulate(
     """
     effect = np.repeat(np.asarray(effects, np.float64), campaigns)
     rate = np.repeat(np.asarray(times or [1.0] * len(effects), np.float64), campaigns)
-    deep = looks(lag_s(rule, traffic), rule.look_s) + 1 + traffic.tenants
+    deep = looks(lag_s(rule, traffic), rule.look_s) + 1 + 8 * traffic.tenants
     size = max(500, min(_ROWS, 6_000_000 // deep))
     parts = [slice(begin, begin + size) for begin in range(0, len(effect), size)]
     seeds = np.random.SeedSequence(seed).spawn(len(parts))
@@ -145,7 +145,9 @@ def _run(
         running.bad += bucket.bad[0, CANARY]
         waiting.append(bucket)
         known = waiting.popleft() if len(waiting) > lag else None
-        course.take(look, bucket.requests, known)
+        if draws.sticky:
+            course.effective = draws.effective()
+        course.take(look, draws.units(bucket), known)
         fresh = (course.status != Status.RUNNING) & ~running.over
         if fresh.any():
             end(fresh, look)

@@ -13,7 +13,7 @@ from math import ceil, log
 from typing import Final
 
 import numpy as np
-from scipy.special import betaln, ndtri
+from scipy.special import betaln, ndtr, ndtri
 
 from glowsim.core.errors import GlowsimError
 from glowsim.oc.rules import BASELINE, CANARY, Bools, Course, Floats, Ints, Known, Status
@@ -26,6 +26,9 @@ HARM: Final = np.array([1.25, 1.5, 2.0, 3.0, 5.0])
 _HOUR_S: Final = 3600.0
 _PLANNED: Final = 0.9
 """Of the mixture over start times, the part that the hours of the planned schedule share."""
+_NULL_STEP: Final = 0.05
+_NULLS: Final = _NULL_STEP * np.arange(31.0)
+"""Logarithms of the risk ratios that chance may give to two arms of few units."""
 _SAMPLE_RATIO: Final = 1000.0
 """Concentration of the Dirichlet and threshold of the Bayes factor."""
 STRATEGIES: Final = {
@@ -62,6 +65,10 @@ class Improvement:
         How often the last gate may be asked.
     minimum
         Mature outcomes of the new version without which no stage ends.
+    unit
+        What is assigned: ``request``, or what sends several of them (``session``, ``user``, ``tenant``).
+    correlation
+        Of two outcomes of one unit, where that is not the request.
     name
         What the table calls it.
 
@@ -76,12 +83,14 @@ class Improvement:
     guardrails: tuple[str, ...] = ("errors",)
     margin: float = 0.01
     look_s: float = 60.0
-    maturity_s: float = 0.0
+    maturity_s: float = 120.0
     alpha: float | None = 0.01
     promote_alpha: float = 0.025
     risk_ratio: float = 1.0
     gates: int = 1
     minimum: int = 100
+    unit: str = "request"
+    correlation: float = 0.01
     name: str = "canary"
 
     def __post_init__(self) -> None:
@@ -154,6 +163,7 @@ class _Course(Course):
         self._holds = tuple(looks(hold_s, rule.look_s) for hold_s in rule.holds_s)
         self._enough = kinds / rule.alpha if rule.alpha else np.inf
         self._z = float(ndtri(1.0 - rule.promote_alpha / rule.gates))
+        self._sticky = rule.unit != "request"
         self._tables = _Tables(
             np.log(HARM), tuple(_per_bad(rule.risk_ratio, weight) for weight in rule.weights[:-1])
         )
@@ -168,6 +178,10 @@ class _Course(Course):
         self.refused = np.zeros(campaigns, np.int64)
         self.single = np.zeros((kinds, len(HARM), campaigns))
         self.mixed = np.full((kinds, len(HARM), campaigns), -np.inf)
+        if self._sticky:
+            self.nulls = np.zeros((kinds, len(_NULLS), campaigns))
+            self.seen, self.spread = np.zeros((2, campaigns)), np.zeros((kinds, campaigns))
+            self.seen_bad = np.zeros((kinds, campaigns))
         self.stratum = np.zeros(campaigns, np.int64)
         self.requests = np.zeros((2, campaigns), np.int64)
         self.bad = np.zeros((kinds, 2, campaigns), np.int64)
@@ -197,10 +211,13 @@ class _Course(Course):
         stage, begun = self.then_stage[place], self.then_begun[place]
         if bucket % self._rule.hour == 0:
             mass = self._rule.mass(bucket // self._rule.hour)
-            self.mixed = np.logaddexp(self.mixed, log(mass))
+            null = self._null(slice(None))[:, None] if self._sticky else 0.0
+            self.mixed = np.logaddexp(self.mixed, log(mass) + null)
             self._left -= mass
         self.matured += np.where(stage == self.stage, known.requests[CANARY], 0)
         self._count(stage, (bucket - begun) // self._rule.hour, known)
+        if self._sticky:
+            return self._weigh_sticky(known)
         per_bad = self._tables.per_bad(stage)
         harmed = np.zeros(len(stage), np.bool_)
         for kind in range(len(self._rule.guardrails)):
@@ -215,6 +232,60 @@ class _Course(Course):
             evidence = (ratios.mean(axis=0) + mixture.mean(axis=0) + self._left) / 2.0
             harmed[rows[evidence >= self._enough]] = True
         return harmed
+
+    def _weigh_sticky(self, known: Known) -> Bools:
+        """Take in a bucket where units send several requests: the realised share counts, and the null is wider."""
+        base, new = known.requests
+        odds = self._rule.risk_ratio * new / np.maximum(base, 1)
+        both = (new > 0) & (base > 0)
+        ratios = np.concatenate([HARM, np.exp(_NULLS)])[:, None]
+        per_bad = np.where(both, np.log1p(odds) - np.log1p(odds * ratios), 0.0)
+        per_new = np.where(both, np.log(ratios), 0.0)
+        self.seen += known.requests
+        self.seen_bad += known.bad[:, BASELINE]
+        harmed = np.zeros(len(base), np.bool_)
+        for kind in range(len(self._rule.guardrails)):
+            bad, new_bad = known.bad[kind]
+            gained = new_bad * per_new + (bad + new_bad) * per_bad
+            self.single[kind] += gained[: len(HARM)]
+            self.mixed[kind] += gained[: len(HARM)]
+            self.nulls[kind] += gained[len(HARM) :]
+            risk = self._risk()[kind]
+            self.spread[kind] = np.sqrt(np.log1p(self._by_chance() * (1.0 - risk) / risk))
+            single, mixed = (
+                np.exp(np.minimum(each[kind], 700.0)).mean(axis=0) for each in (self.single, self.mixed)
+            )
+            # the null is at least half what it was at the start: where even that is not enough, it is not worked out
+            rows = np.flatnonzero(single + mixed + self._left >= self._enough)
+            if len(rows):
+                evidence = (single[rows] + mixed[rows]) * np.exp(-self._null(rows)[kind]) + self._left
+                harmed[rows[evidence >= 2.0 * self._enough]] = True
+        return harmed
+
+    def _risk(self) -> Floats:
+        """Return the baseline's share of bad outcomes so far, shape (guardrails, campaigns)."""
+        found: Floats = np.minimum((self.seen_bad + 0.5) / (self.seen[BASELINE] + 1.0), 1.0)
+        return found
+
+    def _by_chance(self) -> Floats:
+        """Return the correlation over the effective numbers of units, shape (campaigns,)."""
+        if self.effective is None:
+            raise GlowsimError(
+                f"{self._rule.name} assigns by {self._rule.unit}: say how many there are (--tenants)"
+            )
+        some = (self.effective > 0.0).all(axis=0)
+        return np.where(
+            some, self._rule.correlation * (1.0 / np.maximum(self.effective, 1e-9)).sum(axis=0), 0.0
+        )
+
+    def _null(self, rows: Ints | slice) -> Floats:
+        """Return the logarithm of what chance in few units makes of the bad outcomes, shape (guardrails, rows)."""
+        spread = np.maximum(self.spread[:, None, rows], 1e-9)
+        edges = ndtr(np.concatenate([(_NULLS[1:] - _NULL_STEP / 2.0), [np.inf]])[:, None] / spread)
+        with np.errstate(divide="ignore"):
+            weight = np.log(np.concatenate([edges[:, :1], np.diff(edges, axis=1)], axis=1))
+        found: Floats = np.logaddexp.reduce(weight + self.nulls[..., rows], axis=1)
+        return found
 
     def _count(self, stage: Ints, hour: Ints, known: Known) -> None:
         """Add a bucket to its stratum; one that is complete goes into the sums of the last gate."""
@@ -259,6 +330,9 @@ class _Course(Course):
         good = np.ones(len(rows), np.bool_)
         for kind in range(len(self._rule.guardrails)):
             apart, informed, spread = total[:, kind]
+            if self._sticky:
+                risk = self._risk()[kind, rows]
+                spread = spread + self._by_chance()[rows] * risk * (1.0 - risk) * informed**2
             # d + z se < margin, times what is informed
             good &= apart + self._z * np.sqrt(spread) < self._rule.margin * informed
         self.status[rows[good]] = Status.PROMOTED

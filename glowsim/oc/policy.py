@@ -32,6 +32,7 @@ def read_policy(
     policy: str,
     *,
     label_delay_s: float = 0.0,
+    sticky: bool = False,
     metrics: Mapping[str, str] | None = None,
     allow_plugins: bool = False,
 ) -> Policy:
@@ -43,6 +44,8 @@ def read_policy(
         A bundled name, or a file.
     label_delay_s
         Of the traffic: a bundled policy waits as long for its outcomes.
+    sticky
+        Whether the traffic is of tenants: a bundled policy assigns by tenant.
     metrics
         Of another tool's configuration: name of a metric -> what it measures, one of ``GUARDRAILS``.
     allow_plugins
@@ -58,7 +61,7 @@ def read_policy(
     """
     path = Path(policy)
     if path.suffix not in (".yaml", ".yml", ".json") and not path.exists():
-        return Policy(_bundled(policy, label_delay_s))
+        return Policy(_bundled(policy, label_delay_s, sticky=sticky))
     if not path.is_file():
         raise GlowsimError(f"there is no file {path}")
     if path.stat().st_size > _LARGEST_BYTES:
@@ -69,7 +72,7 @@ def read_policy(
     return _ours(path, allow_plugins=allow_plugins)
 
 
-def _bundled(name: str, label_delay_s: float) -> Improvement:
+def _bundled(name: str, label_delay_s: float, *, sticky: bool) -> Improvement:
     if name not in STRATEGIES:
         meant = did_you_mean(name, STRATEGIES)
         hint = f"; did you mean {meant!r}?" if meant else ""
@@ -77,7 +80,9 @@ def _bundled(name: str, label_delay_s: float) -> Improvement:
             f"there is no file and no bundled policy {name!r}{hint}\nbundled: {', '.join(STRATEGIES)}"
         )
     weights, holds_s = STRATEGIES[name]
-    return Improvement(weights=weights, holds_s=holds_s, maturity_s=label_delay_s, name=name)
+    maturity_s = max(Improvement.maturity_s, label_delay_s)
+    unit = "tenant" if sticky else "request"
+    return Improvement(weights=weights, holds_s=holds_s, maturity_s=maturity_s, unit=unit, name=name)
 
 
 def _foreign(path: Path, metrics: Mapping[str, str] | None) -> Rule | None:
@@ -109,7 +114,7 @@ def _ours(path: Path, *, allow_plugins: bool) -> Policy:
     chosen = [
         one
         for controllers in (scenario.controllers, *(agent.controllers for agent in scenario.fleet))
-        for one in (() if controllers is None else controllers.chosen().get("splitter", ()))
+        for one in controllers.chosen().get("splitter", ())
     ]
     if not chosen:
         raise GlowsimError(
@@ -153,14 +158,29 @@ def rule_of(name: str, settings: Mapping[str, Any]) -> Improvement:
         "errors": settings["errors"],
         "latency": settings["latency_above_s"] is not None,
         "cost": settings["cost_above_usd"] is not None,
-        "quality": settings["quality_metric"] is not None,
+        "quality": bool(settings["quality_metric"]),
         "complaints": settings["complaints"],
     }
     guardrails = tuple(name for name, is_on in on.items() if is_on)
     if not guardrails:
         raise GlowsimError(f"{name}: no guardrail is on: nothing can be detected; write errors: true")
-    weights, holds_s = STRATEGIES.get(settings["strategy"], (settings["weights"], settings["holds_s"]))
-    same = ("look_s", "maturity_s", "alpha", "promote_alpha", "risk_ratio", "gates", "minimum", "margin")
+    weights, holds_s = STRATEGIES.get(
+        settings["strategy"], ((*settings["weights"], 1.0), settings["holds_s"])
+    )
+    if len(holds_s) == 1:
+        holds_s *= len(weights) - 1
+    same = (
+        "look_s",
+        "maturity_s",
+        "alpha",
+        "promote_alpha",
+        "risk_ratio",
+        "gates",
+        "minimum",
+        "margin",
+        "unit",
+        "correlation",
+    )
     return replace(
         Improvement(name=name, weights=weights, holds_s=holds_s, guardrails=guardrails),
         **{each: settings[each] for each in same},

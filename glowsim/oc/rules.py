@@ -93,6 +93,9 @@ class Course(Rows):
         """Share of the new version in the next bucket, shape (campaigns,)."""
         self.status: npt.NDArray[np.int8] = np.zeros(campaigns, np.int8)
         """A ``Status`` for each, shape (campaigns,)."""
+        self.effective: Floats | None = None
+        """Where units are sticky, how many there are by arm, shape (2, campaigns): (sum of n)^2 / sum of n^2 over the
+        requests n that each unit has had in the arm since the rollout began, those without an outcome yet included."""
 
     def take(self, look: int, assigned: Ints, known: Known | None) -> None:
         """Take in what there is at a look, and set ``weight`` and ``status``.
@@ -102,7 +105,8 @@ class Course(Rows):
         look
             Its number: 1, 2, ...; it happens at ``look * look_s`` seconds since the rollout began.
         assigned
-            Requests of bucket look - 1 by arm, shape (2, campaigns): what was sent, no outcomes yet.
+            Units that were new to their stage in bucket look - 1, by arm, shape (2, campaigns): its requests, where the
+            unit is the request.
         known
             Bucket look - 1 - lag with its outcomes, where lag is the rule's ``maturity_s`` or the delay of the
             labels, whichever is longer, in whole looks; None while there is no such bucket. A rule that looks at the

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from glowsim.core.errors import GlowsimError
-from glowsim.oc.rules import CANARY, Floats, Known, Rows, Rule
+from glowsim.oc.rules import CANARY, Bools, Floats, Ints, Known, Rows, Rule
 
 __all__ = ["Draws", "Traffic", "looks"]
 
@@ -131,7 +131,9 @@ class Draws(Rows):
             self._noon_s, self._worst_s = rng.uniform(0.0, _DAY_S, (2, campaigns))
         if traffic.incidents:
             self._left = np.zeros(campaigns, np.int64)
-        if traffic.tenants:
+        self.sticky = traffic.tenants > 0 and getattr(rule, "unit", "request") != "request"
+        """Whether tenants are with one version; else their differences average out in both."""
+        if self.sticky:
             self._place(campaigns)
 
     def _place(self, campaigns: int) -> None:
@@ -146,24 +148,63 @@ class Draws(Rows):
             bad = rng.beta(p * both, (1.0 - p) * both, (traffic.tenants, campaigns))
         else:
             bad = np.full((traffic.tenants, campaigns), p)
-        self._hash = np.sort(rng.random((traffic.tenants, campaigns)), axis=0)
+        self.hashes = np.sort(rng.random((traffic.tenants, campaigns)), axis=0)
         none = np.zeros((1, campaigns))
+        self.sizes = share
         self._share = np.concatenate([none, np.cumsum(share, axis=0)])
         self._bad = np.concatenate([none, np.cumsum(share * bad, axis=0)])
         self._of = np.full(campaigns, -1.0)
         self._canary = np.zeros((2, campaigns))
+        self._had = np.zeros((2, traffic.tenants, campaigns))
+        """Requests that each tenant has had by arm, expected, until the weight last changed."""
+        self._before = np.zeros((2, campaigns))
+        self._since = np.zeros(campaigns)
+        """Requests since then, expected."""
+        self._squares = np.zeros((2, 3, campaigns))
+        """Of the sum of squares of a tenant's requests, by arm: its constant, linear and square part in the above."""
+        self._new = np.zeros((2, campaigns), np.int64)
 
     def by_tenant(self, weight: Floats) -> tuple[Floats, Floats]:
         """Return the share of traffic, and of it the mean base, by arm, shape (2, campaigns)."""
-        if not np.array_equal(weight, self._of):
-            last = (self._hash < weight).sum(axis=0)
+        changed = weight != self._of
+        self._new[:] = 0
+        if changed.any():
+            last = (self.hashes < weight).sum(axis=0)
             rows = np.arange(len(weight))
-            self._of = weight.copy()
             self._canary = np.stack([self._share[last, rows], self._bad[last, rows]])
+            self._new[:, changed] = np.stack([len(self.hashes) - last, last])[:, changed]
+            self._settle(weight, changed)
         share, bad = self._canary
         shares = np.stack([np.maximum(1.0 - share, 0.0), share])
         bad_of_all = np.stack([np.maximum(self._bad[-1] - bad, 0.0), bad])
         return shares, bad_of_all / np.maximum(shares, 1e-12)
+
+    def _settle(self, weight: Floats, changed: Bools) -> None:
+        """Write down what tenants have had until now, where the weight changes."""
+        before = np.stack([self.hashes >= self._of, self.hashes < self._of])
+        self._had[:, :, changed] += (before * self.sizes * self._since)[:, :, changed]
+        self._before = self._had.sum(axis=1)
+        now = np.stack([self.hashes >= weight, self.hashes < weight]) * self.sizes
+        squares = np.stack(
+            [(self._had**2).sum(axis=1), 2.0 * (self._had * now).sum(axis=1), (now**2).sum(axis=1)]
+        )
+        self._squares[..., changed] = squares.transpose(1, 0, 2)[..., changed]
+        self._since[changed] = 0.0
+        self._of = weight.copy()
+
+    def effective(self) -> Floats:
+        """Return how many tenants there are by arm, effectively and expected: see ``Course.effective``."""
+        share = self._canary[0]
+        requests = self._before + np.stack([1.0 - share, share]) * self._since
+        constant, linear, square = self._squares.transpose(1, 0, 2)
+        # a Poisson number's square is expected to be its mean squared, and its mean
+        of_squares = constant + self._since * (linear + self._since * square) + requests
+        found: Floats = requests**2 / np.maximum(of_squares, 1e-9)
+        return found
+
+    def units(self, known: Known) -> Ints:
+        """Return what was newly assigned in the bucket that was drawn last: all tenants as a stage begins."""
+        return self._new if self.sticky else known.requests
 
     def bucket(self, number: int, weight: Floats) -> Known:
         """Return requests and bad outcomes of a bucket, by arm, whatever is known of them when.
@@ -178,7 +219,7 @@ class Draws(Rows):
         traffic, rng = self._traffic, self._rng
         first: Floats | float = self._base[0]
         shares = np.stack([1.0 - weight, weight])
-        if traffic.tenants:
+        if self.sticky:
             shares, first = self.by_tenant(weight)
         times: Floats | float = 1.0
         rate = self._per_look
@@ -190,6 +231,8 @@ class Draws(Rows):
             begins = rng.random(len(weight)) < self._look_s / INCIDENT_EVERY_S
             self._left = np.where(begins, looks(INCIDENT_LASTS_S, self._look_s), self._left - 1)
             times = times * np.where(self._left > 0, INCIDENT_TIMES, 1.0)
+        if self.sticky:
+            self._since = self._since + rate
         bad_share = np.broadcast_to(first, shares.shape).copy()
         if number >= self._onset:
             bad_share[CANARY] += self.effect

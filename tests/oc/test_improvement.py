@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from functools import partial
 from math import exp, fsum, log
 
 import numpy as np
@@ -15,6 +16,7 @@ from glowsim.core.errors import GlowsimError
 from glowsim.oc.improvement import HARM, STRATEGIES, Improvement, sample_ratio_evidence
 from glowsim.oc.rules import Known, Status
 
+AT_ONCE = partial(Improvement, maturity_s=0.0)
 COUNTS = st.lists(st.tuples(*[st.integers(0, 12)] * 4), min_size=1, max_size=12)
 
 
@@ -56,7 +58,7 @@ def evidence_of(rule, buckets, weight):
 @settings(max_examples=60)
 @given(buckets=COUNTS, weight=st.sampled_from([0.05, 0.25, 0.5]))
 def test_the_evidence_is_that_of_every_start_time_by_itself(buckets, weight):
-    rule = Improvement((weight, 1.0), (1e9,), look_s=1200.0, alpha=1e-300)
+    rule = AT_ONCE((weight, 1.0), (1e9,), look_s=1200.0, alpha=1e-300)
     course = shown(rule, buckets)
     found = (np.exp(course.single[0, :, 0]).mean() + np.exp(course.mixed[0, :, 0]).mean() + course._left) / 2
     assert found == pytest.approx(evidence_of(rule, buckets, weight), rel=1e-9)
@@ -65,7 +67,7 @@ def test_the_evidence_is_that_of_every_start_time_by_itself(buckets, weight):
 @settings(max_examples=60)
 @given(buckets=COUNTS)
 def test_it_rolls_back_at_the_first_look_with_enough_evidence_and_for_good(buckets):
-    rule = Improvement((0.25, 1.0), (1e9,), look_s=1200.0, alpha=0.2, minimum=0)
+    rule = AT_ONCE((0.25, 1.0), (1e9,), look_s=1200.0, alpha=0.2, minimum=0)
     enough = [evidence_of(rule, buckets[: n + 1], 0.25) >= 1 / 0.2 for n in range(len(buckets))]
     course = shown(rule, buckets)
     assert (course.status[0] == Status.ROLLED_BACK) == any(enough)
@@ -74,7 +76,7 @@ def test_it_rolls_back_at_the_first_look_with_enough_evidence_and_for_good(bucke
 def test_under_the_null_the_expected_evidence_is_one():
     """Every sequence of four errors, each of the canary with probability w: the mean of the evidence is 1."""
     weight, total = 0.2, 0.0
-    rule = Improvement((weight, 1.0), (1e9,), look_s=1800.0, alpha=1e-300)
+    rule = AT_ONCE((weight, 1.0), (1e9,), look_s=1800.0, alpha=1e-300)
     for code in range(16):
         arms = [code >> i & 1 for i in range(4)]
         probability = weight ** sum(arms) * (1 - weight) ** (4 - sum(arms))
@@ -84,7 +86,7 @@ def test_under_the_null_the_expected_evidence_is_one():
 
 @given(hours=st.integers(1, 200))
 def test_the_mixture_is_fixed_beforehand_and_never_more_than_one(hours):
-    rule = Improvement((0.05, 1.0), (hours * 3600.0,))
+    rule = AT_ONCE((0.05, 1.0), (hours * 3600.0,))
     masses = [rule.mass(start) for start in range(hours + 500)]
     assert fsum(masses[:hours]) == pytest.approx(0.9)
     assert 0.99 < fsum(masses) < 1.0
@@ -92,7 +94,7 @@ def test_the_mixture_is_fixed_beforehand_and_never_more_than_one(hours):
 
 
 def test_it_does_not_overflow_with_a_million_errors():
-    rule = Improvement((0.5, 1.0), (1e9,), alpha=1e-300, minimum=0)
+    rule = AT_ONCE((0.5, 1.0), (1e9,), alpha=1e-300, minimum=0)
     course = shown(rule, [(0, 0, 0, 1_000_000), (0, 1_000_000, 0, 0)] * 3)
     assert np.isfinite(course.single).all()
 
@@ -111,7 +113,7 @@ def test_the_last_gate_is_the_score_test_within_strata():
     alpha = float(norm.sf((0.01 - apart / informed) * informed / np.sqrt(spread)))
     buckets = [(n0 - x0, x0, n1 - x1, x1) for n0, x0, n1, x1 in strata]
     for promote_alpha, ends in ((alpha * 1.001, Status.PROMOTED), (alpha * 0.999, Status.HELD)):
-        rule = Improvement(
+        rule = AT_ONCE(
             (0.5, 1.0), (7200.0,), look_s=3600.0, alpha=1e-300, promote_alpha=promote_alpha, minimum=1
         )
         assert shown(rule, buckets).status[0] == ends
@@ -119,12 +121,12 @@ def test_the_last_gate_is_the_score_test_within_strata():
 
 def test_a_gate_without_a_bad_outcome_needs_enough_requests_all_the_same():
     for requests, ends in ((300, Status.HELD), (600, Status.PROMOTED)):
-        rule = Improvement((0.5, 1.0), (3600.0,), look_s=3600.0, minimum=100)
+        rule = AT_ONCE((0.5, 1.0), (3600.0,), look_s=3600.0, minimum=100)
         assert shown(rule, [(requests, 0, requests, 0)]).status[0] == ends
 
 
 def test_a_stage_waits_for_outcomes_of_its_own_and_the_gate_is_asked_as_often_as_allowed():
-    rule = Improvement((0.1, 0.5, 1.0), (60.0, 120.0), minimum=20, gates=2, alpha=1e-300)
+    rule = AT_ONCE((0.1, 0.5, 1.0), (60.0, 120.0), minimum=20, gates=2, alpha=1e-300)
     course = rule.start(1)
     stages = []
     for look in range(1, 9):
@@ -139,7 +141,7 @@ def test_a_stage_waits_for_outcomes_of_its_own_and_the_gate_is_asked_as_often_as
 
 def test_outcomes_count_at_the_weight_of_their_assignment_however_late():
     """With a maturity of two looks the stage has changed when its last buckets mature."""
-    rule = Improvement((0.1, 0.5, 1.0), (120.0, 6000.0), maturity_s=120.0, minimum=0, alpha=1e-300)
+    rule = AT_ONCE((0.1, 0.5, 1.0), (120.0, 6000.0), maturity_s=120.0, minimum=0, alpha=1e-300)
     course = rule.start(1)
     buckets = [Known(np.array([[90], [10]]), np.array([[[0], [1]]])) for _ in range(6)]
     for look in range(1, 7):
@@ -163,7 +165,7 @@ def test_a_skewed_split_is_found_and_a_right_one_is_not():
 
 
 def test_the_split_is_checked_at_every_look_and_blocks_but_does_not_roll_back():
-    rule = Improvement((0.5, 1.0), (120.0,), minimum=0)
+    rule = AT_ONCE((0.5, 1.0), (120.0,), minimum=0)
     course = shown(rule, [(200, 0, 800, 0)] + [(500, 0, 500, 0)] * 9)
     assert course.alarm[0]
     assert course.status[0] == Status.RUNNING
@@ -183,6 +185,6 @@ def test_weights_that_do_not_rise_to_one_or_lack_a_hold_are_refused(weights, hol
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_the_strategies_are_rules(strategy):
     weights, holds_s = STRATEGIES[strategy]
-    rule = Improvement(weights, holds_s)
+    rule = AT_ONCE(weights, holds_s)
     assert rule.schedule_s == sum(holds_s)
     assert (rule.start(3).status == Status.PROMOTED).all() == (strategy == "immediate")

@@ -12,6 +12,7 @@ from glowsim.oc.rules import BASELINE, CANARY, Status
 from glowsim.oc.traffic import Draws, Traffic
 
 RULE = Improvement((0.25, 1.0), (3600.0,))
+BY_TENANT = Improvement((0.25, 1.0), (3600.0,), unit="tenant")
 ROWS = 4000
 
 
@@ -56,7 +57,7 @@ def test_other_guardrails_have_their_own_base_and_no_effect():
 def test_tenants_are_as_correlated_as_stated(zipf):
     """Var of an arm's mean base = p (1 - p) icc / effective tenants, as the beta-binomial has it."""
     traffic = Traffic(1000.0, tenants=50, correlation=0.02, zipf=zipf)
-    draws = Draws(traffic, RULE, np.zeros(ROWS), np.ones(ROWS), np.random.default_rng(2))
+    draws = Draws(traffic, BY_TENANT, np.zeros(ROWS), np.ones(ROWS), np.random.default_rng(2))
     shares, base = draws.by_tenant(np.full(ROWS, 0.5))
     assert shares.sum(axis=0) == pytest.approx(np.ones(ROWS))
     assert shares[CANARY].mean() == pytest.approx(0.5, abs=0.02)
@@ -68,12 +69,28 @@ def test_tenants_are_as_correlated_as_stated(zipf):
 
 def test_a_tenant_stays_with_the_new_version_while_weights_rise():
     traffic = Traffic(1.0, tenants=40, correlation=0.01)
-    draws = Draws(traffic, RULE, np.zeros(50), np.ones(50), np.random.default_rng(3))
+    draws = Draws(traffic, BY_TENANT, np.zeros(50), np.ones(50), np.random.default_rng(3))
     before = 0.0
     for weight in (0.1, 0.3, 0.9):
         shares, _ = draws.by_tenant(np.full(50, weight))
         assert (shares[CANARY] >= before).all()
         before = shares[CANARY]
+
+
+@pytest.mark.parametrize("zipf", [0.0, 1.0])
+def test_effective_tenants_are_those_that_counting_finds(zipf):
+    """Against requests drawn tenant by tenant, over a change of weight: (sum of n)^2 / sum of n^2 by arm."""
+    traffic = Traffic(3.0, tenants=30, correlation=0.01, zipf=zipf)
+    rng = np.random.default_rng(5)
+    draws = Draws(traffic, BY_TENANT, np.zeros(40), np.ones(40), rng)
+    counted = np.zeros((2, 30, 40))
+    for number in range(60):
+        weight = np.full(40, 0.3 if number < 20 else 0.6)
+        draws.bucket(number, weight)
+        canary = draws.hashes < weight
+        counted += rng.poisson(180.0 * np.stack([~canary, canary]) * draws.sizes)
+    expected = counted.sum(axis=1) ** 2 / (counted**2).sum(axis=1)
+    assert draws.effective() == pytest.approx(expected, rel=0.06)
 
 
 def test_equal_seeds_give_equal_campaigns_and_all_of_them_end():
