@@ -95,9 +95,9 @@ class _Reader:
         return 0, starting_step
 
     def _step(self, item: Fields, spec: Fields, canary: Fields) -> list[Step]:
-        if len(item.keys()) != 1:
+        if len(item.names) != 1:
             refuse(item.mark, "a step should have one field, such as setWeight, pause or analysis", item.path)
-        (kind,) = item.keys()
+        (kind,) = item.names
         if kind == "setWeight":
             return [SetWeight(self._share(item, spec, canary))]
         if kind == "pause":

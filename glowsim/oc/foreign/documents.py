@@ -103,8 +103,9 @@ class Fields:
     def __contains__(self, key: str) -> bool:
         return key in self._nodes
 
-    def keys(self) -> list[str]:
-        """Return the names of its fields, in their order."""
+    @property
+    def names(self) -> list[str]:
+        """The names of its fields, in their order."""
         return list(self._nodes)
 
     def place(self, key: str) -> str:

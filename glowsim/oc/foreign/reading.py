@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 from glowsim.oc.foreign.answers import Answers
 from glowsim.oc.foreign.argo_course import ArgoRule
@@ -11,11 +12,15 @@ from glowsim.oc.foreign.argo_file import TEMPLATES, read_argo
 from glowsim.oc.foreign.documents import Fields, documents, refuse
 from glowsim.oc.foreign.flagger_course import FlaggerRule
 from glowsim.oc.foreign.flagger_file import read_flagger
+from glowsim.oc.foreign.kayenta_course import KayentaRule
+from glowsim.oc.foreign.kayenta_file import read_kayenta
 from glowsim.scenario.source import Node
 
 __all__ = ["ForeignRule", "read_foreign"]
 
-ForeignRule = ArgoRule | FlaggerRule
+_ROLLOUTS: Final = ("Rollout", "Canary", "Kayenta")
+
+ForeignRule = ArgoRule | FlaggerRule | KayentaRule
 
 
 def read_foreign(
@@ -48,7 +53,7 @@ def read_foreign(
 
 
 def _read(kinds: list[tuple[str, Node]], answers: Answers) -> ForeignRule | None:
-    rollouts = [(kind, Fields(node)) for kind, node in kinds if kind in ("Rollout", "Canary")]
+    rollouts = [(kind, Fields(node)) for kind, node in kinds if kind in _ROLLOUTS]
     if not kinds:
         return None
     if not rollouts:
@@ -58,6 +63,8 @@ def _read(kinds: list[tuple[str, Node]], answers: Answers) -> ForeignRule | None
     ((kind, fields),) = rollouts
     if kind == "Canary":
         return read_flagger(fields, answers)
+    if kind == "Kayenta":
+        return read_kayenta(fields, answers)
     templates = {}
     for other, node in kinds:
         if other in TEMPLATES:
@@ -90,4 +97,5 @@ def _kind(node: Node) -> str:
         return kind
     if version.startswith("flagger.app/") and kind in ("Canary", "MetricTemplate"):
         return kind
-    return ""
+    is_kayenta = "canaryConfig" in node.value or {"metrics", "classifier"} <= set(node.value)
+    return "Kayenta" if is_kayenta else ""
