@@ -69,7 +69,7 @@ class _KayentaCourse(Course):
         self._part = min(1.0, rule.weight / (1.0 - rule.weight)) if rule.equal_baseline else 1.0
         self._random = np.random.default_rng(_SEED)
         shape = (len(rule.judge.metrics), 2, rule.schedule.judgements[-1], campaigns)
-        self._points = np.full(shape, np.nan)
+        self._points = np.full(shape, np.nan, np.float32)
 
     def take(self, look: int, assigned: Ints, known: Known | None) -> None:
         minutes = self._points.shape[2]
@@ -96,7 +96,7 @@ class _KayentaCourse(Course):
     def _decide(self, look: int) -> None:
         span, last = self._schedule.span(look), look == self._schedule.judgements[-1]
         verdicts = [
-            verdicts_of(metric, self._points[at, CANARY, span], self._points[at, BASELINE, span])
+            verdicts_of(metric, *self._points[at, (CANARY, BASELINE), span].astype(np.float64))
             for at, metric in enumerate(self._judge.metrics)
         ]
         found = {each: self._judge.status(each, last) for each in set(zip(*verdicts, strict=True))}
@@ -132,7 +132,11 @@ def _in_question(metric: Metric, canary: Floats, baseline: Floats) -> Bools:
     x, y = (
         np.where(np.isnan(each), 0.0, each) if metric.replace_nan else each for each in (canary, baseline)
     )
-    empty = np.isnan(x).all(axis=0) | np.isnan(y).all(axis=0)
-    beyond = np.abs(deviates(x, y)) > norm.ppf(0.5 + CONFIDENCE / 2.0)
-    asked: Bools = empty | beyond | separated(x, y)
+    asked: Bools = np.isnan(x).all(axis=0) | np.isnan(y).all(axis=0)
+    beyond, (above, below) = deviates(x, y), separated(x, y)
+    quantile = float(norm.ppf(0.5 + CONFIDENCE / 2.0))
+    if metric.direction != "decrease":
+        asked |= (beyond > quantile) | above
+    if metric.direction != "increase":
+        asked |= (beyond < -quantile) | below
     return asked

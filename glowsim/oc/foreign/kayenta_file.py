@@ -17,7 +17,8 @@ from glowsim.oc.foreign.kayenta_course import KayentaRule
 __all__ = ["read_kayenta"]
 
 _POINT_S: Final = 60.0
-_LONGEST_MIN: Final = 14 * 24 * 60
+_LONGEST_MIN: Final = 72 * 60
+"""A course holds every point of every campaign."""
 
 
 def read_kayenta(whole: Fields, answers: Answers) -> KayentaRule:

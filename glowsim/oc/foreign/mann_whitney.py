@@ -139,9 +139,10 @@ def deviates(x: Floats, y: Floats) -> Floats:
     return found
 
 
-def separated(x: Floats, y: Floats) -> Bools:
-    """Return which pairs of samples do not overlap; shapes as for ``deviates``."""
+def separated(x: Floats, y: Floats) -> tuple[Bools, Bools]:
+    """Return in which pairs all of ``x`` lie above ``y``, and in which below; shapes as for ``deviates``."""
     least = [np.where(np.isnan(each), np.inf, each).min(axis=0) for each in (x, y)]
     most = [np.where(np.isnan(each), -np.inf, each).max(axis=0) for each in (x, y)]
-    apart: Bools = (least[0] > most[1]) | (least[1] > most[0])
-    return apart
+    above: Bools = least[0] > most[1]
+    below: Bools = least[1] > most[0]
+    return above, below
