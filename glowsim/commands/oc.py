@@ -61,6 +61,14 @@ def oc(
             metavar="NAME=GUARDRAIL", help="What a metric of another tool's configuration measures."
         ),
     ] = [],  # noqa: B006
+    weight: Annotated[
+        str | None,
+        typer.Option(metavar="SHARE", help="Of the new version, where such a configuration has none."),
+    ] = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(help="After what time a person resumes it where it pauses without an end: 1h."),
+    ] = None,
     most_rollbacks: Annotated[
         str | None,
         typer.Option(metavar="SHARE", help="Budget: healthy versions rolled back; default: its alpha."),
@@ -74,6 +82,13 @@ def oc(
     smallest: Annotated[
         str, typer.Option(metavar="SHARE", help="Budget: effect that it must find with probability 0.95.")
     ] = "5%",
+    search: Annotated[
+        bool, typer.Option("--search", help="Look for the schedule that keeps the budget at the least cost.")
+    ] = False,
+    hour_worth: Annotated[
+        float,
+        typer.Option(min=0.0, help="Of --search: harmed requests that an hour until full traffic is worth."),
+    ] = 1.0,
     out: Annotated[
         Path | None, typer.Option(help="Folder for oc.html and oc.json; default: nothing is written.")
     ] = None,
@@ -88,7 +103,7 @@ def oc(
     from glowsim.oc.characteristics import KEPT, NOT_KEPT, Budget, characterise
     from glowsim.oc.policy import read_policy
     from glowsim.oc.remedy import remedy
-    from glowsim.oc.saying import advice, text
+    from glowsim.oc.saying import advice, search_json, search_text, text
     from glowsim.oc.saying import as_json as plain
     from glowsim.oc.traffic import Traffic
     from glowsim.scenario.quantities import DURATION, FRACTION, RATE
@@ -103,6 +118,8 @@ def oc(
         label_delay_s=delay_s,
         sticky=tenants > 0,
         metrics=_pairs("--metric", metric),
+        weight=None if weight is None else _read("--weight", weight, FRACTION),
+        pause_s=None if resume is None else _read("--resume", resume, DURATION),
         allow_plugins=allow_plugins,
     ).rule
     if rate is None or base_error is None:
@@ -120,15 +137,30 @@ def oc(
         smallest=_read("--smallest", smallest, FRACTION),
     )
     effects = [_read("--effect", each, FRACTION) for each in effect.split(",")]
+    sought = None
+    if search:
+        from glowsim.oc.search import search as look_for
+
+        sought = look_for(rule, traffic, budget, hour_worth, campaigns, seed)
+        rule = rule if sought.best is None else sought.best.rule
+        seed += sought.best is not None  # the campaigns by which it was chosen
     found = characterise(rule, traffic, budget, effects, campaigns, seed)
     helps = None if found.verdict != NOT_KEPT else remedy(found, seed)
     advised = None if helps is None else advice(found, helps)
-    data = json.dumps(plain(found, helps, advised, campaigns, seed), allow_nan=False)
+    said = plain(found, helps, advised, campaigns, seed)
+    if sought is not None:
+        said["search"] = search_json(sought)
+    data = json.dumps(said, allow_nan=False)
     if written is not None:
         _write(found, advised, campaigns, data, *written)
-    typer.echo(data if as_json else text(found, advised, campaigns))
-    if written is not None and not as_json:
-        typer.echo(f"page: {written[0]}")
+    if as_json:
+        typer.echo(data)
+    else:
+        if sought is not None:
+            typer.echo(search_text(sought, budget))
+        typer.echo(text(found, advised, campaigns))
+        if written is not None:
+            typer.echo(f"page: {written[0]}")
     sys.exit({KEPT: 0, NOT_KEPT: 1}.get(found.verdict, 3))
 
 

@@ -13,10 +13,11 @@ from math import ceil, log
 from typing import Final
 
 import numpy as np
-from scipy.special import betaln, ndtr, ndtri
+from scipy.special import betaln, ndtri
 
 from glowsim.core.errors import GlowsimError
 from glowsim.oc.rules import BASELINE, CANARY, Bools, Course, Floats, Ints, Known, Status
+from glowsim.oc.sticky import FewUnits, gains
 from glowsim.oc.traffic import looks
 
 __all__ = ["STRATEGIES", "Improvement", "sample_ratio_evidence"]
@@ -26,9 +27,6 @@ HARM: Final = np.array([1.25, 1.5, 2.0, 3.0, 5.0])
 _HOUR_S: Final = 3600.0
 _PLANNED: Final = 0.9
 """Of the mixture over start times, the part that the hours of the planned schedule share."""
-_NULL_STEP: Final = 0.05
-_NULLS: Final = _NULL_STEP * np.arange(31.0)
-"""Logarithms of the risk ratios that chance may give to two arms of few units."""
 _SAMPLE_RATIO: Final = 1000.0
 """Concentration of the Dirichlet and threshold of the Bayes factor."""
 STRATEGIES: Final = {
@@ -163,7 +161,6 @@ class _Course(Course):
         self._holds = tuple(looks(hold_s, rule.look_s) for hold_s in rule.holds_s)
         self._enough = kinds / rule.alpha if rule.alpha else np.inf
         self._z = float(ndtri(1.0 - rule.promote_alpha / rule.gates))
-        self._sticky = rule.unit != "request"
         self._tables = _Tables(
             np.log(HARM), tuple(_per_bad(rule.risk_ratio, weight) for weight in rule.weights[:-1])
         )
@@ -178,14 +175,13 @@ class _Course(Course):
         self.refused = np.zeros(campaigns, np.int64)
         self.single = np.zeros((kinds, len(HARM), campaigns))
         self.mixed = np.full((kinds, len(HARM), campaigns), -np.inf)
-        if self._sticky:
-            self.nulls = np.zeros((kinds, len(_NULLS), campaigns))
-            self.seen, self.spread = np.zeros((2, campaigns)), np.zeros((kinds, campaigns))
-            self.seen_bad = np.zeros((kinds, campaigns))
+        self.few = (
+            FewUnits(kinds, campaigns, rule.correlation, rule.risk_ratio) if rule.unit != "request" else None
+        )
         self.stratum = np.zeros(campaigns, np.int64)
         self.requests = np.zeros((2, campaigns), np.int64)
         self.bad = np.zeros((kinds, 2, campaigns), np.int64)
-        self.sums = np.zeros((3, kinds, campaigns))
+        self.sums = np.zeros((4, kinds, campaigns))
         self.units = np.zeros((2, campaigns), np.int64)
         self.past = np.zeros(campaigns)
         self.alarm = np.zeros(campaigns, np.bool_)
@@ -211,13 +207,13 @@ class _Course(Course):
         stage, begun = self.then_stage[place], self.then_begun[place]
         if bucket % self._rule.hour == 0:
             mass = self._rule.mass(bucket // self._rule.hour)
-            null = self._null(slice(None))[:, None] if self._sticky else 0.0
+            null = 0.0 if self.few is None else self.few.log_null(slice(None))[:, None]
             self.mixed = np.logaddexp(self.mixed, log(mass) + null)
             self._left -= mass
         self.matured += np.where(stage == self.stage, known.requests[CANARY], 0)
         self._count(stage, (bucket - begun) // self._rule.hour, known)
-        if self._sticky:
-            return self._weigh_sticky(known)
+        if self.few is not None:
+            return self._weigh_sticky(self.few, stage, known)
         per_bad = self._tables.per_bad(stage)
         harmed = np.zeros(len(stage), np.bool_)
         for kind in range(len(self._rule.guardrails)):
@@ -233,70 +229,44 @@ class _Course(Course):
             harmed[rows[evidence >= self._enough]] = True
         return harmed
 
-    def _weigh_sticky(self, known: Known) -> Bools:
-        """Take in a bucket where units send several requests: the realised share counts, and the null is wider."""
-        base, new = known.requests
-        odds = self._rule.risk_ratio * new / np.maximum(base, 1)
-        both = (new > 0) & (base > 0)
-        ratios = np.concatenate([HARM, np.exp(_NULLS)])[:, None]
-        per_bad = np.where(both, np.log1p(odds) - np.log1p(odds * ratios), 0.0)
-        per_new = np.where(both, np.log(ratios), 0.0)
-        self.seen += known.requests
-        self.seen_bad += known.bad[:, BASELINE]
-        harmed = np.zeros(len(base), np.bool_)
-        for kind in range(len(self._rule.guardrails)):
-            bad, new_bad = known.bad[kind]
-            gained = new_bad * per_new + (bad + new_bad) * per_bad
-            self.single[kind] += gained[: len(HARM)]
-            self.mixed[kind] += gained[: len(HARM)]
-            self.nulls[kind] += gained[len(HARM) :]
-            risk = self._risk()[kind]
-            self.spread[kind] = np.sqrt(np.log1p(self._by_chance() * (1.0 - risk) / risk))
-            single, mixed = (
-                np.exp(np.minimum(each[kind], 700.0)).mean(axis=0) for each in (self.single, self.mixed)
-            )
-            # the null is at least half what it was at the start: where even that is not enough, it is not worked out
-            rows = np.flatnonzero(single + mixed + self._left >= self._enough)
-            if len(rows):
-                evidence = (single[rows] + mixed[rows]) * np.exp(-self._null(rows)[kind]) + self._left
-                harmed[rows[evidence >= 2.0 * self._enough]] = True
-        return harmed
-
-    def _risk(self) -> Floats:
-        """Return the baseline's share of bad outcomes so far, shape (guardrails, campaigns)."""
-        found: Floats = np.minimum((self.seen_bad + 0.5) / (self.seen[BASELINE] + 1.0), 1.0)
-        return found
-
-    def _by_chance(self) -> Floats:
-        """Return the correlation over the effective numbers of units, shape (campaigns,)."""
+    def _weigh_sticky(self, few: FewUnits, stage: Ints, known: Known) -> Bools:
+        """Take in a bucket where units send several requests, and return where there is enough evidence of harm."""
         if self.effective is None:
             raise GlowsimError(
-                f"{self._rule.name} assigns by {self._rule.unit}: say how many there are (--tenants)"
+                f"{self._rule.name} assigns by {self._rule.unit}: say how many of them there are (--tenants)"
             )
-        some = (self.effective > 0.0).all(axis=0)
-        return np.where(
-            some, self._rule.correlation * (1.0 / np.maximum(self.effective, 1e-9)).sum(axis=0), 0.0
-        )
-
-    def _null(self, rows: Ints | slice) -> Floats:
-        """Return the logarithm of what chance in few units makes of the bad outcomes, shape (guardrails, rows)."""
-        spread = np.maximum(self.spread[:, None, rows], 1e-9)
-        edges = ndtr(np.concatenate([(_NULLS[1:] - _NULL_STEP / 2.0), [np.inf]])[:, None] / spread)
-        with np.errstate(divide="ignore"):
-            weight = np.log(np.concatenate([edges[:, :1], np.diff(edges, axis=1)], axis=1))
-        found: Floats = np.logaddexp.reduce(weight + self.nulls[..., rows], axis=1)
-        return found
+        few.take(known, stage, self.stage, self.effective)
+        gained = gains(known, HARM, self._rule.risk_ratio)
+        self.single += gained
+        self.mixed += gained
+        harmed = np.zeros(len(stage), np.bool_)
+        for kind in range(len(self._rule.guardrails)):
+            ratios = np.exp(np.minimum(self.single[kind], 700.0)).mean(axis=0)
+            mixture = np.exp(np.minimum(self.mixed[kind], 700.0)).mean(axis=0)
+            # the null is at least a quarter: where even that is not enough, it is not worked out
+            rows = np.flatnonzero(4.0 * (ratios + mixture) + self._left >= 2.0 * self._enough)
+            if len(rows):
+                over = np.log(ratios[rows] + mixture[rows]) - few.log_null(rows)[kind]
+                evidence = (np.exp(np.minimum(over, 700.0)) + self._left) / 2.0
+                harmed[rows[evidence >= self._enough]] = True
+        return harmed
 
     def _count(self, stage: Ints, hour: Ints, known: Known) -> None:
         """Add a bucket to its stratum; one that is complete goes into the sums of the last gate."""
         stratum = stage * 1_000_000 + hour
         done = np.flatnonzero(stratum != self.stratum)
         if len(done):
-            self.sums[..., done] += _strata(self.requests[:, done], self.bad[..., done], self._rule.margin)
+            self.sums[..., done] += self._stratum_sums(done)
             self.requests[:, done], self.bad[..., done] = 0, 0
             self.stratum = stratum
         self.requests += known.requests
         self.bad += known.bad
+
+    def _stratum_sums(self, rows: Ints) -> Floats:
+        """Return the sums of the last gate over the stratum that is not complete, shape (4, guardrails, rows)."""
+        sums = _strata(self.requests[:, rows], self.bad[..., rows], self._rule.margin)
+        fewness = 0.0 if self.few is None else self.few.fewness[rows]
+        return np.concatenate([sums, sums[1:2] * fewness])
 
     def _check_split(self, assigned: Ints) -> None:
         self.units += assigned
@@ -326,13 +296,14 @@ class _Course(Course):
 
     def _ask(self, look: int, rows: Ints) -> None:
         """Promote where the new version is shown to be no worse than the margins allow."""
-        total = self.sums[..., rows] + _strata(self.requests[:, rows], self.bad[..., rows], self._rule.margin)
+        total = self.sums[..., rows] + self._stratum_sums(rows)
         good = np.ones(len(rows), np.bool_)
         for kind in range(len(self._rule.guardrails)):
-            apart, informed, spread = total[:, kind]
-            if self._sticky:
-                risk = self._risk()[kind, rows]
-                spread = spread + self._by_chance()[rows] * risk * (1.0 - risk) * informed**2
+            apart, informed, spread, fewness = total[:, kind]
+            if (
+                self.few is not None
+            ):  # units stay in their arm over many strata: their standard deviations add up
+                spread = spread + self.few.unit_variance()[kind, rows] * fewness**2
             # d + z se < margin, times what is informed
             good &= apart + self._z * np.sqrt(spread) < self._rule.margin * informed
         self.status[rows[good]] = Status.PROMOTED

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, Final, NamedTuple
 
 from glowsim import registry
 from glowsim.core.errors import GlowsimError
+from glowsim.oc.foreign import read_foreign
 from glowsim.oc.improvement import STRATEGIES, Improvement
 from glowsim.oc.rules import Rule
 from glowsim.scenario.problems import did_you_mean
@@ -34,6 +34,8 @@ def read_policy(
     label_delay_s: float = 0.0,
     sticky: bool = False,
     metrics: Mapping[str, str] | None = None,
+    weight: float | None = None,
+    pause_s: float | None = None,
     allow_plugins: bool = False,
 ) -> Policy:
     """Return what a policy is.
@@ -48,6 +50,10 @@ def read_policy(
         Whether the traffic is of tenants: a bundled policy assigns by tenant.
     metrics
         Of another tool's configuration: name of a metric -> what it measures, one of ``GUARDRAILS``.
+    weight
+        Of another tool's configuration that does not say it: share of the new version.
+    pause_s
+        Of another tool's configuration: seconds until a person resumes it where it pauses without an end.
     allow_plugins
         Whether a scenario's controllers may be code beside it.
 
@@ -66,7 +72,7 @@ def read_policy(
         raise GlowsimError(f"there is no file {path}")
     if path.stat().st_size > _LARGEST_BYTES:
         raise GlowsimError(f"{path} is larger than {_LARGEST_BYTES:,} bytes: that is no policy")
-    foreign = _foreign(path, metrics)
+    foreign = read_foreign(path, dict(metrics or {}), weight=weight, pause_s=pause_s)
     if foreign is not None:
         return Policy(foreign)
     return _ours(path, allow_plugins=allow_plugins)
@@ -83,16 +89,6 @@ def _bundled(name: str, label_delay_s: float, *, sticky: bool) -> Improvement:
     maturity_s = max(Improvement.maturity_s, label_delay_s)
     unit = "tenant" if sticky else "request"
     return Improvement(weights=weights, holds_s=holds_s, maturity_s=maturity_s, unit=unit, name=name)
-
-
-def _foreign(path: Path, metrics: Mapping[str, str] | None) -> Rule | None:
-    """Return the rule of another tool's configuration; None if the file is none."""
-    if importlib.util.find_spec("glowsim.oc.foreign") is None:
-        return None
-    from glowsim.oc.foreign import read_foreign
-
-    found: Rule | None = read_foreign(path, metrics=dict(metrics or {}))
-    return found
 
 
 def _ours(path: Path, *, allow_plugins: bool) -> Policy:

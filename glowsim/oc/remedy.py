@@ -31,6 +31,8 @@ class Remedy(NamedTuple):
         does not help.
     times_all
         The same for the whole budget; None: it does not help.
+    times_most
+        The most that was tried.
     pairs
         Recorded tasks that find the smallest effect, replayed in pairs; None: the rates are out of its range.
     pairs_correlation
@@ -40,6 +42,7 @@ class Remedy(NamedTuple):
     requests: float | None
     times_power: int | None
     times_all: int | None
+    times_most: int
     pairs: int | None
     pairs_correlation: float
 
@@ -79,6 +82,7 @@ def remedy(found: Characteristics, seed: int = 0) -> Remedy:
         canary_requests(rule, traffic),
         next((times for times, (_, _, finds, _) in kept.items() if finds.verdict == KEPT), None),
         next((times for times, each in kept.items() if _good(*each)), None),
+        ladder[-1],
         _pairs(found, correlation),
         correlation,
     )

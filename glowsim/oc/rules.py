@@ -72,6 +72,8 @@ class Rows:
         for name, value in vars(self).items():
             if isinstance(value, np.ndarray):
                 setattr(self, name, value[..., rows])
+            elif isinstance(value, Rows):
+                value.keep(rows)
 
 
 class Course(Rows):
@@ -95,7 +97,7 @@ class Course(Rows):
         """A ``Status`` for each, shape (campaigns,)."""
         self.effective: Floats | None = None
         """Where units are sticky, how many there are by arm, shape (2, campaigns): (sum of n)^2 / sum of n^2 over the
-        requests n that each unit has had in the arm since the rollout began, those without an outcome yet included."""
+        requests n that each unit has had in this stage, those without an outcome yet included."""
 
     def take(self, look: int, assigned: Ints, known: Known | None) -> None:
         """Take in what there is at a look, and set ``weight`` and ``status``.

@@ -6,11 +6,15 @@ from collections.abc import Sequence
 from math import isfinite, isnan
 from typing import Any, Final
 
-from glowsim.oc.characteristics import KEPT, NOT_KEPT, Characteristics, Line, Promise, points
+from glowsim.oc.characteristics import KEPT, NOT_KEPT, Budget, Characteristics, Line, Promise, points
+from glowsim.oc.improvement import Improvement
+from glowsim.oc.policy import USE
 from glowsim.oc.remedy import Remedy
+from glowsim.oc.rules import Rule
+from glowsim.oc.search import Candidate, Search
 from glowsim.oc.traffic import Traffic
 from glowsim.scenario import format_duration
-from glowsim.scenario.quantities import RATE
+from glowsim.scenario.quantities import DURATION, RATE
 from glowsim.stats.intervals import Interval
 
 __all__ = [
@@ -18,6 +22,7 @@ __all__ = [
     "advice",
     "answer",
     "as_json",
+    "notes_of",
     "percent",
     "promise_text",
     "row",
@@ -60,7 +65,59 @@ def text(found: Characteristics, advised: str | None, campaigns: int) -> str:
         f"{campaigns:,} campaigns an effect; intervals of 95 %; delays from the onset: median / p95; bad, harmed: "
         "of the new version until the decision, on average, and of them by the effect alone"
     )
-    return "\n".join([*said, "", *table, "", foot])
+    return "\n".join([*said, "", *table, "", foot, *notes_of(found.rule)])
+
+
+def schedule_text(rule: Improvement) -> str:
+    """Return a schedule in words.
+
+    >>> schedule_text(Improvement((0.05, 0.5, 1.0), (86_400.0, 7200.0)))
+    '5 % for 1d, 50 % for 2h, then all'
+    """
+    stages = zip(rule.weights, rule.holds_s, strict=False)
+    return ", ".join(
+        [*(f"{percent(weight)} for {format_duration(hold_s)}" for weight, hold_s in stages), "then all"]
+    )
+
+
+def search_text(sought: Search, budget: Budget) -> str:
+    """Return what came of the search for a schedule, and what to write for it."""
+    tried = f"of {len(sought.tried)} that were simulated" if sought.tried else "by far"
+    if sought.best is None:
+        return f"no schedule keeps the budget at this traffic, {tried}"
+    rule, cost = sought.best.rule, sought.best.cost
+    written = {
+        "use": USE, "salt": "NAME", "strategy": "stages", "weights": [f"{100 * each:g}%" for each in rule.weights[:-1]],
+        "holds": [DURATION.write(each) for each in rule.holds_s],
+    }  # fmt: skip
+    block = ", ".join(f"{key}: {_listed(value)}" for key, value in written.items())
+    return (
+        f"best schedule, {tried}: {schedule_text(rule)}; cost {cost:.3g} (harmed requests at "
+        f"{points(budget.smallest)}, and hours)\n  splitter: {{{block}}}"
+    )
+
+
+def _listed(value: Any) -> str:
+    return f"[{', '.join(map(str, value))}]" if isinstance(value, list) else str(value)
+
+
+def search_json(sought: Search) -> dict[str, Any]:
+    """Return the schedules that were simulated and the best one, or null, as plain data."""
+    tried = [_candidate(each) for each in sought.tried]
+    return {"best": None if sought.best is None else _candidate(sought.best), "tried": tried}
+
+
+def _candidate(each: Candidate) -> dict[str, Any]:
+    return {
+        "weights": list(each.rule.weights), "holds_s": list(each.rule.holds_s), "cost": each.cost,
+        "verdict": each.found.verdict,
+    }  # fmt: skip
+
+
+def notes_of(rule: Rule) -> tuple[str, ...]:
+    """Return what a rule that was read from another tool's configuration takes for what."""
+    notes: tuple[str, ...] = getattr(rule, "notes", ())
+    return notes
 
 
 def answer(found: Characteristics) -> str:
@@ -141,24 +198,22 @@ def advice(found: Characteristics, remedy: Remedy) -> str:
     """Return why a policy cannot keep its budget at its traffic, in numbers, and what to do instead."""
     smallest = points(found.budget.smallest)
     power = found.promises[2].figure.mean
-    sees = (
-        "" if remedy.requests is None
-        else f" sees {_count(remedy.requests)} of the new version before the last gate:"
-    )  # fmt: skip
+    sees = ""
+    if found.rule.schedule_s == 0.0:
+        sees = " gives the new version all the traffic at once:"
+    elif remedy.requests is not None:
+        sees = f" sees {_count(remedy.requests)} of the new version before the last gate:"
     finds = (
         "it can detect nothing" if power <= 2.0 * found.budget.false_rollback
         else f"it finds {smallest} with probability {power:.2f}, promotes a version that is no worse with probability "
         f"{found.promises[3].figure.mean:.2f} and one worse by {points(found.budget.margin)} with "
         f"{found.promises[1].figure.mean:.3f}"
     )  # fmt: skip
-    if found.rule.schedule_s == 0.0:
-        sees = " gives the new version all the traffic at once:"
-    said = [f"At {RATE.write(found.traffic.rate_per_s)} this policy{sees} {finds}."]
+    said = [f"At {RATE.write(found.traffic.rate_per_s)} the policy{sees} {finds}."]
     if found.promises[0].verdict == NOT_KEPT:
         rate = percent(found.promises[0].figure.mean)
-        said.append(f"It rolls back {rate} of the healthy versions: no traffic mends that; change the rule.")
-    else:
-        said += _more(found, remedy, smallest)
+        said.append(f"It rolls back {rate} of the healthy versions.")
+    said += _more(found, remedy, smallest)
     if remedy.pairs is not None:
         said.append(
             f"Or replay {remedy.pairs:,} recorded tasks in pairs (glowsim pairs plan; correlation "
@@ -169,19 +224,22 @@ def advice(found: Characteristics, remedy: Remedy) -> str:
 
 def _more(found: Characteristics, remedy: Remedy, smallest: str) -> list[str]:
     """Return what more traffic, or a longer schedule, would do."""
-    schedule_s = found.rule.schedule_s
+
+    def longer(times: int) -> str:
+        if remedy.requests is None:  # it judges each interval by itself: a longer schedule is no more traffic
+            return ""
+        return f", or let the schedule take {format_duration(times * found.rule.schedule_s)}"
+
     said = []
     if remedy.times_power is not None and remedy.times_power > 1:
         said.append(
-            f"To find {smallest}, pool {remedy.times_power:,} such agents, or let the schedule take "
-            f"{format_duration(remedy.times_power * schedule_s)} instead of {format_duration(schedule_s)}."
+            f"To find {smallest}, pool {remedy.times_power:,} such agents{longer(remedy.times_power)}."
         )
     if remedy.times_all is None:
-        said.append("No amount of traffic makes it keep the whole budget.")
+        said.append(f"Not even {remedy.times_most:,} times the traffic makes it keep the whole budget.")
     elif remedy.times_all > (remedy.times_power or 1):
         said.append(
-            f"To keep the whole budget, promotion included: {remedy.times_all:,} such agents, or "
-            f"{format_duration(remedy.times_all * schedule_s)}."
+            f"To keep the whole budget, promotion included, pool {remedy.times_all:,}{longer(remedy.times_all)}."
         )
     return said
 
@@ -211,6 +269,7 @@ def as_json(
         "answer": answer(found),
         "advice": advised,
         "remedy": None if remedy is None else remedy._asdict(),
+        "notes": list(notes_of(found.rule)),
         "campaigns": campaigns,
         "seed": seed,
         "traffic": {

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from glowsim.core.errors import GlowsimError
-from glowsim.oc.rules import CANARY, Bools, Floats, Ints, Known, Rows, Rule
+from glowsim.oc.rules import CANARY, Floats, Ints, Known, Rows, Rule
 
 __all__ = ["Draws", "Traffic", "looks"]
 
@@ -155,13 +155,10 @@ class Draws(Rows):
         self._bad = np.concatenate([none, np.cumsum(share * bad, axis=0)])
         self._of = np.full(campaigns, -1.0)
         self._canary = np.zeros((2, campaigns))
-        self._had = np.zeros((2, traffic.tenants, campaigns))
-        """Requests that each tenant has had by arm, expected, until the weight last changed."""
-        self._before = np.zeros((2, campaigns))
         self._since = np.zeros(campaigns)
-        """Requests since then, expected."""
-        self._squares = np.zeros((2, 3, campaigns))
-        """Of the sum of squares of a tenant's requests, by arm: its constant, linear and square part in the above."""
+        """Requests since the weight last changed, expected."""
+        self._squares = np.zeros((2, campaigns))
+        """Sum of the squares of the tenants' shares of the traffic, by arm."""
         self._new = np.zeros((2, campaigns), np.int64)
 
     def by_tenant(self, weight: Floats) -> tuple[Floats, Floats]:
@@ -173,32 +170,21 @@ class Draws(Rows):
             rows = np.arange(len(weight))
             self._canary = np.stack([self._share[last, rows], self._bad[last, rows]])
             self._new[:, changed] = np.stack([len(self.hashes) - last, last])[:, changed]
-            self._settle(weight, changed)
+            squares = np.stack([self.hashes >= weight, self.hashes < weight]) * self.sizes**2
+            self._squares = squares.sum(axis=1)
+            self._since[changed] = 0.0
+            self._of = weight.copy()
         share, bad = self._canary
         shares = np.stack([np.maximum(1.0 - share, 0.0), share])
         bad_of_all = np.stack([np.maximum(self._bad[-1] - bad, 0.0), bad])
         return shares, bad_of_all / np.maximum(shares, 1e-12)
 
-    def _settle(self, weight: Floats, changed: Bools) -> None:
-        """Write down what tenants have had until now, where the weight changes."""
-        before = np.stack([self.hashes >= self._of, self.hashes < self._of])
-        self._had[:, :, changed] += (before * self.sizes * self._since)[:, :, changed]
-        self._before = self._had.sum(axis=1)
-        now = np.stack([self.hashes >= weight, self.hashes < weight]) * self.sizes
-        squares = np.stack(
-            [(self._had**2).sum(axis=1), 2.0 * (self._had * now).sum(axis=1), (now**2).sum(axis=1)]
-        )
-        self._squares[..., changed] = squares.transpose(1, 0, 2)[..., changed]
-        self._since[changed] = 0.0
-        self._of = weight.copy()
-
     def effective(self) -> Floats:
         """Return how many tenants there are by arm, effectively and expected: see ``Course.effective``."""
         share = self._canary[0]
-        requests = self._before + np.stack([1.0 - share, share]) * self._since
-        constant, linear, square = self._squares.transpose(1, 0, 2)
+        requests = np.stack([np.maximum(1.0 - share, 0.0), share]) * self._since
         # a Poisson number's square is expected to be its mean squared, and its mean
-        of_squares = constant + self._since * (linear + self._since * square) + requests
+        of_squares = self._squares * self._since**2 + requests
         found: Floats = requests**2 / np.maximum(of_squares, 1e-9)
         return found
 

@@ -79,7 +79,7 @@ def test_a_tenant_stays_with_the_new_version_while_weights_rise():
 
 @pytest.mark.parametrize("zipf", [0.0, 1.0])
 def test_effective_tenants_are_those_that_counting_finds(zipf):
-    """Against requests drawn tenant by tenant, over a change of weight: (sum of n)^2 / sum of n^2 by arm."""
+    """Against requests drawn tenant by tenant, since the weight changed: (sum of n)^2 / sum of n^2 by arm."""
     traffic = Traffic(3.0, tenants=30, correlation=0.01, zipf=zipf)
     rng = np.random.default_rng(5)
     draws = Draws(traffic, BY_TENANT, np.zeros(40), np.ones(40), rng)
@@ -88,9 +88,11 @@ def test_effective_tenants_are_those_that_counting_finds(zipf):
         weight = np.full(40, 0.3 if number < 20 else 0.6)
         draws.bucket(number, weight)
         canary = draws.hashes < weight
+        if number == 20:
+            counted[:] = 0.0
         counted += rng.poisson(180.0 * np.stack([~canary, canary]) * draws.sizes)
     expected = counted.sum(axis=1) ** 2 / (counted**2).sum(axis=1)
-    assert draws.effective() == pytest.approx(expected, rel=0.06)
+    assert draws.effective() == pytest.approx(expected, rel=0.1)
 
 
 def test_equal_seeds_give_equal_campaigns_and_all_of_them_end():
