@@ -12,7 +12,7 @@ from glowsim.core.reasons import Code
 from glowsim.core.streams import key_of, mix
 from glowsim.core.types import Request
 from glowsim.oc.policy import USE, rule_of
-from glowsim.oc.rules import BASELINE, CANARY, Status
+from glowsim.oc.rules import BASELINE, CANARY, Known, Status
 from glowsim.oc.traffic import Draws, Traffic
 
 SALT = "parity"
@@ -111,6 +111,56 @@ def test_the_same_counts_give_the_same_decisions_at_the_same_looks(
         buckets, weights, ours = simulated(rule, Traffic(rate_per_s), effect, seed)
         theirs = told(controller(**settings), hashes, buckets, weights)
         assert ends_of(theirs, settings["gates"]) == ends_of_ours(ours)
+
+
+@pytest.mark.parametrize("effect", [0.0, 0.15])
+def test_tenants_too(controller, effect):
+    """Forty tenants; their requests, and how many of them there effectively are, counted one by one."""
+    settings = settings_of(
+        controller, strategy="stages", weights=(0.3, 0.5), holds_s=(3600.0, 3600.0), unit="tenant", minimum=30
+    )
+    rule = rule_of("tenants", settings)
+    salt, tenants = key_of("rollout", SALT), []
+    cells = set()
+    for number in range(1, 10_000):  # the object counts by hash: no two in one cell
+        hashed = mix(number ^ salt)
+        if len(tenants) < 40 and {hashed & 1023, -1 - (hashed >> 10 & 32767)}.isdisjoint(cells):
+            cells |= {hashed & 1023, -1 - (hashed >> 10 & 32767)}
+            tenants.append((number, hashed / 2.0**64))
+    ids, hashes = (np.array(each) for each in zip(*tenants, strict=True))
+    risk = np.random.default_rng(8).beta(0.05 * 99, 0.95 * 99, 40)
+    for seed in range(3):
+        rng, splitter, course = np.random.default_rng(seed), controller(**settings), rule.start(1)
+        lag = round(rule.maturity_s / rule.look_s)
+        ours, theirs, buckets, stage = [], [], [], -1
+        for look in range(1, 300):
+            if stage != course.stage[0]:
+                stage, had, seen = int(course.stage[0]), np.zeros((2, 40)), np.zeros(40, bool)
+            canary = hashes < course.weight[0]
+            n = rng.poisson(1.5, 40)
+            bad = rng.binomial(n, np.minimum(risk + effect * canary, 1.0))
+            for place in range(40):
+                for number in range(n[place]):
+                    t_s = (look - 1 + number / 40) * LOOK_S
+                    request = Request(number + 1, 0, 900, 100, tenant=int(ids[place]))
+                    assert splitter.assign(t_s, request) == canary[place]
+                    splitter.finished(t_s, t_s, int(canary[place]), request, number >= bad[place], 0.1, 0.0)
+            arms = np.stack([~canary, canary])
+            had += arms * n
+            new = arms @ ((n > 0) & ~seen)
+            seen |= n > 0
+            buckets.append(Known((arms @ n)[:, None], (arms @ bad)[None, :, None]))
+            course.effective = (had.sum(axis=1) ** 2 / np.maximum((had**2).sum(axis=1), 1))[:, None]
+            course.take(look, new[:, None], buckets[look - 1 - lag] if look > lag else None)
+            if course.stage[0] != stage or course.status[0]:
+                ours.append((look, int(course.stage[0]) + 1, Status(int(course.status[0])), 0.0))
+            while (due_s := splitter.wake_s()) <= look * LOOK_S:
+                advance = splitter.wake(due_s)
+                if advance is not None:
+                    theirs.append((round(due_s / LOOK_S), advance.stage, 0.0, Code(advance.reason.code)))
+            if course.status[0]:
+                break
+        assert ends_of(theirs, 1) == ends_of_ours(ours)
 
 
 def test_two_guardrails_share_alpha(controller, hashes):

@@ -19,12 +19,13 @@ from glowsim.oc.rules import Status
 from glowsim.oc.traffic import Traffic
 
 CANARY = Improvement()
+BY_TENANT = Improvement(unit="tenant")
 HOUR_S = 3600.0
 
 
 @functools.cache
-def ended(effect, campaigns, rate_per_s=2.0, seed=1, **traffic):
-    return simulate(CANARY, Traffic(rate_per_s, **traffic), [effect], campaigns, seed)[0]
+def ended(effect, campaigns, rate_per_s=2.0, seed=1, rule=CANARY, **traffic):
+    return simulate(rule, Traffic(rate_per_s, **traffic), [effect], campaigns, seed)[0]
 
 
 def at_most(which, bound):
@@ -67,6 +68,19 @@ def test_a_version_at_the_margin_is_hardly_ever_promoted_and_an_equal_one_nearly
     at_least(ended(0.0, 1000).ended(Status.PROMOTED), 0.90)
 
 
+def test_few_tenants_are_no_reason_to_roll_back_and_harm_is_found_all_the_same():
+    tenants = {"tenants": 200, "correlation": 0.01, "rule": BY_TENANT}
+    at_most(back(ended(0.0, 400, **tenants)), 0.02)
+    at_least(back(ended(0.05, 400, **tenants)), 0.95)
+
+
+def test_taken_for_independent_they_would_be():
+    """The negative control: with correlation 0 in the rule healthy versions go back more than five times as often."""
+    rule = Improvement(unit="tenant", correlation=0.0)
+    found = back(ended(0.0, 200, tenants=200, correlation=0.01, rule=rule))
+    assert binom.sf(found.sum() - 1, len(found), 0.05) < 1e-4
+
+
 @pytest.mark.campaign
 @pytest.mark.parametrize(
     "traffic", [{}, {"daily": True}, {"incidents": True}, {"daily": True, "incidents": True}], ids=str
@@ -98,3 +112,15 @@ def test_whole_power_and_promotion():
     assert figures["canary errors at +5"] <= 60.0
     assert figures["promoted at the margin"] <= 0.025
     assert figures["equal promoted"] >= 0.90
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize(("tenants", "zipf"), [(50, 0.0), (200, 0.0), (200, 1.0), (1000, 0.0)])
+def test_whole_tenants(tenants, zipf):
+    traffic = {"tenants": tenants, "correlation": 0.01, "zipf": zipf, "rule": BY_TENANT, "seed": 13}
+    none, five = ended(0.0, 5000, **traffic), ended(0.05, 2000, **traffic)
+    figures = (back(none).mean(), back(five).mean(), float(np.median(five.requests)))
+    print(f"{tenants} tenants, Zipf {zipf}: false rollback, +5 found, median requests: {figures}")
+    assert figures[0] <= 0.02
+    if (tenants, zipf) == (200, 0.0):
+        assert figures[1] >= 0.95
