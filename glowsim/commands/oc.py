@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from glowsim.commands.common import stop
-from glowsim.commands.options import JsonOption, PluginsOption
+from glowsim.commands.common import load_scenario, stop
+from glowsim.commands.options import DataOption, JsonOption, PluginsOption
 
 if TYPE_CHECKING:
     from glowsim.oc.characteristics import Characteristics
+    from glowsim.oc.measure import Measured
+    from glowsim.oc.policy import Policy
     from glowsim.scenario.quantities import Quantity
 
 __all__ = ["add_to"]
@@ -82,6 +84,13 @@ def oc(
     smallest: Annotated[
         str, typer.Option(metavar="SHARE", help="Budget: effect that it must find with probability 0.95.")
     ] = "5%",
+    scenario: Annotated[
+        str | None,
+        typer.Option(
+            help="Measure rate and shares in a run of this scenario; what is given here counts instead."
+        ),
+    ] = None,
+    data: DataOption = None,
     search: Annotated[
         bool, typer.Option("--search", help="Look for the schedule that keeps the budget at the least cost.")
     ] = False,
@@ -113,7 +122,7 @@ def oc(
         if path.exists():
             stop(f"{path} exists: name another folder, or remove it")
     delay_s = _read("--label-delay", label_delay, DURATION)
-    rule = read_policy(
+    read = read_policy(
         policy,
         label_delay_s=delay_s,
         sticky=tenants > 0,
@@ -121,11 +130,18 @@ def oc(
         weight=None if weight is None else _read("--weight", weight, FRACTION),
         pause_s=None if resume is None else _read("--resume", resume, DURATION),
         allow_plugins=allow_plugins,
-    ).rule
-    if rate is None or base_error is None:
-        stop("give the traffic: --rate 2/s (or 31/d) and --base-error 5%")
-    bases = {"errors": _read("--base-error", base_error, FRACTION)}
-    bases |= {name: _read("--base", share, FRACTION) for name, share in _pairs("--base", base).items()}
+    )
+    rule = read.rule
+    bases = {name: _read("--base", share, FRACTION) for name, share in _pairs("--base", base).items()}
+    if base_error is not None:
+        bases["errors"] = _read("--base-error", base_error, FRACTION)
+    source = scenario or read.scenario
+    if source is not None and (rate is None or not set(rule.guardrails) <= set(bases)):
+        measured = _measured(source, read, data, allow_plugins=allow_plugins)
+        bases = {**measured.base, **bases}
+        rate = rate or f"{measured.rate_per_s!r}/s"
+    if rate is None or not bases:
+        stop("give the traffic: --rate 2/s (or 31/d) and --base-error 5%, or --scenario to measure it in")
     traffic = Traffic(
         _read("--rate", rate, RATE), bases, _read("--onset", onset, DURATION), daily, incidents, delay_s, tenants,
         _read("--correlation", correlation, FRACTION), zipf,
@@ -150,11 +166,11 @@ def oc(
     said = plain(found, helps, advised, campaigns, seed)
     if sought is not None:
         said["search"] = search_json(sought)
-    data = json.dumps(said, allow_nan=False)
+    as_data = json.dumps(said, allow_nan=False)
     if written is not None:
-        _write(found, advised, campaigns, data, *written)
+        _write(found, advised, campaigns, as_data, *written)
     if as_json:
-        typer.echo(data)
+        typer.echo(as_data)
     else:
         if sought is not None:
             typer.echo(search_text(sought, budget))
@@ -162,6 +178,14 @@ def oc(
         if written is not None:
             typer.echo(f"page: {written[0]}")
     sys.exit({KEPT: 0, NOT_KEPT: 1}.get(found.verdict, 3))
+
+
+def _measured(scenario: str | Path, read: Policy, data: Path | None, *, allow_plugins: bool) -> Measured:
+    """Return the traffic of a scenario."""
+    from glowsim.oc.measure import measure
+
+    _, loaded = load_scenario(str(scenario), [], allow_plugins=allow_plugins)
+    return measure(loaded, read.bounds, data=data, allow_plugins=allow_plugins)
 
 
 def _write(

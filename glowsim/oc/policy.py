@@ -22,9 +22,10 @@ _LARGEST_BYTES: Final = 1_000_000
 
 
 class Policy(NamedTuple):
-    """A rule, and the scenario that it came with, if it did."""
+    """A rule, the bounds of its guardrails on latency (s) and cost (US dollars), and the scenario it came with."""
 
     rule: Rule
+    bounds: Mapping[str, float] = {}
     scenario: Path | None = None
 
 
@@ -103,7 +104,7 @@ def _ours(path: Path, *, allow_plugins: bool) -> Policy:
         )
     if "use" in data:
         settings = {key: value for key, value in data.items() if key != "use"}
-        return Policy(_checked(path, str(path.stem), data["use"], settings))
+        return _checked(path, data["use"], settings)
     from glowsim.scenario import load
 
     scenario = load(path, allow_plugins=allow_plugins)
@@ -120,10 +121,10 @@ def _ours(path: Path, *, allow_plugins: bool) -> Policy:
         raise GlowsimError(
             f"{path}: the scenario has several splitters: write the one to look at into a file"
         )
-    return Policy(_checked(path, path.stem, chosen[0].use, chosen[0].settings), path)
+    return _checked(path, chosen[0].use, chosen[0].settings)._replace(scenario=path)
 
 
-def _checked(path: Path, name: str, use: Any, settings: Mapping[str, Any]) -> Improvement:
+def _checked(path: Path, use: Any, settings: Mapping[str, Any]) -> Policy:
     if use != USE:
         raise GlowsimError(f"{path}: use: {use!r} cannot be simulated here: write {USE}")
     controller = registry.find("splitter", USE)
@@ -132,7 +133,11 @@ def _checked(path: Path, name: str, use: Any, settings: Mapping[str, Any]) -> Im
         said = [f"{path}: {'.'.join(map(str, each.path))}: {each.message}" for each in findings]
         raise GlowsimError("\n".join(said))
     known = {each.name: each.default for each in registry.parameters(controller)}
-    return rule_of(name, known | arguments)
+    written = known | arguments
+    bounds = {"latency": written["latency_above_s"], "cost": written["cost_above_usd"]}
+    return Policy(
+        rule_of(path.stem, written), {name: bound for name, bound in bounds.items() if bound is not None}
+    )
 
 
 def rule_of(name: str, settings: Mapping[str, Any]) -> Improvement:

@@ -13,7 +13,7 @@ from glowsim.oc.remedy import Remedy
 from glowsim.oc.rules import Rule
 from glowsim.oc.search import Candidate, Search
 from glowsim.oc.traffic import Traffic
-from glowsim.scenario import format_duration
+from glowsim.scenario import format_duration, format_rate
 from glowsim.scenario.quantities import DURATION, RATE
 from glowsim.stats.intervals import Interval
 
@@ -82,9 +82,10 @@ def schedule_text(rule: Improvement) -> str:
 
 def search_text(sought: Search, budget: Budget) -> str:
     """Return what came of the search for a schedule, and what to write for it."""
-    tried = f"of {len(sought.tried)} that were simulated" if sought.tried else "by far"
+    tried = f"of {len(sought.tried)} that were simulated"
     if sought.best is None:
-        return f"no schedule keeps the budget at this traffic, {tried}"
+        none = "none up to two weeks has the requests for it" if not sought.tried else f"none {tried}"
+        return f"no schedule keeps the budget at this traffic: {none}"
     rule, cost = sought.best.rule, sought.best.cost
     written = {
         "use": USE, "salt": "NAME", "strategy": "stages", "weights": [f"{100 * each:g}%" for each in rule.weights[:-1]],
@@ -128,7 +129,7 @@ def answer(found: Characteristics) -> str:
 def traffic_text(found: Characteristics) -> str:
     """Return the traffic in words."""
     traffic = found.traffic
-    parts = [str(RATE.write(traffic.rate_per_s))]
+    parts = [rate_text(traffic.rate_per_s)]
     parts += [f"{name} at {percent(traffic.base_of(name))}" for name in found.rule.guardrails]
     if traffic.onset_s:
         parts.append(f"worse from {format_duration(traffic.onset_s)} on")
@@ -141,6 +142,16 @@ def traffic_text(found: Characteristics) -> str:
     if traffic.tenants:
         parts.append(_tenants(traffic))
     return ", ".join(parts)
+
+
+def rate_text(per_s: float) -> str:
+    """Return a rate for reading, as it is written where that is short.
+
+    >>> rate_text(31 / 86_400), rate_text(0.018254243827)
+    ('31/d', '1.1/min')
+    """
+    written = str(RATE.write(per_s))
+    return written if len(written) <= 8 else format_rate(per_s)
 
 
 def _tenants(traffic: Traffic) -> str:
@@ -209,7 +220,7 @@ def advice(found: Characteristics, remedy: Remedy) -> str:
         f"{found.promises[3].figure.mean:.2f} and one worse by {points(found.budget.margin)} with "
         f"{found.promises[1].figure.mean:.3f}"
     )  # fmt: skip
-    said = [f"At {RATE.write(found.traffic.rate_per_s)} the policy{sees} {finds}."]
+    said = [f"At {rate_text(found.traffic.rate_per_s)} the policy{sees} {finds}."]
     if found.promises[0].verdict == NOT_KEPT:
         rate = percent(found.promises[0].figure.mean)
         said.append(f"It rolls back {rate} of the healthy versions.")

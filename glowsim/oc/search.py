@@ -117,6 +117,7 @@ def _schedules(rule: Improvement) -> Iterator[Improvement]:
                 for step_h in _STEPS_H if more else _STEPS_H[:1]:
                     yield replace(
                         rule,
+                        name=f"{rule.name}, another schedule",
                         weights=(first, *more, 1.0),
                         holds_s=(3600.0 * hold_h, *[3600.0 * step_h] * len(more)),
                     )

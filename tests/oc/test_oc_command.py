@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from glowsim.cli import app
 from glowsim.core.errors import GlowsimError
+from glowsim.resources import resource
 
 AT = ("--base-error", "5%", "--campaigns", "200", "--effect", "5%")
 
@@ -82,6 +83,41 @@ def test_everything_that_traffic_may_be_can_be_said():
         "label_delay_s": 600.0, "tenants": 0, "correlation": 0.0, "zipf": 0.0,
     }  # fmt: skip
     assert [each["effect"] for each in found["effects"]] == [0.0, 0.01, 0.05, 0.1]
+
+
+def test_a_scenario_gives_the_traffic_and_what_is_given_counts_instead(tmp_path):
+    scenario = tmp_path / "small.yaml"
+    scenario.write_text(
+        "title: t\nquestion: q\nseed: 1\nduration: 10m\nmodels: {m: {input: $1/1M, output: $1/1M}}\n"
+        "fleet: [{agent: a, model: m, instances: 4, concurrency: 8, service: {law: time, time: 100ms}}]\n"
+        "workload: [{kind: poisson, rate: 3/s, tokens_in: 10, tokens_out: 10}]\n"
+        "faults: [{agent: a, kind: errors, at: 0s, lasts: 10m, error: 20%}]\n"
+    )
+    found = json.loads(ran("gradual", "--scenario", scenario, *AT[2:], "--json", code=1))
+    assert found["traffic"]["rate_per_s"] == pytest.approx(3.0, rel=0.1)
+    assert found["traffic"]["base"]["errors"] == pytest.approx(0.2, abs=0.05)
+    given = ("--rate", "2/s", "--base-error", "5%")
+    found = json.loads(ran("canary", "--scenario", scenario, *given, *AT[2:], "--json"))
+    assert found["traffic"]["base"] == {"errors": 0.05}
+
+
+def test_a_search_finds_a_schedule_that_keeps_the_budget_sooner_or_says_that_there_is_none():
+    at = ("--base-error", "5%", "--campaigns", "500", "--effect", "5%", "--search", "--json")
+    found = json.loads(ran("canary", "--rate", "20/s", *at))
+    best = found["search"]["best"]
+    assert best["verdict"] == found["verdict"] == "kept"
+    assert sum(best["holds_s"]) < 24 * 3600
+    assert all(
+        best["cost"] <= 1.3 * each["cost"] for each in found["search"]["tried"] if each["verdict"] == "kept"
+    )
+    assert json.loads(ran("canary", "--rate", "20/s", *at)) == found
+    assert json.loads(ran("canary", "--rate", "31/d", *at, code=1))["search"] == {"best": None, "tried": []}
+
+
+def test_another_tools_configuration_is_run_by_its_own_rules():
+    said = ran(resource("scenarios", "rollouts/argo.yaml"), "--rate", "2/s", *AT, code=1)
+    assert "It rolls back 100 % of the healthy versions." in said
+    assert "the metric 'success-rate' is read as success" in said
 
 
 @pytest.mark.parametrize(
