@@ -161,9 +161,8 @@ class _Course(Course):
         self._holds = tuple(looks(hold_s, rule.look_s) for hold_s in rule.holds_s)
         self._enough = kinds / rule.alpha if rule.alpha else np.inf
         self._z = float(ndtri(1.0 - rule.promote_alpha / rule.gates))
-        self._tables = _Tables(
-            np.log(HARM), tuple(_per_bad(rule.risk_ratio, weight) for weight in rule.weights[:-1])
-        )
+        self._log_harm = np.log(HARM)[:, None]
+        self._per_bad = [_per_bad(rule.risk_ratio, weight) for weight in rule.weights[:-1]]
         self._left = 1.0
         self.stage = np.zeros(campaigns, np.int64)
         """Place in the rule's weights."""
@@ -214,11 +213,12 @@ class _Course(Course):
         self._count(stage, (bucket - begun) // self._rule.hour, known)
         if self.few is not None:
             return self._weigh_sticky(self.few, stage, known)
-        per_bad = self._tables.per_bad(stage)
+        alike = (stage == stage[0]).all()
+        per_bad = self._per_bad[stage[0]][:, None] if alike else np.array(self._per_bad).T[:, stage]
         harmed = np.zeros(len(stage), np.bool_)
         for kind in range(len(self._rule.guardrails)):
             base, new = known.bad[kind]
-            gained = new * self._tables.log_harm[:, None] + (new + base) * per_bad
+            gained = new * self._log_harm + (new + base) * per_bad
             self.single[kind] += gained
             self.mixed[kind] += gained
             # without a bad outcome of the new version the evidence does not grow
@@ -300,9 +300,8 @@ class _Course(Course):
         good = np.ones(len(rows), np.bool_)
         for kind in range(len(self._rule.guardrails)):
             apart, informed, spread, fewness = total[:, kind]
-            if (
-                self.few is not None
-            ):  # units stay in their arm over many strata: their standard deviations add up
+            if self.few is not None:
+                # units stay in their arm over many strata: their standard deviations add up
                 spread = spread + self.few.unit_variance()[kind, rows] * fewness**2
             # d + z se < margin, times what is informed
             good &= apart + self._z * np.sqrt(spread) < self._rule.margin * informed
@@ -318,20 +317,6 @@ def _per_bad(risk_ratio: float, weight: float) -> Floats:
     """Return what a bad outcome of either version adds to each logarithm, but for the new version's log r."""
     odds = risk_ratio * weight / (1.0 - weight)
     return np.log((1.0 + odds) / (1.0 + odds * HARM))
-
-
-class _Tables:
-    """Constants of the evidence; ``per_bad`` of a stage, without a gather where all campaigns are in the same."""
-
-    def __init__(self, log_harm: Floats, by_stage: tuple[Floats, ...]) -> None:
-        self.log_harm = log_harm
-        self._by_stage = np.array(by_stage).T
-
-    def per_bad(self, stage: Ints) -> Floats:
-        found: Floats = self._by_stage[:, :1] if not len(stage) else self._by_stage[:, stage]
-        if len(stage) and (stage == stage[0]).all():
-            found = self._by_stage[:, stage[:1]]
-        return found
 
 
 def _strata(requests: Ints, bad: Ints, margin: float) -> Floats:

@@ -13,6 +13,7 @@ from glowsim.oc.foreign import read_foreign
 from glowsim.oc.improvement import STRATEGIES, Improvement
 from glowsim.oc.rules import Rule
 from glowsim.scenario.problems import did_you_mean
+from glowsim.scenario.quantities import DURATION
 
 __all__ = ["USE", "Policy", "read_policy", "rule_of"]
 
@@ -76,7 +77,14 @@ def read_policy(
     foreign = read_foreign(path, dict(metrics or {}), weight=weight, pause_s=pause_s)
     if foreign is not None:
         return Policy(foreign)
-    return _ours(path, allow_plugins=allow_plugins)
+    found = _ours(path, allow_plugins=allow_plugins)
+    if label_delay_s > found.rule.maturity_s:
+        late = DURATION.write(label_delay_s)
+        raise GlowsimError(
+            f"{path}: outcomes come after {late}, but are taken in after {DURATION.write(found.rule.maturity_s)}: all "
+            f"would be late; write maturity: {late}"
+        )
+    return found
 
 
 def _bundled(name: str, label_delay_s: float, *, sticky: bool) -> Improvement:
@@ -171,17 +179,9 @@ def rule_of(name: str, settings: Mapping[str, Any]) -> Improvement:
     if len(holds_s) == 1:
         holds_s *= len(weights) - 1
     same = (
-        "look_s",
-        "maturity_s",
-        "alpha",
-        "promote_alpha",
-        "risk_ratio",
-        "gates",
-        "minimum",
-        "margin",
-        "unit",
+        "look_s", "maturity_s", "alpha", "promote_alpha", "risk_ratio", "gates", "minimum", "margin", "unit",
         "correlation",
-    )
+    )  # fmt: skip
     return replace(
         Improvement(name=name, weights=weights, holds_s=holds_s, guardrails=guardrails),
         **{each: settings[each] for each in same},

@@ -15,6 +15,8 @@ __all__ = ["Remedy", "canary_requests", "remedy"]
 _CAMPAIGNS: Final = 150
 _OCTAVES: Final = 8
 """How far a remedy is looked for."""
+_CORRELATION: Final = 0.5
+"""Of the failures of both versions at one task."""
 _LEAST: Final = 8.0
 """Bad outcomes of a bad version, expected, below which none is found with a probability near 0.95."""
 
@@ -77,13 +79,13 @@ def remedy(found: Characteristics, seed: int = 0) -> Remedy:
     )
     lines = {case: line_of(each, traffic) for case, each in zip(cases, ended, strict=True)}
     kept = {times: promises(budget, {effect: lines[effect, times] for effect in effects}) for times in ladder}
-    correlation = 0.5
+    pairs, correlation = _pairs(found)
     return Remedy(
         canary_requests(rule, traffic),
         next((times for times, (_, _, finds, _) in kept.items() if finds.verdict == KEPT), None),
         next((times for times, each in kept.items() if _good(*each)), None),
         ladder[-1],
-        _pairs(found, correlation),
+        pairs,
         correlation,
     )
 
@@ -104,14 +106,16 @@ def _ladder(requests: float | None, bad_share: float) -> list[int]:
     ]
 
 
-def _pairs(found: Characteristics, correlation: float) -> int | None:
+def _pairs(found: Characteristics) -> tuple[int | None, float]:
+    """Return how many pairs would do, and the correlation that is assumed for that."""
     from glowsim.pairs.planning import largest_correlation, pairs_needed
 
-    base = found.traffic.base_of(found.rule.guardrails[0])
-    if not 0.0 < base < 1.0 - found.budget.smallest:
-        return None
-    budget = found.budget
-    return pairs_needed(
-        base_error=base, effect=budget.smallest, alpha=budget.false_rollback, power=budget.power,
-        correlation=min(correlation, largest_correlation(base, budget.smallest)),
+    base, budget = found.traffic.base_of(found.rule.guardrails[0]), found.budget
+    if not 0.0 < base < 1.0 - budget.smallest:
+        return None, _CORRELATION
+    correlation = min(_CORRELATION, largest_correlation(base, budget.smallest))
+    pairs = pairs_needed(
+        base_error=base, effect=budget.smallest, correlation=correlation, alpha=budget.false_rollback,
+        power=budget.power,
     )  # fmt: skip
+    return pairs, correlation

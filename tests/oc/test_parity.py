@@ -197,6 +197,41 @@ def ends_of_ours(found):
     return [(look, stage if status == Status.RUNNING else status) for look, stage, status, _ in found]
 
 
+def test_a_splitter_in_yaml_is_read_as_the_daemon_reads_it(controller, tmp_path):
+    from glowsim.core.errors import GlowsimError
+    from glowsim.oc.policy import read_policy
+
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        f"use: {USE}\nsalt: v2\nstrategy: stages\nweights: [10%, 50%]\nholds: [1h]\nlatency_above: 30s\ngates: 2\n"
+    )
+    read = read_policy(str(path))
+    assert read.rule.weights == (0.1, 0.5, 1.0)
+    assert read.rule.holds_s == (3600.0, 3600.0)
+    assert read.rule.guardrails == ("errors", "latency")
+    assert (read.rule.gates, read.rule.name, read.bounds) == (2, "mine", {"latency": 30.0})
+    with pytest.raises(GlowsimError, match="write maturity: 600s"):
+        read_policy(str(path), label_delay_s=600.0)
+    path.write_text(f"use: {USE}\nsalt: v2\nweigths: [10%]\n")
+    with pytest.raises(GlowsimError, match="weigths: unknown key"):
+        read_policy(str(path))
+
+
+def test_what_the_search_says_to_write_can_be_read(controller, tmp_path):
+    from glowsim.oc.characteristics import Budget
+    from glowsim.oc.improvement import Improvement
+    from glowsim.oc.policy import read_policy
+    from glowsim.oc.saying import search_text
+    from glowsim.oc.search import Candidate, Search
+
+    rule = Improvement((0.02, 0.5, 1.0), (5400.0, 7200.0))
+    said = search_text(Search(Candidate(rule, 1.0, None), ()), Budget())
+    path = tmp_path / "found.yaml"
+    path.write_text(said.partition("splitter: ")[2])
+    read = read_policy(str(path)).rule
+    assert (read.weights, read.holds_s) == (rule.weights, rule.holds_s)
+
+
 def test_the_bundled_policies_are_the_controllers_own(controller):
     from glowsim.oc.policy import read_policy
 
