@@ -20,15 +20,16 @@ from enum import Enum
 from typing import Final, NamedTuple
 
 import numpy as np
+from scipy.stats import norm
 
-from glowsim.oc.foreign.mann_whitney import shift_interval
+from glowsim.oc.foreign.mann_whitney import shift_at
 from glowsim.oc.foreign.readings import Reading
 from glowsim.oc.rules import Bools, Floats, Status
 
-__all__ = ["CONFIDENCE", "Judge", "Label", "Metric", "Schedule", "Verdict", "classify", "score"]
+__all__ = ["QUANTILE", "Judge", "Label", "Metric", "Schedule", "Verdict", "classify", "score"]
 
-CONFIDENCE: Final = 0.98
-"""Of the interval of the shift."""
+QUANTILE: Final = float(norm.ppf(0.99))
+"""Of the interval of the shift, which has a confidence of 98 %."""
 _TOLERANCE: Final = 0.25
 _MOST_WITHOUT_DATA: Final = 0.5
 
@@ -126,27 +127,20 @@ def classify(metric: Metric, canary: Floats, baseline: Floats) -> Verdict:
         return Verdict(Label.NODATA, metric.critical)
     if np.array_equal(np.sort(x), np.sort(y)) or (np.append(x, y) == x[0]).all():
         return Verdict(Label.PASS)
-    if (x[0] == x).all() and (y[0] == y).all():
-        low = high = estimate = float(
-            x[0] - y[0]
-        )  # Kayenta adds a little noise here: the interval closes on it
-    else:
-        low, high, estimate = shift_interval(x, y, CONFIDENCE)
-    tolerance = _TOLERANCE * abs(estimate)
     effect = _effect(metric, x, y)
-    if (
-        metric.direction != "decrease"
-        and low > tolerance
-        and not effect < metric.limit(metric.allowed_increase)
-    ):
+    if metric.direction != "decrease" and _above(x, y) and not effect < metric.limit(metric.allowed_increase):
         return Verdict(Label.HIGH, metric.critical and not effect < metric.limit(metric.critical_increase))
-    if (
-        metric.direction != "increase"
-        and high < -tolerance
-        and not effect > metric.limit(metric.allowed_decrease)
-    ):
+    if metric.direction != "increase" and _above(y, x) and not effect > metric.limit(metric.allowed_decrease):
         return Verdict(Label.LOW, metric.critical and not effect > metric.limit(metric.critical_decrease))
     return Verdict(Label.PASS)
+
+
+def _above(x: Floats, y: Floats) -> bool:
+    """Whether the interval of the shift of ``x`` against ``y`` lies above the tolerance."""
+    if (x[0] == x).all() and (y[0] == y).all():
+        return bool(x[0] > y[0])  # Kayenta adds a little noise here: the interval closes on the difference
+    low = shift_at(x, y, QUANTILE)
+    return low > 0.0 and low > _TOLERANCE * abs(shift_at(x, y, 0.0))
 
 
 def _effect(metric: Metric, x: Floats, y: Floats) -> float:

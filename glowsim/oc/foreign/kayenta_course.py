@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from scipy.stats import norm
 
-from glowsim.oc.foreign.kayenta import CONFIDENCE, Judge, Label, Metric, Schedule, Verdict, classify
+from glowsim.oc.foreign.kayenta import QUANTILE, Judge, Label, Metric, Schedule, Verdict, classify
 from glowsim.oc.foreign.mann_whitney import deviates, separated
 from glowsim.oc.rules import BASELINE, CANARY, GUARDRAILS, Bools, Course, Floats, Ints, Known, Status
 
@@ -132,11 +131,11 @@ def _in_question(metric: Metric, canary: Floats, baseline: Floats) -> Bools:
     x, y = (
         np.where(np.isnan(each), 0.0, each) if metric.replace_nan else each for each in (canary, baseline)
     )
-    asked: Bools = np.isnan(x).all(axis=0) | np.isnan(y).all(axis=0)
+    asked = np.zeros(canary.shape[1], np.bool_)
+    asked |= np.isnan(x).all(axis=0) | np.isnan(y).all(axis=0)
     beyond, (above, below) = deviates(x, y), separated(x, y)
-    quantile = float(norm.ppf(0.5 + CONFIDENCE / 2.0))
     if metric.direction != "decrease":
-        asked |= (beyond > quantile) | above
+        asked |= (beyond > QUANTILE) | above
     if metric.direction != "increase":
-        asked |= (beyond < -quantile) | below
+        asked |= (beyond < -QUANTILE) | below
     return asked

@@ -10,25 +10,16 @@ Lehmann (1963), Annals of Mathematical Statistics 34.
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
-from scipy.stats import norm
 
 from glowsim.oc.rules import Bools, Floats
 
-__all__ = ["ShiftInterval", "deviate", "deviates", "separated", "shift_interval"]
+__all__ = ["deviate", "deviates", "separated", "shift_at"]
 
-_PRECISION: Final = 1e-9
+_PRECISION: Final = 1e-7
 """Width at which the search stops, as a part of the range of the differences."""
-
-
-class ShiftInterval(NamedTuple):
-    """By how much the first sample lies above the second: the bounds of an interval, and an estimate."""
-
-    low: float
-    high: float
-    estimate: float
 
 
 def deviate(x: Floats, y: Floats, shift: float = 0.0) -> float:
@@ -42,15 +33,18 @@ def deviate(x: Floats, y: Floats, shift: float = 0.0) -> float:
     >>> round(deviate(np.array([10.0, 20.0, 30.0, 40.0]), np.array([1.0, 2.0, 3.0, 4.0])), 4)
     2.1651
     """
-    moved, other = x - shift, np.sort(y)
-    below, up_to = np.searchsorted(other, moved, "left"), np.searchsorted(other, moved, "right")
     n, m = len(x), len(y)
-    distance = float((below + up_to).sum()) / 2.0 - n * m / 2.0
-    ties = np.unique(np.concatenate([moved, other]), return_counts=True)[1].astype(np.float64)
-    return _standardised(distance, float(n), float(m), float((ties**3 - ties).sum()))
+    pooled = np.concatenate([x - shift, y])
+    order = np.argsort(pooled, kind="stable")
+    ranked = pooled[order]
+    begins = np.flatnonzero(np.concatenate([[True], ranked[1:] != ranked[:-1]]))
+    ties = np.diff(np.append(begins, n + m))
+    rank_of_group = begins + (ties + 1) / 2.0
+    rank_sum = float(np.repeat(rank_of_group, ties)[order < n].sum())
+    return _standardised(rank_sum - n * (n + m + 1) / 2.0, n, m, float((ties**3 - ties).sum()))
 
 
-def _standardised(distance: float, n: float, m: float, ties: float) -> float:
+def _standardised(distance: float, n: int, m: int, ties: float) -> float:
     total = n + m
     variance = n * m / 12.0 * (total + 1.0 - ties / (total * (total - 1.0))) if total > 1 else 0.0
     if variance <= 0.0:
@@ -58,27 +52,23 @@ def _standardised(distance: float, n: float, m: float, ties: float) -> float:
     return float((distance - 0.5 * np.sign(distance)) / np.sqrt(variance))
 
 
-def shift_interval(x: Floats, y: Floats, confidence: float) -> ShiftInterval:
-    """Return the interval for the shift of ``x`` against ``y``.
+def shift_at(x: Floats, y: Floats, quantile: float) -> float:
+    """Return the shift of ``x`` at which its deviation from ``y``, falling with the shift, crosses a quantile.
 
-    Where the samples are too small for the statistic to reach the quantile, the interval ends at the least or the
-    greatest difference that there is: two samples that do not overlap then differ, however few.
+    At the normal quantiles of a confidence that is the lower and the upper bound of an interval for how far ``x`` lies
+    above ``y``, at 0 an estimate of it. Where the samples are too small for the deviation to reach the quantile, it is
+    the least or the greatest difference that there is: two samples that do not overlap then differ, however few.
 
     Args:
         x: a sample, shape (n,), n >= 1, finite.
         y: another, shape (m,), m >= 1, finite; not all of ``x`` and ``y`` equal.
-        confidence: of the interval, above 0 and below 1.
+        quantile: the deviation.
 
-    >>> found = shift_interval(np.array([10.0, 20.0, 30.0, 40.0]), np.array([1.0, 2.0, 3.0, 4.0]), 0.95)
-    >>> [round(each, 6) for each in found]
-    [6.0, 39.0, 22.5]
+    >>> x, y = np.array([10.0, 20.0, 30.0, 40.0]), np.array([1.0, 2.0, 3.0, 4.0])
+    >>> [round(shift_at(x, y, quantile), 6) for quantile in (1.96, 0.0, -1.96)]
+    [6.0, 22.5, 39.0]
     """
-    quantile = float(norm.ppf(0.5 + confidence / 2.0))
-    return ShiftInterval(_crossing(x, y, quantile), _crossing(x, y, -quantile), _crossing(x, y, 0.0))
-
-
-def _crossing(x: Floats, y: Floats, quantile: float) -> float:
-    """Return the shift at which the falling statistic crosses the quantile."""
+    x, y = np.sort(x), np.sort(y)
     least, greatest = float(x.min() - y.max()), float(x.max() - y.min())
     if deviate(x, y, least) <= quantile:
         return least
@@ -91,7 +81,7 @@ def _crossing(x: Floats, y: Floats, quantile: float) -> float:
         if found == quantile:
             return middle
         least, greatest = (middle, greatest) if found > quantile else (least, middle)
-    return _difference_between(x, np.sort(y), least, greatest)
+    return _difference_between(x, y, least, greatest)
 
 
 def _difference_between(x: Floats, y: Floats, least: float, greatest: float) -> float:
