@@ -268,8 +268,8 @@ def init(
 
     files = {
         **{
-            folder / "scenarios" / each.name: each
-            for each in sorted(resource("scenarios").glob("*"))
+            folder / "scenarios" / each.relative_to(resource("scenarios")): each
+            for each in sorted(resource("scenarios").rglob("*"))
             if each.is_file()
         },
         **{folder / "notebooks" / each.name: each for each in sorted(resource("notebooks").glob("*.ipynb"))},

@@ -229,6 +229,7 @@ def test_list_schema_validate_init(folder: Path, tmp_path: Path) -> None:
     assert done.returncode == 0
     assert (tmp_path / "mine" / "scenarios" / "phase5_load_test.yaml").is_file()
     assert (tmp_path / "mine" / "scenarios" / "scenario.schema.json").is_file()
+    assert (tmp_path / "mine" / "scenarios" / "rollouts" / "argo.yaml").is_file()
     assert glowsim("init", "mine", cwd=tmp_path).returncode == 2
 
 

@@ -12,6 +12,7 @@ from glowsim.oc.foreign.argo import Analyse, Metric, Pause, Plan, SetWeight, Ste
 from glowsim.oc.foreign.argo_course import ArgoRule
 from glowsim.oc.foreign.conditions import Condition, ConditionError
 from glowsim.oc.foreign.documents import Fields, duration_s, refuse
+from glowsim.oc.foreign.history import MOST_LOOKS
 from glowsim.scenario.source import Node
 
 __all__ = ["TEMPLATES", "read_argo"]
@@ -67,6 +68,12 @@ class _Reader:
         if not steps:
             self._answers.notes.append("it has no steps: the new version gets all the requests at once")
         plan = Plan(steps=steps, runs=tuple(self._runs), background=background, starting_step=starting_step)
+        longest = max((metric.window_s for metric in plan.metrics), default=0.0)
+        if longest > MOST_LOOKS * plan.look_s:
+            refuse(
+                canary.mark,
+                f"a metric looks back {longest:g} s, over {MOST_LOOKS} looks of {plan.look_s:g} s",
+            )
         self._answers.notes += canary.unread((*_OF_THE_STRATEGY, "maxSurge", "trafficRouting"))
         return ArgoRule(
             name=f"Argo Rollouts: {name or 'rollout'}", plan=plan, notes=tuple(self._answers.notes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from glowsim.scenario.source import MAX_BYTES, Mark, Node, read_text
 __all__ = ["Fields", "documents", "duration_s", "refuse"]
 
 _MOST_DOCUMENTS: Final = 64
+_LONGEST_S: Final = 365 * 86_400.0
 _BREAK = re.compile(r"---(\s|\Z)")
 _PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ms|s|m|h|d)")
 _SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -61,23 +63,19 @@ def refuse(mark: Mark, message: str, path: str = "", **more: Any) -> NoReturn:
 
 
 def duration_s(node: Node, path: str) -> float:
-    """Read a duration as Go writes it (``90s``, ``1h30m``), or a number of seconds; above 0.
+    """Read a duration as Go writes it (``90s``, ``1h30m``), or a number of seconds; 1 s to a year.
 
     Raises:
         ScenarioError: it is none.
     """
-    value = node.value
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < 1e9:
-        return float(value)
-    if isinstance(value, str):
-        if re.fullmatch(r"\d+", value):
-            value += "s"
-        parts = _PART.findall(value)
-        if parts and "".join(number + unit for number, unit in parts) == value:
-            seconds = sum(float(number) * _SECONDS[unit] for number, unit in parts)
-            if 0 < seconds < 1e9:
-                return seconds
-    refuse(node.mark, "is no duration: write such as 90s, 5m or 1h30m", path)
+    text = str(node.value)
+    parts = _PART.findall(text + "s" if text.isdecimal() else text)
+    if len(text) > 40 or "".join(number + unit for number, unit in parts) not in (text, text + "s"):
+        refuse(node.mark, "is no duration: write such as 90s, 5m or 1h30m", path)
+    seconds = math.fsum(float(number) * _SECONDS[unit] for number, unit in parts)
+    if not 1.0 <= seconds <= _LONGEST_S:
+        refuse(node.mark, "should be from 1 second to a year", path)
+    return seconds
 
 
 class Fields:

@@ -8,6 +8,7 @@ from glowsim.oc.foreign.answers import Answers
 from glowsim.oc.foreign.documents import Fields, refuse
 from glowsim.oc.foreign.flagger import Analysis, Check
 from glowsim.oc.foreign.flagger_course import FlaggerRule
+from glowsim.oc.foreign.history import MOST_LOOKS
 from glowsim.oc.foreign.readings import Reading
 
 __all__ = ["read_flagger"]
@@ -69,6 +70,12 @@ def read_flagger(canary: Fields, answers: Answers) -> FlaggerRule:
         )
     except ValueError as error:
         refuse(fields.mark, str(error), fields.path)
+    longest = max((check.window_s for check in checks), default=0.0)
+    if longest > MOST_LOOKS * analysis.look_s:
+        refuse(
+            fields.mark,
+            f"a metric looks back {longest:g} s, over {MOST_LOOKS} looks of {analysis.look_s:g} s",
+        )
     answers.notes += fields.unread(("alerts", "match", "primaryReadyThreshold", "canaryReadyThreshold"))
     return FlaggerRule(name=f"Flagger: {name}", analysis=analysis, notes=tuple(answers.notes))
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 
 from glowsim.oc.rules import CANARY, Ints, Known
 
-__all__ = ["History"]
+__all__ = ["MOST_LOOKS", "History"]
+
+MOST_LOOKS: Final = 2000
+"""Looks that a query may look back: the buckets of all campaigns are in memory."""
 
 
 class History:
@@ -25,7 +30,7 @@ class History:
 
     def empty(self, campaigns: int) -> Ints:
         """Return the array for so many campaigns, shape (depth, 1 + streams, campaigns)."""
-        return np.zeros((self.depth, 1 + self.streams, campaigns), np.int64)
+        return np.zeros((self.depth, 1 + self.streams, campaigns), np.int32)
 
     def put(self, counts: Ints, look: int, known: Known | None) -> None:
         """Write the bucket that is told at a look, in place of the oldest."""

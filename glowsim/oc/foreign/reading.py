@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from glowsim.core.errors import GlowsimError
 from glowsim.oc.foreign.answers import Answers
 from glowsim.oc.foreign.argo_course import ArgoRule
 from glowsim.oc.foreign.argo_file import TEMPLATES, read_argo
@@ -18,6 +19,7 @@ from glowsim.scenario.source import Node
 
 __all__ = ["ForeignRule", "read_foreign"]
 
+_MOST_LOOKS: Final = 300_000
 _ROLLOUTS: Final = ("Rollout", "Canary", "Kayenta")
 
 ForeignRule = ArgoRule | FlaggerRule | KayentaRule
@@ -47,8 +49,15 @@ def read_foreign(
     kinds = [(_kind(node), node) for document in documents(path) for node in _flat(document)]
     answers = Answers(metrics or {}, weight, pause_s)
     rule = _read([each for each in kinds if each[0]], answers)
-    if rule is not None:
-        answers.check_all_used()
+    if rule is None:
+        return None
+    answers.check_all_used()
+    looks = rule.schedule_s / rule.look_s
+    if looks > _MOST_LOOKS:
+        raise GlowsimError(
+            f"{path}: {looks:,.0f} looks of {rule.look_s:g} s are too many to simulate (at most {_MOST_LOOKS:,}): "
+            "write times that have a larger common divisor, or a shorter schedule"
+        )
     return rule
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glowsim.oc.foreign.argo import (
@@ -244,6 +244,7 @@ def plans(draw) -> Plan:
     )
 
 
+@settings(max_examples=60)
 @given(plans(), st.integers(0, 2**32 - 1))
 def test_the_vectorised_course_decides_as_the_scalar_one(plan: Plan, seed: int) -> None:
     campaigns, looks = 12, 40

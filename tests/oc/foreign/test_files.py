@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from glowsim.core.errors import GlowsimError
 from glowsim.oc.foreign import read_foreign
@@ -239,6 +242,64 @@ def test_metrics_that_only_run_dry_decide_nothing(read) -> None:
     for pattern in ("success-rate", ".*", "success.*"):
         dry = ROLLOUT.replace("startingStep: 2", f"dryRun: [{{metricName: '{pattern}'}}]")
         assert read(dry).plan.background is None
+
+
+def test_what_would_take_too_long_or_too_much_memory_is_refused(read) -> None:
+    with pytest.raises(GlowsimError, match="looks of 1 s are too many to simulate"):
+        read(ROLLOUT.replace("duration: 10m", "duration: 3601s").replace("duration: 600", "duration: 60d"))
+    with pytest.raises(GlowsimError, match="over 2000 looks of 10 s"):
+        read(ROLLOUT.replace("[2m]", "[30d]"))
+    with pytest.raises(GlowsimError, match="from 1 second to a year"):
+        read(ROLLOUT.replace("duration: 10m", "duration: 5ms"))
+
+
+KAYENTA = (resource("scenarios") / "rollouts" / "kayenta.json").read_text().splitlines()
+ODD = [
+    "1",
+    "-1",
+    "x",
+    "",
+    "{}",
+    "[]",
+    "[1]",
+    "null",
+    "true",
+    ".inf",
+    ".nan",
+    "1e400",
+    "'{{args.x}}'",
+    "{a: {b: 1}}",
+]
+
+
+@given(
+    st.sampled_from([ROLLOUT.splitlines(), CANARY.splitlines(), KAYENTA]),
+    st.lists(
+        st.tuples(st.integers(0, 60), st.sampled_from(["drop", "twice", "value"]), st.sampled_from(ODD)),
+        max_size=4,
+    ),
+)
+def test_a_mangled_configuration_is_refused_or_read_and_never_breaks(lines, changes) -> None:
+    lines = list(lines)
+    for place, what, odd in changes:
+        at = place % len(lines)
+        if what == "drop":
+            del lines[at]
+        elif what == "twice":
+            lines.insert(at, lines[at])
+        else:
+            key, colon, _ = lines[at].partition(":")
+            lines[at] = f"{key}{colon} {odd}"
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "policy.yaml"
+        path.write_text("\n".join(lines))
+        try:
+            rule = read_foreign(path, weight=0.1, pause_s=60.0)
+        except GlowsimError:
+            return
+    if rule is not None:
+        assert rule.look_s > 0
+        assert rule.start(3).weight.shape == (3,)
 
 
 def test_files_are_bounded(read) -> None:

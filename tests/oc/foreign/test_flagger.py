@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glowsim.oc.foreign.flagger import Analysis, Check, OneCanary
@@ -110,6 +110,7 @@ analyses = st.one_of(
 )
 
 
+@settings(max_examples=60)
 @given(analyses, st.integers(0, 2**32 - 1))
 def test_the_vectorised_course_decides_as_the_scalar_one(analysis: Analysis, seed: int) -> None:
     campaigns, looks = 12, 60
