@@ -68,7 +68,7 @@ class FewUnits(Rows):
         self.fewness = np.zeros(campaigns)
         """Square root of one over the units of the one arm and one over those of the other, in this stage."""
         self.spread = np.zeros((guardrails, campaigns))
-        """Standard deviation of the log risk ratio between healthy arms."""
+        """Standard deviation of the log risk ratio between healthy arms, as of the last bad outcome."""
         self.requests = np.zeros(campaigns)
         self.bad = np.zeros((guardrails, campaigns))
 
@@ -97,7 +97,8 @@ class FewUnits(Rows):
         self.requests += known.requests[BASELINE]
         self.bad += known.bad[:, BASELINE]
         risk = self.risk()
-        self.spread = np.sqrt(np.log1p(self._correlation * (1.0 - risk) / risk * self.fewness**2))
+        spread = np.sqrt(np.log1p(self._correlation * (1.0 - risk) / risk * self.fewness**2))
+        self.spread = np.where(known.bad.any(axis=1), spread, self.spread)
         gained = gains(known, np.exp(NULLS), self._risk_ratio)
         self.whole += gained
         self.own += gained
