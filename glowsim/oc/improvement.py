@@ -24,6 +24,7 @@ __all__ = ["STRATEGIES", "Improvement", "sample_ratio_evidence"]
 
 HARM: Final = np.array([1.25, 1.5, 2.0, 3.0, 5.0])
 """Risk ratios that are held against the tolerated one."""
+_LOG_HARM: Final = np.log(HARM)[:, None]
 _HOUR_S: Final = 3600.0
 _PLANNED: Final = 0.9
 """Of the mixture over start times, the part that the hours of the planned schedule share."""
@@ -161,7 +162,6 @@ class _Course(Course):
         self._holds = tuple(looks(hold_s, rule.look_s) for hold_s in rule.holds_s)
         self._enough = kinds / rule.alpha if rule.alpha else np.inf
         self._z = float(ndtri(1.0 - rule.promote_alpha / rule.gates))
-        self._log_harm = np.log(HARM)[:, None]
         self._per_bad = [_per_bad(rule.risk_ratio, weight) for weight in rule.weights[:-1]]
         self._left = 1.0
         self.stage = np.zeros(campaigns, np.int64)
@@ -218,7 +218,7 @@ class _Course(Course):
         harmed = np.zeros(len(stage), np.bool_)
         for kind in range(len(self._rule.guardrails)):
             base, new = known.bad[kind]
-            gained = new * self._log_harm + (new + base) * per_bad
+            gained = new * _LOG_HARM + (new + base) * per_bad
             self.single[kind] += gained
             self.mixed[kind] += gained
             # without a bad outcome of the new version the evidence does not grow
