@@ -105,7 +105,12 @@ BUILT_INS: Final[dict[str, dict[str, str]]] = {
         "queueing": "controllers.scaling.queueing:QueueingScaler",
     },
     "detector": {
+        "adwin": "controllers.drift.adwin:Adwin",
+        "cusum": "controllers.drift.cusum:Cusum",
+        "ks": "controllers.drift.ks:KolmogorovSmirnov",
         "page_hinkley": "controllers.drift.page_hinkley:PageHinkley",
+        "psi": "controllers.drift.psi:PopulationStability",
+        "shiryaev_roberts": "controllers.drift.shiryaev_roberts:ShiryaevRoberts",
         "slo": "controllers.monitoring.burn_rate:BurnRate",
     },
 }

@@ -58,6 +58,7 @@ class Code(IntEnum):
     ESCALATED = 68
     DRIFT_UP = 70
     DRIFT_DOWN = 71
+    DRIFT_SHAPE = 74
     CONTROLLER_FAILED = 72
     FALLBACK = 73
     BURNING = 80
@@ -136,8 +137,9 @@ _SENTENCES: dict[Code, str] = {
     Code.APOLOGY: "answered with an apology",
     Code.ESCALATED: "asked of model {a:.0f}, as the answer of model {b:.0f} scored {c:.2f}",
     Code.DOUBTFUL: "answered as the first model did, for want of a better answer",
-    Code.DRIFT_UP: "moved up: statistic {a:.3g} over {b:.3g}, mean {c:.4g}",
-    Code.DRIFT_DOWN: "moved down: statistic {a:.3g} over {b:.3g}, mean {c:.4g}",
+    Code.DRIFT_UP: "moved up from {b:.4g} to {c:.4g}: by chance once in 10^{a:.1f} values",
+    Code.DRIFT_DOWN: "moved down from {b:.4g} to {c:.4g}: by chance once in 10^{a:.1f} values",
+    Code.DRIFT_SHAPE: "another distribution, mean {b:.4g} before and {c:.4g} now: by chance once in 10^{a:.1f} values",
     Code.CONTROLLER_FAILED: "a controller raised an error; its fallback decided",
     Code.FALLBACK: "the stated fallback",
     Code.BURNING: "burning {a:.3g} times the error budget, {b:.3g} times of late; alert at {c:.3g}",

@@ -31,7 +31,12 @@ from controllers.balancing.weighted import Weighted
 from controllers.caching.lfu import LfuCache
 from controllers.caching.lru import LruCache
 from controllers.caching.s3_fifo import S3FifoCache
+from controllers.drift.adwin import Adwin
+from controllers.drift.cusum import Cusum
+from controllers.drift.ks import KolmogorovSmirnov
 from controllers.drift.page_hinkley import PageHinkley
+from controllers.drift.psi import PopulationStability
+from controllers.drift.shiryaev_roberts import ShiryaevRoberts
 from controllers.guards.size import SizeGuard
 from controllers.monitoring.burn_rate import BurnRate
 from controllers.queueing.adaptive_lifo import AdaptiveLifoQueue
@@ -190,6 +195,14 @@ MAKERS: dict[str, tuple[type, Make]] = {
     "page hinkley": (
         protocols.Detector,
         lambda: PageHinkley(metric="error", delta=0.01, threshold=2, minimum=5, quiet_s=9),
+    ),
+    "adwin": (protocols.Detector, lambda: Adwin(metric="error", delta=0.9, clock=4, quiet_s=9)),
+    "cusum": (protocols.Detector, lambda: Cusum(metric="cost_usd", threshold=3, baseline=40, margin=0.5)),
+    "ks": (protocols.Detector, lambda: KolmogorovSmirnov(metric="error", window=50, run_length=60)),
+    "psi": (protocols.Detector, lambda: PopulationStability(metric="error", window=60, run_length=70)),
+    "shiryaev roberts": (
+        protocols.Detector,
+        lambda: ShiryaevRoberts(metric="error", run_length=2, baseline=50),
     ),
     "burn rate": (
         protocols.Detector,
@@ -523,6 +536,13 @@ def stages(**changed: Any) -> ImprovementRollout:
         (lambda: stages(look_s=1, maturity_s=200_000), "maturity_s"),
         (lambda: stages(latency_above_s=300), "maturity_s"),
         (lambda: stages(errors=False), "errors"),
+        (lambda: Adwin(metric="error", delta=1.0), "delta"),
+        (lambda: Cusum(metric="error", threshold=5, baseline=1), "baseline"),
+        (lambda: KolmogorovSmirnov(metric="error", window=200, run_length=200), "run_length"),
+        (lambda: ShiryaevRoberts(metric="quality", low=0), "low and high"),
+        (lambda: ShiryaevRoberts(metric="quality", low=1, high=0), "low"),
+        (lambda: ShiryaevRoberts(metric="quality", baseline=49), "baseline"),
+        (lambda: ShiryaevRoberts(metric="quality", confidence=1), "confidence"),
         (lambda: ConsecutiveBreaker(open_s=30, longest_open_s=20), "longest_open_s"),
         (lambda: FailureRateBreaker(failure_share=0.0), "failure_share"),
         (lambda: FailureRateBreaker(slow_share=0.0), "slow_share"),

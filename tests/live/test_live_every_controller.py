@@ -103,6 +103,11 @@ BITING: Final[dict[str, dict[str, Any]]] = {
         "stabilise_down": "6.1s", "idle": "9s", "service": "1s",
     },
     "detector": {"minimum": 5, "threshold": 1, "objective": 0.9, "burn": 2, "window": "30s", "quiet": "10s"},
+    "detector/adwin": {"delta": 0.9, "clock": 2},
+    "detector/cusum": {"baseline": 20, "allowance": 0},
+    "detector/ks": {"window": 50, "run_length": 60},
+    "detector/psi": {"window": 50, "run_length": 60},
+    "detector/shiryaev_roberts": {"run_length": 2, "baseline": 50},
 }  # fmt: skip
 """Family, or family and name -> settings, of which each controller takes those that it knows."""
 BESIDE: Final[dict[str, dict[str, Any]]] = {

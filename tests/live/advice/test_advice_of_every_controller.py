@@ -16,7 +16,8 @@ EVERY = [(family, name) for family in registry.FAMILIES for name in registry.BUI
 BITING = {
     "rate": "1/s", "burst": 3, "limit": 1, "max_tokens_in": 400, "failures": 2, "failure_share": 0.4, "minimum": 5,
     "min_instances": 1, "max_instances": 6, "threshold": 1, "objective": 0.9, "burn": 2, "window": "30s",
-    "quiet": "10s", "service": "1s", "eject": "5s",
+    "quiet": "10s", "service": "1s", "eject": "5s", "baseline": 50, "allowance": 0, "run_length": 60, "delta": 0.9,
+    "clock": 2,
 }  # fmt: skip
 SILENT = {"leased", "probes"}
 """They decide by what nobody tells them here: grants, and health checks."""
@@ -32,6 +33,10 @@ def test_a_controller_beside_the_traffic(beside, family, name):
         one |= {"limit": 0.005, "every": "60s"}
     if family == "planner" and "cheap" in known:
         one |= {"cheap": "small", "strong": "large"}
+    if name in {"ks", "psi"}:
+        one |= {"window": 50, "metric": "latency_s"}
+    if name == "shiryaev_roberts":
+        one |= {"run_length": 2, "low": 0, "high": 5}
     if name == "weighted":
         one |= {"weights": [1, 2]}
     variants = {"variants": {"next": {"error": "25%"}}} if family == "splitter" else {}

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controllers.drift.page_hinkley import PageHinkley
+from controllers.drift.standing import cusum_score
 from glowsim.core.types import Code, Severity
 
 
@@ -21,10 +22,9 @@ def first_alert(x: np.ndarray, delta: float, threshold: float, minimum: int) -> 
     rise = up - np.minimum.accumulate(up)
     fall = np.maximum.accumulate(down) - down
     for place in range(minimum - 1, len(x)):
-        if rise[place] > threshold:
-            return place, "DRIFT_UP", rise[place]
-        if fall[place] > threshold:
-            return place, "DRIFT_DOWN", fall[place]
+        if max(rise[place], fall[place]) > threshold:
+            up = rise[place] >= fall[place]
+            return place, "DRIFT_UP" if up else "DRIFT_DOWN", max(rise[place], fall[place])
     return None
 
 
@@ -47,8 +47,11 @@ def test_it_is_the_published_recursion(
         (place, alert), (where, code, statistic) = told[0], expected
         assert (place, alert.reason.code.name, alert.subject) == (where, code, "latency_s")
         assert alert.severity == Severity.WARNING
-        assert alert.reason.a == pytest.approx(statistic)
-        assert alert.reason.c == pytest.approx(x[: place + 1].mean())
+        before = x[: place + 1]
+        deviation = before.std()
+        assert alert.reason.a == pytest.approx(cusum_score(statistic / deviation, delta / deviation, 2))
+        assert before.min() <= alert.reason.b <= before.max()
+        assert (alert.reason.c > alert.reason.b) == (code == "DRIFT_UP")
 
 
 def codes(direction: str, move: float) -> set[Code]:
