@@ -26,6 +26,8 @@ class Course(Protocol):
     """The detector's parameter that sets its threshold."""
     baseline: int
     """Values in which it cannot alarm yet."""
+    least: float
+    """The lowest threshold that the parameter can set."""
 
     def take(self, x: Floats) -> Floats:
         """Return the statistic after each value, 0 where it does not look; both of shape (streams, values)."""
@@ -45,9 +47,10 @@ class CusumCourse:
     """Of `cusum`: the larger of both sums, in standard deviations of the baseline."""
 
     parameter = "threshold"
+    least = 1e-9
 
     def __init__(self, streams: int, settings: dict[str, Any]) -> None:
-        self.baseline = settings["baseline"]
+        self.baseline: int = settings["baseline"]
         self._allowance = settings["allowance"]
         self._tells = settings["direction"]
         given = settings["reference"], settings["deviation"]
@@ -101,6 +104,7 @@ class PageHinkleyCourse:
     """Of `page_hinkley`: how far the values have strayed from their own running mean."""
 
     parameter = "threshold"
+    least = 1e-9
 
     def __init__(self, streams: int, settings: dict[str, Any]) -> None:
         self.baseline = settings["minimum"] - 1
@@ -129,13 +133,14 @@ class ShiryaevRobertsCourse:
     """Of `shiryaev_roberts`: R, what all bets since all starts have won."""
 
     parameter = "run_length"
+    least = 1.2
     _shifts = np.array([0.0625, 0.125, 0.25, 0.5, 1.0])
     _chunk = 64
     """Values at a time: few enough that the product of the bets in a chunk is a float."""
 
     def __init__(self, streams: int, settings: dict[str, Any]) -> None:
         self.baseline = settings["baseline"]
-        self._confidence = settings["confidence"]
+        self._confidence: float = settings["confidence"]
         self._range = settings["low"], settings["high"]
         if settings["metric"] == "error" and self._range == (None, None):
             self._range = 0.0, 1.0
@@ -164,7 +169,7 @@ class ShiryaevRobertsCourse:
 
     def setting(self, threshold: float) -> float:
         """Return the run length that puts the threshold there."""
-        return threshold * self._confidence
+        return float(threshold * self._confidence)
 
     def _scaled(self, x: Floats) -> Floats:
         return np.clip((x - self._low[:, None]) / self._width[:, None], 0.0, 1.0)
@@ -213,7 +218,8 @@ def _mean_bound(y: Floats, doubt: float) -> Floats:
     reach = math.log(2.0 / doubt)
     means = y.mean(axis=1) + np.sqrt(2.0 * y.var(axis=1, ddof=1) * reach / n) + 7.0 * reach / (3.0 * (n - 1))
     binary = np.isin(y, (0.0, 1.0)).all(axis=1)
-    return np.where(binary, rates, np.minimum(1.0, means))
+    bounds: Floats = np.where(binary, rates, np.minimum(1.0, means))
+    return bounds
 
 
 class AdwinCourse:
@@ -223,7 +229,8 @@ class AdwinCourse:
     baseline = 0
 
     def __init__(self, streams: int, settings: dict[str, Any]) -> None:
-        self._clock = settings["clock"]
+        self._clock: int = settings["clock"]
+        self.least = math.log10(self._clock / 0.999)
         self._rows: list[list[Floats]] = [[]]
         self._n = 0
         self._mean, self._squares = np.zeros(streams), np.zeros(streams)
@@ -244,7 +251,7 @@ class AdwinCourse:
 
     def setting(self, threshold: float) -> float:
         """Return the delta that puts the threshold there."""
-        return min(0.999, self._clock / 10.0**threshold)
+        return float(self._clock * 10.0**-threshold)
 
     def _push(self, value: Floats) -> None:
         self._rows[0].append(value)
@@ -269,7 +276,8 @@ class AdwinCourse:
         square = 2.0 / 3.0 * inverse
         d = ((np.sqrt(linear**2 + 4.0 * square * apart) - linear) / (2.0 * square)) ** 2
         score = (d.max(axis=0) - math.log(2.0 * math.log(width))) / math.log(10.0) + math.log10(self._clock)
-        return np.clip(score, 0.0, 300.0)
+        clipped: Floats = np.clip(score, 0.0, 300.0)
+        return clipped
 
 
 class _WindowsCourse:
@@ -278,7 +286,8 @@ class _WindowsCourse:
     parameter = "run_length"
 
     def __init__(self, streams: int, settings: dict[str, Any]) -> None:
-        self.baseline = settings["window"]
+        self.baseline: int = settings["window"]
+        self.least = math.log10(self.baseline + 1)
         self._settings = settings
         self._held = np.empty((streams, 0))
         self._reference: Floats | None = None
@@ -302,7 +311,7 @@ class _WindowsCourse:
 
     def setting(self, threshold: float) -> float:
         """Return the run length that puts the threshold there."""
-        return max(10.0**threshold, self.baseline + 1.0)
+        return float(10.0**threshold)
 
     def _begin(self, reference: Floats) -> None:
         """Take in the first windows, sorted."""
@@ -332,7 +341,8 @@ class KsCourse(_WindowsCourse):
         ahead = np.cumsum(np.where(order < self.baseline, 1, -1), axis=1)
         last = np.hstack([ordered[:, 1:] != ordered[:, :-1], np.ones((len(both), 1), bool)])
         most = np.abs(np.where(last, ahead, 0)).max(axis=1)
-        return np.clip(self._table[most], 0.0, 1.0)
+        p: Floats = np.clip(self._table[most], 0.0, 1.0)
+        return p
 
 
 class PsiCourse(_WindowsCourse):
@@ -363,7 +373,8 @@ class PsiCourse(_WindowsCourse):
         ])  # fmt: skip
         free = np.array([len(edges) for edges in self._edges])
         p = chdtrc(np.maximum(free, 1), psi * self.baseline / 2.0)
-        return np.where(free > 0, p, 1.0)
+        known: Floats = np.where(free > 0, p, 1.0)
+        return known
 
     @staticmethod
     def _shares(row: Floats, edges: Floats) -> Floats:
