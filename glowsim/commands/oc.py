@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["add_to"]
 
+_MOST_STREAMS = 200
+"""Of --drift: each is as long as the budget."""
+
 
 def oc(
     policy: Annotated[
@@ -98,6 +101,32 @@ def oc(
         float,
         typer.Option(min=0.0, help="Of --search: harmed requests that an hour until full traffic is worth."),
     ] = 1.0,
+    drift: Annotated[
+        bool,
+        typer.Option(
+            "--drift",
+            help="Look at drift detectors instead: POLICY is all, a detector's name, or YAML with some.",
+        ),
+    ] = False,
+    regime: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LAW",
+            help="Of --drift, what the metric does while all is well: errors:5%, normal:MEAN,DEVIATION, "
+            "lognormal:MEAN,VARIATION, or FILE.csv:COLUMN; default: errors at --base-error.",
+        ),
+    ] = None,
+    run_length: Annotated[
+        float, typer.Option(help="Of --drift, the budget: values between false alarms.")
+    ] = 50_000.0,
+    shift: Annotated[
+        str,
+        typer.Option(metavar="SHARE,...", help="Of --drift: changes, of a rate in points, else relative."),
+    ] = "2.5%,5%,10%",
+    swing: Annotated[
+        str,
+        typer.Option(metavar="SHARE", help="Of --drift: daily, weekly and between kinds of task; 0%: none."),
+    ] = "30%",
     out: Annotated[
         Path | None, typer.Option(help="Folder for oc.html and oc.json; default: nothing is written.")
     ] = None,
@@ -109,6 +138,15 @@ def oc(
 
     Bad input: exit 2.
     """
+    if drift:
+        if out is not None:
+            stop("--drift writes no page: leave --out away, or write its --json to a file")
+        said, kept = _drift(
+            policy, regime, rate, base_error, run_length, shift, swing, campaigns, seed, as_json=as_json,
+            allow_plugins=allow_plugins,
+        )  # fmt: skip
+        typer.echo(said)
+        sys.exit(0 if kept else 1)
     from glowsim.oc.characteristics import KEPT, NOT_KEPT, Budget, characterise
     from glowsim.oc.policy import read_policy
     from glowsim.oc.remedy import remedy
@@ -186,6 +224,39 @@ def _measured(scenario: str | Path, read: Policy, data: Path | None, *, allow_pl
 
     _, loaded = load_scenario(str(scenario), [], allow_plugins=allow_plugins)
     return measure(loaded, read.bounds, data=data, allow_plugins=allow_plugins)
+
+
+def _drift(
+    policy: str, regime: str | None, rate: str | None, base_error: str | None, run_length: float, shift: str,
+    swing: str, campaigns: int, seed: int, *, as_json: bool, allow_plugins: bool,
+) -> tuple[str, bool]:  # fmt: skip
+    """Return what is said of drift detectors, and whether each keeps the run length."""
+    from glowsim.oc.drift.command import drift
+    from glowsim.scenario.quantities import FRACTION, RATE
+
+    if (regime is None) == (base_error is None):
+        stop("give what the metric does while all is well: --base-error 5%, or --regime lognormal:2,0.5")
+    if rate is None:
+        stop("give how many values there are, for what a day does to them: --rate 31/d")
+    return drift(
+        policy,
+        regime=regime or f"errors:{base_error}",
+        run_length=run_length,
+        shifts=[_signed(each) for each in shift.split(",")],
+        per_day=_read("--rate", rate, RATE) * 86_400.0,
+        swing=_read("--swing", swing, FRACTION),
+        streams=min(campaigns, _MOST_STREAMS),
+        seed=seed,
+        as_json=as_json,
+        allow_plugins=allow_plugins,
+    )
+
+
+def _signed(written: str) -> float:
+    from glowsim.scenario.quantities import FRACTION
+
+    bare = written.strip()
+    return (-1.0 if bare.startswith("-") else 1.0) * _read("--shift", bare.lstrip("+-"), FRACTION)
 
 
 def _write(
