@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import fsum, log, log10, sqrt
+from math import fsum, log, log1p, log10, sqrt
 from typing import Annotated, Any, Final
 
 from controllers.drift.standing import UNKNOWN, Direction, Standing, Tells, alert_of, checked
@@ -10,7 +10,7 @@ from glowsim.core.parameters import Bound, Count, Positive
 from glowsim.core.snapshot import Stateful
 from glowsim.core.types import Alert, Code
 
-__all__ = ["SHIFTS", "ShiryaevRoberts", "mean_bound"]
+__all__ = ["SHIFTS", "ShiryaevRoberts", "bet_bound", "mean_bound"]
 
 SHIFTS: Final = (0.0625, 0.125, 0.25, 0.5, 1.0)
 """The moves that it bets on, in standard deviations of the baseline; equal weights."""
@@ -18,6 +18,7 @@ _TRACKED: Final = 2
 """The place in ``SHIFTS`` of the bet whose latest start says since when the metric has moved."""
 _MOST_STAKED: Final = 0.95
 """Share of what it has that a bet may lose at one value."""
+_MOST_BET: Final = 0.75
 _SCALE_PART: Final = 5
 """One value in so many of the baseline finds the range, where none is given; the others find the mean."""
 
@@ -35,8 +36,8 @@ class ShiryaevRoberts(Stateful):
     It alarms by chance **once in ``run_length`` values or more rarely**, for independent values of any law,
     with the baseline estimated: R less the number of values falls on average where m is a bound indeed, so
     the run is then at least run_length / confidence values long on average; and a bound it is with
-    probability ``confidence``. For values of 0 and 1 it is Clopper and Pearson's, exact; for others that of
-    Maurer and Pontil, valid for any bounded value. The range is found from the first fifth of the baseline
+    probability ``confidence``. For values of 0 and 1 it is Clopper and Pearson's, exact; for others it comes
+    from bets as well, and holds for values of any law. The range is found from the first fifth of the baseline
     unless it is given, the mean then from the rest.
 
     The score is log10(confidence R), so that an alert has log10(run_length).
@@ -68,8 +69,8 @@ class ShiryaevRoberts(Stateful):
     Sources: Roberts, "A comparison of some control chart procedures", Technometrics 8, 1966; Shin, Ramdas,
     Rinaldo, "E-detectors: a nonparametric framework for sequential change detection", arXiv 2203.03532, for
     the run length; Waudby-Smith, Ramdas, "Estimating means of bounded random variables by betting", JRSS B
-    86, 2024, for the bets; Maurer, Pontil, "Empirical Bernstein bounds", COLT 2009, theorem 4. The bound of
-    the baseline in place of a known mean is ours: E[run] >= P(bound holds) E[run | it holds].
+    86, 2024, for the bets and the bound. The bound of the baseline in place of a known mean is ours: E[run]
+    >= P(bound holds) E[run | it holds].
 
     Weak at: values that depend on each other, and a daily rhythm unless the baseline holds whole days: both
     break the promise.
@@ -212,7 +213,7 @@ def mean_bound(sample: list[float], doubt: float) -> tuple[float, float]:
     """Return an upper bound of the mean that values in 0..1 come from, and their standard deviation.
 
     The bound is too low with probability ``doubt`` at most: Clopper and Pearson's for values that are all
-    0 or 1, else that of Maurer and Pontil. The deviation is never below 1 / n, so that a stake is finite.
+    0 or 1, else that of bets (see `bet_bound`). The deviation is never below 1 / n, so that a stake is finite.
 
     >>> bound, deviation = mean_bound([0.0] * 95 + [1.0] * 5, 0.1)
     >>> f"{bound:.4f} {deviation:.4f}"
@@ -227,6 +228,31 @@ def mean_bound(sample: list[float], doubt: float) -> tuple[float, float]:
         ones = round(mean * n)
         bound = 1.0 if ones == n else float(betaincinv(ones + 1.0, n - ones, 1.0 - doubt))
     else:
-        reach = log(2.0 / doubt)
-        bound = min(1.0, mean + sqrt(2.0 * variance * reach / n) + 7.0 * reach / (3.0 * (n - 1)))
+        bound = bet_bound(sample, doubt)
     return bound, max(sqrt(variance), 1.0 / n)
+
+
+def bet_bound(sample: list[float], doubt: float) -> float:
+    """Return the mean against which bets that it is no larger have just won 1 / ``doubt``.
+
+    If the mean is m or more, the product of 1 + s (m - y) is 1 or less on average, the stake s of each bet
+    known before its y; so it reaches 1 / doubt with probability doubt at most (Markov). The stakes are those
+    that would be best for the deviation so far: sqrt(2 log(1 / doubt) / n) / deviation, at most 0.75.
+    """
+    n, reach = len(sample), log(1.0 / doubt)
+    stakes = []
+    mean, squares = 0.5, 0.25
+    for i, y in enumerate(sample, 1):
+        stakes.append(min(_MOST_BET, sqrt(2.0 * reach / (n * squares / i))))
+        mean += (y - mean) / (i + 1)
+        squares += (y - mean) ** 2
+    pairs = list(zip(stakes, sample, strict=True))
+    bound = fsum(sample) / n
+    # The logarithm of what is won rises with the bound and is concave, so Newton's steps come from below.
+    for _ in range(60):
+        won = fsum(log1p(s * (bound - y)) for s, y in pairs)
+        step = (reach - won) / fsum(s / (1.0 + s * (bound - y)) for s, y in pairs)
+        bound += step
+        if bound >= 1.0 or step <= 1e-12:
+            break
+    return min(bound, 1.0)

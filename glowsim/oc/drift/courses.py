@@ -215,10 +215,21 @@ def _mean_bound(y: Floats, doubt: float) -> Floats:
     n = y.shape[1]
     ones = y.sum(axis=1)
     rates = np.where(ones < n, beta.ppf(1.0 - doubt, ones + 1.0, np.maximum(n - ones, 1e-9)), 1.0)
-    reach = math.log(2.0 / doubt)
-    means = y.mean(axis=1) + np.sqrt(2.0 * y.var(axis=1, ddof=1) * reach / n) + 7.0 * reach / (3.0 * (n - 1))
     binary = np.isin(y, (0.0, 1.0)).all(axis=1)
-    bounds: Floats = np.where(binary, rates, np.minimum(1.0, means))
+    if binary.all():
+        return np.asarray(rates, np.float64)
+    reach = math.log(1.0 / doubt)
+    i = np.arange(1, n + 1)
+    means = (0.5 + np.cumsum(y, axis=1)) / (i + 1)
+    squares = 0.25 + np.cumsum((y - means) ** 2, axis=1)
+    before = np.hstack([np.full((len(y), 1), 0.25), squares[:, :-1]]) / i
+    stakes = np.minimum(0.75, np.sqrt(2.0 * reach / (n * before)))
+    low, high = y.mean(axis=1), np.ones(len(y))
+    for _ in range(45):
+        middle = (low + high) / 2.0
+        won = np.log1p(stakes * (middle[:, None] - y)).sum(axis=1) >= reach
+        low, high = np.where(won, low, middle), np.where(won, middle, high)
+    bounds: Floats = np.where(binary, rates, high)
     return bounds
 
 
