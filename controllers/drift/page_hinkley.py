@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import inf, sqrt
+from math import inf, isfinite, sqrt
 from typing import Annotated, Any
 
 from controllers.drift.standing import UNKNOWN, Direction, Standing, Tells, alert_of, checked, cusum_score
@@ -69,7 +69,7 @@ class PageHinkley(Stateful):
     _up: float
     _down: float
     _up_from: tuple[int, float]
-    """Values and their mean when it last had not strayed at all."""
+    """Values and their mean when it last had not strayed at all, of the present straying."""
     _down_from: tuple[int, float]
 
     def __init__(
@@ -109,7 +109,11 @@ class PageHinkley(Stateful):
         deviation = sqrt(self._squares / n) if n else 0.0
         if n < self._minimum or deviation == 0.0:
             return UNKNOWN
-        before_n, before = self._up_from if self._upwards() else self._down_from
+        strayed, (before_n, before) = (
+            (self._up, self._up_from) if self._upwards() else (self._down, self._down_from)
+        )
+        if strayed == 0.0:
+            before_n, before = n, self._mean
         since = n - before_n
         after = (self._mean * n - before * before_n) / since if since else self._mean
         return Standing(
@@ -122,27 +126,33 @@ class PageHinkley(Stateful):
 
     def observe(self, t_s: float, value: float) -> Alert | None:
         """Take in a value; return an alert, if it is time for one."""
-        checked(self.metric, t_s, value)
+        if not isfinite(value):
+            checked(self.metric, t_s, value)
         n = self._n = self._n + 1
         last = self._mean
         mean = self._mean = last + (value - last) / n
         strayed, delta = value - mean, self._delta
         self._squares += strayed * (value - last)
-        up = self._up + strayed - delta
+        before, up = self._up, self._up + strayed - delta
         if up > 0.0:
             self._up = up
+            if before == 0.0:
+                self._up_from = (n - 1, last)
         else:
-            self._up, self._up_from = 0.0, (n, mean)
-        down = self._down - strayed - delta
+            self._up = 0.0
+        before, down = self._down, self._down - strayed - delta
         if down > 0.0:
             self._down = down
+            if before == 0.0:
+                self._down_from = (n - 1, last)
         else:
-            self._down, self._down_from = 0.0, (n, mean)
+            self._down = 0.0
+        if self._last is not None and t_s >= self._quiet_until_s:
+            self._last = None
         threshold = self._threshold
-        if t_s < self._quiet_until_s:
+        if (up <= threshold and down <= threshold) or n < self._minimum or t_s < self._quiet_until_s:
             return None
-        self._last = None
-        if (up <= threshold and down <= threshold) or n < self._minimum or self.statistic <= threshold:
+        if self.statistic <= threshold:
             return None
         told = self.standing()._replace(told=True)
         code = Code.DRIFT_UP if self._upwards() else Code.DRIFT_DOWN
