@@ -141,11 +141,11 @@ def oc(
     if drift:
         if out is not None:
             stop("--drift writes no page: leave --out away, or write its --json to a file")
-        said, kept = _drift(
+        answer, kept = _drift(
             policy, regime, rate, base_error, run_length, shift, swing, campaigns, seed, as_json=as_json,
             allow_plugins=allow_plugins,
         )  # fmt: skip
-        typer.echo(said)
+        typer.echo(answer)
         sys.exit(0 if kept else 1)
     from glowsim.oc.characteristics import KEPT, NOT_KEPT, Budget, characterise
     from glowsim.oc.policy import read_policy
