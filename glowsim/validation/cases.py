@@ -474,7 +474,7 @@ def _statistics() -> list[Case]:
                 19, f"cusum-{threshold:g}", f"CUSUM, threshold {threshold:g}",
                 "One-sided from 0, allowance 0.5, normal values of variance 1; until the alarm, with no shift and with "
                 "a shift of 1.",
-                f"{_NO}: no detector here is a CUSUM against a known mean; page_hinkley estimates the mean as it goes.",
+                f"{_NO}: no world makes normal values. The detector `cusum` is run against these in the tests.",
                 "Page (1954); Siegmund (1985)",
                 (
                     Quantity("run without shift, approximately", charts.siegmund_run_length(threshold, 0.5, 0.0), p[0]),
