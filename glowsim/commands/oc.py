@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -139,14 +139,10 @@ def oc(
     Bad input: exit 2.
     """
     if drift:
-        if out is not None:
-            stop("--drift writes no page: leave --out away, or write its --json to a file")
-        answer, kept = _drift(
-            policy, regime, rate, base_error, run_length, shift, swing, campaigns, seed, as_json=as_json,
+        _drift(
+            policy, regime, rate, base_error, run_length, shift, swing, campaigns, seed, out, as_json=as_json,
             allow_plugins=allow_plugins,
         )  # fmt: skip
-        typer.echo(answer)
-        sys.exit(0 if kept else 1)
     from glowsim.oc.characteristics import KEPT, NOT_KEPT, Budget, characterise
     from glowsim.oc.policy import read_policy
     from glowsim.oc.remedy import remedy
@@ -228,17 +224,22 @@ def _measured(scenario: str | Path, read: Policy, data: Path | None, *, allow_pl
 
 def _drift(
     policy: str, regime: str | None, rate: str | None, base_error: str | None, run_length: float, shift: str,
-    swing: str, campaigns: int, seed: int, *, as_json: bool, allow_plugins: bool,
-) -> tuple[str, bool]:  # fmt: skip
-    """Return what is said of drift detectors, and whether each keeps the run length."""
+    swing: str, campaigns: int, seed: int, out: Path | None, *, as_json: bool, allow_plugins: bool,
+) -> NoReturn:  # fmt: skip
+    """Say how often drift detectors are wrong: exit 0 if each keeps the run length, 1 if one does not."""
     from glowsim.oc.drift.command import drift
+    from glowsim.oc.drift.saying import as_json as plain
+    from glowsim.oc.drift.saying import text
     from glowsim.scenario.quantities import FRACTION, RATE
 
     if (regime is None) == (base_error is None):
         stop("give what the metric does while all is well: --base-error 5%, or --regime lognormal:2,0.5")
     if rate is None:
         stop("give how many values there are, for what a day does to them: --rate 31/d")
-    return drift(
+    html = None if out is None else out / "drift.html"
+    if html is not None and html.exists():
+        stop(f"{html} exists: name another folder, or remove it")
+    found = drift(
         policy,
         regime=regime or f"errors:{base_error}",
         run_length=run_length,
@@ -247,9 +248,23 @@ def _drift(
         swing=_read("--swing", swing, FRACTION),
         streams=min(campaigns, _MOST_STREAMS),
         seed=seed,
-        as_json=as_json,
         allow_plugins=allow_plugins,
     )
+    data = json.dumps(plain(found), allow_nan=False)
+    typer.echo(data if as_json else text(found))
+    if html is not None:
+        from datetime import UTC, datetime
+
+        from glowsim.oc.drift.page import build
+        from glowsim.report import render
+
+        page = build(found, datetime.now(UTC).isoformat(timespec="seconds"), ["glowsim", *sys.argv[1:]])
+        html.parent.mkdir(parents=True, exist_ok=True)
+        html.write_text(render.html(page), encoding="utf-8")
+        html.with_suffix(".json").write_text(data + "\n", encoding="utf-8")
+        if not as_json:
+            typer.echo(f"page: {html}")
+    sys.exit(0 if found.kept else 1)
 
 
 def _signed(written: str) -> float:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from glowsim.core.errors import GlowsimError
+
+if TYPE_CHECKING:
+    from glowsim.oc.drift.saying import Found
 
 __all__ = ["drift"]
 
 
 def drift(
     policy: str, *, regime: str, run_length: float, shifts: Sequence[float], per_day: float, swing: float,
-    streams: int, seed: int, as_json: bool, allow_plugins: bool = False,
-) -> tuple[str, bool]:  # fmt: skip
-    """Return what to print, and whether every detector keeps the run length in the plain regime.
+    streams: int, seed: int, allow_plugins: bool = False,
+) -> Found:  # fmt: skip
+    """Return what was found of detectors at the thresholds that keep a run length.
 
     Parameters
     ----------
@@ -37,8 +40,6 @@ def drift(
         In each regime, at least 20.
     seed
         Equal seeds give equal figures.
-    as_json
-        Whether to return JSON.
     allow_plugins
         Whether a scenario's controllers may be code beside it.
 
@@ -50,8 +51,7 @@ def drift(
     from glowsim.oc.drift.calibrate import calibrate, dummy
     from glowsim.oc.drift.policy import read_detectors
     from glowsim.oc.drift.regimes import daily, mixed, read_regime, weekly
-    from glowsim.oc.drift.saying import as_json as plain
-    from glowsim.oc.drift.saying import text
+    from glowsim.oc.drift.saying import Found
 
     if not 100.0 <= run_length <= 1e7:
         raise GlowsimError(f"--run-length {run_length:g}: give 100 to 10,000,000 values")
@@ -76,7 +76,4 @@ def drift(
         regimes += [make(of, per_day, swing) for make in (daily, weekly, mixed)]
     found = [calibrate(each, regimes, run_length, shifts, streams, seed) for each in watched]
     chance = dummy(run_length, shifts, streams)
-    kept = all(each.plain is not None for each in found)
-    if as_json:
-        return json.dumps(plain(found, chance, regimes, run_length, streams, seed), allow_nan=False), kept
-    return text(found, chance, regimes, run_length, streams), kept
+    return Found(tuple(found), chance, tuple(regimes), run_length, streams, seed)

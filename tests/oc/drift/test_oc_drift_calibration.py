@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import json
 from math import inf, log
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from glowsim.oc.drift.calibrate import Watched, calibrate, dummy, run_length
 from glowsim.oc.drift.command import drift
 from glowsim.oc.drift.policy import read_detectors
 from glowsim.oc.drift.regimes import bernoulli, daily, lognormal, mixed, normal, read_regime, recorded, weekly
+from glowsim.oc.drift.saying import Found, as_json, text
 
 
 def detector(name: str, **settings: Any) -> Watched:
@@ -165,10 +165,10 @@ def test_a_record_of_errors_gets_more_or_fewer_of_them(effect: float) -> None:
 # --- the command -----------------------------------------------------------------------------------------------
 
 
-def asked(policy: str = "cusum", **more: Any) -> tuple[str, bool]:
+def asked(policy: str = "cusum", **more: Any) -> Found:
     given: dict[str, Any] = {
         "regime": "errors:5%", "run_length": 500.0, "shifts": [0.05], "per_day": 200.0, "swing": 0.3, "streams": 30,
-        "seed": 0, "as_json": True,
+        "seed": 0,
     }  # fmt: skip
     return drift(policy, **(given | more))
 
@@ -178,16 +178,17 @@ def test_equal_seeds_give_equal_answers_and_the_text_says_the_same_as_the_json(t
     path.write_text(
         "- {use: cusum, metric: error, threshold: 9, baseline: 300}\n- {use: ks, metric: error, window: 60}\n"
     )
-    said, kept = asked(str(path))
-    assert (said, kept) == asked(str(path))
-    data = json.loads(said)
+    found = asked(str(path))
+    data = as_json(found)
+    assert data == as_json(asked(str(path)))
+    assert data["kept"]
     assert [each["name"] for each in data["detectors"]] == ["cusum", "ks"]
     assert len(data["regimes"]) == 4
     assert [each["must_not_alarm"] for each in data["regimes"]] == [False, True, True, True]
-    text, _ = asked(str(path), as_json=False)
-    assert f"threshold {data['detectors'][0]['plain']['setting']:.4g}" in text
-    assert "at random" in text
-    assert len(json.loads(asked(str(path), swing=0.0)[0])["regimes"]) == 1
+    said = text(found)
+    assert f"threshold {data['detectors'][0]['plain']['setting']:.4g}" in said
+    assert "at random" in said
+    assert len(asked(str(path), swing=0.0).regimes) == 1
 
 
 @pytest.mark.parametrize(

@@ -53,10 +53,24 @@ def test_a_recorded_column_of_a_file_is_a_regime(tmp_path: Path) -> None:
         (["cusum", "--drift", "--rate", "2/s"], "--base-error 5%, or --regime"),
         (["cusum", "--drift", "--base-error", "5%"], "--rate 31/d"),
         (["cusum", "--base-error", "5%", *SMALL, "--shift", "x"], "--shift"),
-        (["cusum", "--base-error", "5%", *SMALL, "--out", "pages"], "--out"),
     ],
 )
 def test_bad_input_exits_2_and_says_what_to_write(arguments: list[str], said: str) -> None:
     code, output = typed(*arguments)
     assert code == 2
     assert said in output
+
+
+def test_the_page_says_what_is_printed_and_is_not_written_over(tmp_path: Path) -> None:
+    arguments = ["page_hinkley", "--base-error", "5%", *SMALL, "--out", str(tmp_path / "pages")]
+    code, said = typed(*arguments)
+    assert code == 0
+    page = (tmp_path / "pages" / "drift.html").read_text()
+    data = json.loads((tmp_path / "pages" / "drift.json").read_text())
+    setting = f"threshold {data['detectors'][0]['plain']['setting']:.4g}"
+    assert setting in said
+    assert setting in page
+    assert "<svg" in page
+    code, said = typed(*arguments)
+    assert code == 2
+    assert "exists" in said
