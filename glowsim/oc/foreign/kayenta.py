@@ -26,10 +26,12 @@ from glowsim.oc.foreign.mann_whitney import shift_at
 from glowsim.oc.foreign.readings import Reading
 from glowsim.oc.rules import Bools, Floats, Status
 
-__all__ = ["QUANTILE", "Judge", "Label", "Metric", "Schedule", "Verdict", "classify", "score"]
+__all__ = ["LEAST_SHIFT", "QUANTILE", "Judge", "Label", "Metric", "Schedule", "Verdict", "classify", "score"]
 
 QUANTILE: Final = float(norm.ppf(0.99))
 """Of the interval of the shift, which has a confidence of 98 %."""
+LEAST_SHIFT: Final = 1e-9
+"""A shift of a share that is not above this is none."""
 _TOLERANCE: Final = 0.25
 _MOST_WITHOUT_DATA: Final = 0.5
 
@@ -140,7 +142,7 @@ def _above(x: Floats, y: Floats) -> bool:
     if (x[0] == x).all() and (y[0] == y).all():
         return bool(x[0] > y[0])  # Kayenta adds a little noise here: the interval closes on the difference
     low = shift_at(x, y, QUANTILE)
-    return low > 0.0 and low > _TOLERANCE * abs(shift_at(x, y, 0.0))
+    return low > LEAST_SHIFT and low > _TOLERANCE * abs(shift_at(x, y, 0.0))
 
 
 def _effect(metric: Metric, x: Floats, y: Floats) -> float:

@@ -8,7 +8,16 @@ from typing import Final
 
 import numpy as np
 
-from glowsim.oc.foreign.kayenta import QUANTILE, Judge, Label, Metric, Schedule, Verdict, classify
+from glowsim.oc.foreign.kayenta import (
+    LEAST_SHIFT,
+    QUANTILE,
+    Judge,
+    Label,
+    Metric,
+    Schedule,
+    Verdict,
+    classify,
+)
 from glowsim.oc.foreign.mann_whitney import deviates, separated
 from glowsim.oc.rules import BASELINE, CANARY, GUARDRAILS, Bools, Course, Floats, Ints, Known, Status
 
@@ -111,8 +120,8 @@ class _KayentaCourse(Course):
 def verdicts_of(metric: Metric, canary: Floats, baseline: Floats) -> Sequence[Verdict]:
     """Return what ``classify`` says of many canaries.
 
-    The interval of the shift can lie beyond 0 only if the plain statistic is beyond the quantile, or if the samples do
-    not overlap: only those few are worked out in full.
+    The interval of the shift can lie beyond 0 only if the statistic just beside 0 is beyond the quantile, or if the
+    samples do not overlap: only those few are worked out in full.
 
     Args:
         metric: how.
@@ -133,9 +142,9 @@ def _in_question(metric: Metric, canary: Floats, baseline: Floats) -> Bools:
     )
     asked = np.zeros(canary.shape[1], np.bool_)
     asked |= np.isnan(x).all(axis=0) | np.isnan(y).all(axis=0)
-    beyond, (above, below) = deviates(x, y), separated(x, y)
+    above, below = separated(x, y)
     if metric.direction != "decrease":
-        asked |= (beyond > QUANTILE) | above
+        asked |= (deviates(x - LEAST_SHIFT, y) > QUANTILE) | above
     if metric.direction != "increase":
-        asked |= (beyond < -QUANTILE) | below
+        asked |= (deviates(x + LEAST_SHIFT, y) < -QUANTILE) | below
     return asked
