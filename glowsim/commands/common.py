@@ -10,8 +10,9 @@ import typer
 
 if TYPE_CHECKING:
     from glowsim.scenario import Scenario
+    from glowsim.scenario.quantities import Quantity
 
-__all__ = ["BAD_INPUT", "fresh_folder", "load_scenario", "stop", "summary_as_json"]
+__all__ = ["BAD_INPUT", "fresh_folder", "load_scenario", "read_quantity", "stop", "summary_as_json"]
 
 BAD_INPUT = 2
 
@@ -20,6 +21,18 @@ def stop(message: str) -> NoReturn:
     """Say what is wrong with the input, and end with the exit code for that."""
     typer.echo(message, err=True)
     sys.exit(BAD_INPUT)
+
+
+def read_quantity(option: str, written: str, quantity: Quantity) -> float:
+    """Return what an option says, in base units; what it cannot mean ends the command."""
+    from glowsim.scenario.quantities import QuantityError
+
+    bare = written.strip()
+    value: Any = float(bare) if bare.replace(".", "", 1).isdigit() else bare
+    try:
+        return quantity.read(value)
+    except QuantityError as error:
+        stop(f"{option}: {error}")
 
 
 def _scenario_file(scenario: str) -> Path:

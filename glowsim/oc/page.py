@@ -10,16 +10,16 @@ from glowsim.oc.characteristics import KEPT, NOT_KEPT, UNDECIDED, Characteristic
 from glowsim.oc.saying import HEADINGS, percent, promise_text, row, traffic_text
 from glowsim.report.blocks import Block, clean, code, figure, section, table, tiles
 
-__all__ = ["build"]
+__all__ = ["MARKS", "VERDICTS", "build"]
 
-_MARKS: Final = {
+MARKS: Final = {
     KEPT: "good",
     NOT_KEPT: "bad",
     UNDECIDED: "open",
     "keeps its budget": "good",
     "refused": "bad",
 }
-_VERDICTS: Final = {KEPT: "keeps its budget", NOT_KEPT: "refused", UNDECIDED: UNDECIDED}
+VERDICTS: Final = {KEPT: "keeps its budget", NOT_KEPT: "refused", UNDECIDED: UNDECIDED}
 
 
 def build(
@@ -43,7 +43,7 @@ def build(
     command
         How to do it again.
     """
-    word = _VERDICTS[found.verdict]
+    word = VERDICTS[found.verdict]
     healthy, smallest = found.line(0.0), found.line(found.budget.smallest)
     heads = dict(zip(HEADINGS, row(smallest), strict=True))
     return {
@@ -51,7 +51,7 @@ def build(
         "title": clean(f"{found.rule.name} at {traffic_text(found)}"),
         "question": "How often does this policy roll back a healthy version, and how long does a bad one run?",
         "verdict": word,
-        "mark": _MARKS[word],
+        "mark": MARKS[word],
         "headline": clean(advised or "Every part of the budget is kept, by the estimates below."),
         "levels": [
             {"word": each.verdict, "name": clean(each.what), "text": clean(promise_text(each).split(": ")[1])}
@@ -84,6 +84,6 @@ def build(
             ),
             section("again", "Again", "", [code(" ".join(command))]),
         ],
-        "marks": _MARKS,
+        "marks": MARKS,
         "footer": clean(f"glowsim {glowsim.__version__} · oc · {finished_at}"),
     }  # fmt: skip

@@ -1,0 +1,156 @@
+"""The page of several policies beside each other as plain data, and its picture."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final
+
+import glowsim
+from glowsim.oc.characteristics import KEPT, NOT_KEPT, UNDECIDED, Characteristics, points
+from glowsim.oc.page import MARKS, VERDICTS
+from glowsim.oc.saying import percent, row
+from glowsim.report.blocks import Block, clean, code, figure, section, table, text
+from glowsim.scenario.quantities import RATE
+
+__all__ = ["build", "picture", "rows"]
+
+COLUMNS: Final = (
+    "policy|>rate|>healthy, rolled back|>equal, promoted|>+{margin}, promoted|>+{smallest}, found|>after requests|"
+    ">canary's bad|?verdict"
+)
+
+
+def build(found: Sequence[Characteristics], campaigns: int, finished_at: str, command: Sequence[str]) -> Block:
+    """Return the page: the answer, one picture, one table, what is promised.
+
+    Parameters
+    ----------
+    found
+        Of every policy at every rate, with one budget, at least one.
+    campaigns
+        Of each effect.
+    finished_at
+        ISO 8601, for the foot of the page.
+    command
+        How to do it again.
+    """
+    budget = found[0].budget
+    words = Counter(each.verdict for each in found)
+    verdict = VERDICTS[KEPT if words[KEPT] == len(found) else NOT_KEPT if not words[KEPT] else UNDECIDED]
+    marks = MARKS | {f"{words[KEPT]} of {len(found)}": "open"}
+    if verdict == UNDECIDED:
+        verdict = f"{words[KEPT]} of {len(found)}"
+    columns = COLUMNS.format(margin=points(budget.margin), smallest=points(budget.smallest))
+    return {
+        "kicker": "Rollout risk",
+        "title": "Rollout policies beside each other",
+        "question": "How often does each roll back a healthy version, and how surely does it find a bad one?",
+        "verdict": verdict,
+        "mark": marks.get(verdict, "open"),
+        "headline": clean(_headline(found)),
+        "levels": [],
+        "sections": [
+            section(
+                "policies", "By policy and traffic",
+                "One rollout of one version, thousands of times, by each tool's own rules. What a policy sees depends on "
+                "the traffic, and so does how often it is wrong.",
+                [
+                    figure(
+                        picture(found),
+                        "Share of campaigns rolled back over the effect, a panel for each policy, a line for each rate.",
+                        "Share of campaigns that are rolled back, by how much worse the new version is. A policy that "
+                        "can be trusted starts at 0 and reaches 100 % before the effect that must be found.",
+                    ),
+                    table(
+                        columns, rows(found),
+                        more=f"{campaigns:,} campaigns an effect, errors of the old version at "
+                        f"{percent(found[0].traffic.base_of(found[0].rule.guardrails[0]))}, intervals of 95 %. After "
+                        "requests: of the new version until the rollback, median / p95. Canary's bad: outcomes of the new "
+                        "version until the decision at that effect, on average.",
+                    ),
+                ],
+            ),
+            section(
+                "promises", "What was asked of all of them", "",
+                [
+                    text(
+                        f"A healthy version is rolled back in at most {percent(budget.false_rollback)}; one worse by "
+                        f"{points(budget.margin)} is promoted in at most {percent(budget.false_promotion)}; one worse by "
+                        f"{points(budget.smallest)} is rolled back in at least {percent(budget.power)}; one that is no "
+                        f"worse is promoted in at least {percent(budget.promotion)}."
+                    )
+                ],
+            ),
+            section("again", "Again", "", [code(" ".join(command))]),
+        ],
+        "marks": marks,
+        "footer": clean(f"glowsim {glowsim.__version__} · oc · {finished_at}"),
+    }  # fmt: skip
+
+
+def rows(found: Sequence[Characteristics]) -> list[tuple[str, ...]]:
+    """Return the cells of the table, a row for each policy and rate."""
+    shown = []
+    for each in found:
+        budget = each.budget
+        healthy, margin, smallest = (row(each.line(at)) for at in (0.0, budget.margin, budget.smallest))
+        bad = f"{each.line(budget.smallest).bad:,.0f}"
+        word = VERDICTS[each.verdict]
+        rate = str(RATE.write(each.traffic.rate_per_s))
+        shown.append(
+            (each.rule.name, rate, healthy[1], healthy[2], margin[2], smallest[1], smallest[4], bad, word)
+        )
+    return shown
+
+
+def _headline(found: Sequence[Characteristics]) -> str:
+    keep = [f"{each.rule.name} at {RATE.write(each.traffic.rate_per_s)}" for each in found if each.verdict == KEPT]
+    worst = max(found, key=lambda each: each.line(0.0).rolled_back.mean)
+    said = f"{', '.join(keep)} keep the budget." if keep else "None keeps the budget."
+    return (
+        f"{said} {worst.rule.name} at {RATE.write(worst.traffic.rate_per_s)} rolls back "
+        f"{percent(worst.line(0.0).rolled_back.mean)} of the healthy versions."
+    )
+
+
+def picture(found: Sequence[Characteristics]) -> str:
+    """Return the share of campaigns rolled back over the effect as SVG, a panel for each policy."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    from glowsim.report.style import BAND, BLUE, GREEN, ORANGE, RED, STYLE, bare
+
+    policies = list(dict.fromkeys(each.rule.name for each in found))
+    rates = list(dict.fromkeys(each.traffic.rate_per_s for each in found))
+    colours = dict(zip(rates, (BLUE, GREEN, ORANGE, RED) * len(rates), strict=False))
+    across = min(len(policies), 4)
+    down = -(-len(policies) // across)
+    with mpl.rc_context(STYLE):
+        drawn = Figure(figsize=(7.2, 0.5 + 2.0 * down))
+        panels = drawn.subplots(down, across, squeeze=False, sharex=True, sharey=True)
+        for axes, policy in zip(panels.flat, [*policies, *[None] * (down * across - len(policies))], strict=True):
+            if policy is None:
+                axes.set_visible(False)
+                continue
+            axes.axvline(100 * found[0].budget.smallest, color=BAND, linewidth=3.0, zorder=0)
+            for each in found:
+                if each.rule.name == policy:
+                    x = [100 * line.effect for line in each.lines]
+                    y = [100 * line.rolled_back.mean for line in each.lines]
+                    rate_per_s = each.traffic.rate_per_s
+                    axes.plot(
+                        x, y, color=colours[rate_per_s], marker="o", markersize=3.0, label=str(RATE.write(rate_per_s))
+                    )
+            axes.set_title(policy)
+            axes.set_ylim(-3, 103)
+        panels[0, 0].set_ylabel("% rolled back")
+        for axes in panels[-1]:
+            axes.set_xlabel("points worse")
+        panels[0, 0].legend(loc="lower right")
+        drawn.tight_layout()
+        written = io.StringIO()
+        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        drawn.savefig(written, format="svg", metadata=nothing, transparent=True)
+    return bare(written.getvalue())
