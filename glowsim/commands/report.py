@@ -83,9 +83,13 @@ def claims(
 def rollouts(
     policies: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[POLICY...]", help="As for glowsim oc; default: canary, argo, flagger, kayenta."),
+        typer.Argument(
+            metavar="[POLICY...]", help="As for glowsim oc; default: canary, argo, flagger, kayenta."
+        ),
     ] = None,
-    rates: Annotated[str, typer.Option(metavar="RATE,...", help="Requests of the rollout: 31/d,2/s.")] = "0.2/s,2/s,20/s",
+    rates: Annotated[
+        str, typer.Option(metavar="RATE,...", help="Requests of the rollout: 31/d,2/s.")
+    ] = "0.2/s,2/s,20/s",
     base_error: Annotated[
         str, typer.Option(metavar="SHARE", help="Of the old version's requests that fail.")
     ] = "5%",
@@ -96,24 +100,26 @@ def rollouts(
 ) -> None:
     """Put rollout policies beside each other, by their own rules; exit 1 if one does not keep the budget."""
     from glowsim.oc.characteristics import KEPT
-    from glowsim.oc.comparison import BUNDLED, report_rollouts
+    from glowsim.oc.comparison import BUNDLED, compare, pages, report_rollouts
     from glowsim.scenario.quantities import FRACTION, RATE
 
     def tell(what: str) -> None:
         typer.echo(f"simulating {what}", err=True)
 
-    done = report_rollouts(
-        out, policies or BUNDLED, [read_quantity("--rates", each, RATE) for each in rates.split(",")],
-        read_quantity("--base-error", base_error, FRACTION), campaigns=campaigns, seed=seed, command=_command(),
+    pages(out)
+    found = compare(
+        policies or BUNDLED, [read_quantity("--rates", each, RATE) for each in rates.split(",")],
+        read_quantity("--base-error", base_error, FRACTION), campaigns=campaigns, seed=seed,
         progress=None if as_json else tell,
     )  # fmt: skip
-    counts = Counter(each.verdict for each in done.found)
+    done = report_rollouts(out, found, campaigns, seed, _command())
+    counts = Counter(each.verdict for each in found)
     if as_json:
         typer.echo(json.dumps({"html": str(done.html), "pdf": str(done.pdf), "verdicts": counts}))
     else:
         typer.echo(", ".join(f"{n} {word}" for word, n in counts.most_common()))
         typer.echo(f"page: {done.html}")
-    sys.exit(0 if counts[KEPT] == len(done.found) else 1)
+    sys.exit(0 if counts[KEPT] == len(found) else 1)
 
 
 def _command() -> list[str]:

@@ -14,19 +14,18 @@ from glowsim.oc.policy import read_policy
 from glowsim.oc.saying import as_json
 from glowsim.oc.traffic import Traffic
 
-__all__ = ["BUNDLED", "RolloutsReport", "compare", "report_rollouts"]
+__all__ = ["BUNDLED", "RolloutsReport", "compare", "pages", "report_rollouts"]
 
 BUNDLED: Final = ("canary", "argo", "flagger", "kayenta")
 """What is put beside each other unless something else is named."""
 
 
 class RolloutsReport(NamedTuple):
-    """Pages that are on disk, and what they say."""
+    """Pages that are on disk."""
 
     html: Path
     pdf: Path
     data: Path
-    found: tuple[Characteristics, ...]
 
 
 def compare(
@@ -69,30 +68,44 @@ def compare(
     return tuple(found)
 
 
+def pages(folder: Path) -> tuple[Path, Path, Path]:
+    """Return where the page, its PDF and its data go.
+
+    Raises
+    ------
+    GlowsimError
+        One of them is there already.
+    """
+    html, pdf, data = (folder / f"rollouts.{kind}" for kind in ("html", "pdf", "json"))
+    for path in (html, pdf, data):
+        if path.exists():
+            raise GlowsimError(f"{path} exists: name another folder, or remove it")
+    return html, pdf, data
+
+
 def report_rollouts(
-    folder: Path, policies: Sequence[str], rates_per_s: Sequence[float], base_error: float, *, campaigns: int = 2000,
-    seed: int = 0, command: Sequence[str] = ("glowsim", "report", "rollouts"),
-    progress: Callable[[str], None] | None = None,
+    folder: Path, found: Sequence[Characteristics], campaigns: int, seed: int,
+    command: Sequence[str] = ("glowsim", "report", "rollouts"),
 ) -> RolloutsReport:  # fmt: skip
-    """Write ``rollouts.html``, ``rollouts.pdf`` and ``rollouts.json``; the parameters are those of `compare`.
+    """Write ``rollouts.html``, ``rollouts.pdf`` and ``rollouts.json``.
 
     Parameters
     ----------
     folder
         Where to; made if it is not there.
+    found
+        Of `compare`.
+    campaigns, seed
+        That it was given.
     command
         How to do it again, for the page.
 
     Raises
     ------
     GlowsimError
-        The page is there already, or as `compare` does.
+        The page is there already.
     """
-    html, pdf, data = (folder / f"rollouts.{kind}" for kind in ("html", "pdf", "json"))
-    for path in (html, pdf, data):
-        if path.exists():
-            raise GlowsimError(f"{path} exists: name another folder, or remove it")
-    found = compare(policies, rates_per_s, base_error, campaigns=campaigns, seed=seed, progress=progress)
+    html, pdf, data = pages(folder)
     from glowsim.oc import comparison_page
     from glowsim.report import render
 
@@ -103,4 +116,4 @@ def report_rollouts(
     pdf.write_bytes(render.pdf(report, finished_at))
     plain = [as_json(each, None, None, campaigns, seed) for each in found]
     data.write_text(json.dumps(plain, allow_nan=False) + "\n", encoding="utf-8")
-    return RolloutsReport(html, pdf, data, found)
+    return RolloutsReport(html, pdf, data)

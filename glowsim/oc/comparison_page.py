@@ -13,16 +13,18 @@ from glowsim.oc.page import MARKS, VERDICTS
 from glowsim.oc.saying import percent, row
 from glowsim.report.blocks import Block, clean, code, figure, section, table, text
 from glowsim.scenario.quantities import RATE
+from glowsim.stats.intervals import Interval
 
 __all__ = ["build", "picture", "rows"]
 
 COLUMNS: Final = (
-    "policy|>rate|>healthy, rolled back|>equal, promoted|>+{margin}, promoted|>+{smallest}, found|>after requests|"
-    ">canary's bad|?verdict"
+    "policy|>rate|>false rollback|>promoted|>+{margin:.3g} promoted|>+{smallest:.3g} found|>after|?verdict"
 )
 
 
-def build(found: Sequence[Characteristics], campaigns: int, finished_at: str, command: Sequence[str]) -> Block:
+def build(
+    found: Sequence[Characteristics], campaigns: int, finished_at: str, command: Sequence[str]
+) -> Block:
     """Return the page: the answer, one picture, one table, what is promised.
 
     Parameters
@@ -42,7 +44,7 @@ def build(found: Sequence[Characteristics], campaigns: int, finished_at: str, co
     marks = MARKS | {f"{words[KEPT]} of {len(found)}": "open"}
     if verdict == UNDECIDED:
         verdict = f"{words[KEPT]} of {len(found)}"
-    columns = COLUMNS.format(margin=points(budget.margin), smallest=points(budget.smallest))
+    columns = COLUMNS.format(margin=100 * budget.margin, smallest=100 * budget.smallest)
     return {
         "kicker": "Rollout risk",
         "title": "Rollout policies beside each other",
@@ -54,21 +56,21 @@ def build(found: Sequence[Characteristics], campaigns: int, finished_at: str, co
         "sections": [
             section(
                 "policies", "By policy and traffic",
-                "One rollout of one version, thousands of times, by each tool's own rules. What a policy sees depends on "
-                "the traffic, and so does how often it is wrong.",
+                "One rollout of one version, thousands of times, by each tool's own rules. What a policy sees depends "
+                "on the traffic, and so does how often it is wrong.",
                 [
                     figure(
                         picture(found),
-                        "Share of campaigns rolled back over the effect, a panel for each policy, a line for each rate.",
+                        "Share of campaigns rolled back over the effect; a panel a policy, a line a rate.",
                         "Share of campaigns that are rolled back, by how much worse the new version is. A policy that "
                         "can be trusted starts at 0 and reaches 100 % before the effect that must be found.",
                     ),
                     table(
                         columns, rows(found),
-                        more=f"{campaigns:,} campaigns an effect, errors of the old version at "
-                        f"{percent(found[0].traffic.base_of(found[0].rule.guardrails[0]))}, intervals of 95 %. After "
-                        "requests: of the new version until the rollback, median / p95. Canary's bad: outcomes of the new "
-                        "version until the decision at that effect, on average.",
+                        more="% of the campaigns of a version that is no worse, and of one worse by so many points; "
+                        "found: rolled back; after: requests of the new version until then, median / p95. "
+                        f"{campaigns:,} campaigns each, intervals of 95 %. Errors of the old version: "
+                        f"{percent(found[0].traffic.base_of(found[0].rule.guardrails[0]))}.",
                     ),
                 ],
             ),
@@ -77,9 +79,9 @@ def build(found: Sequence[Characteristics], campaigns: int, finished_at: str, co
                 [
                     text(
                         f"A healthy version is rolled back in at most {percent(budget.false_rollback)}; one worse by "
-                        f"{points(budget.margin)} is promoted in at most {percent(budget.false_promotion)}; one worse by "
-                        f"{points(budget.smallest)} is rolled back in at least {percent(budget.power)}; one that is no "
-                        f"worse is promoted in at least {percent(budget.promotion)}."
+                        f"{points(budget.margin)} is promoted in at most {percent(budget.false_promotion)}; one worse "
+                        f"by {points(budget.smallest)} is rolled back in at least {percent(budget.power)}; one that is "
+                        f"no worse is promoted in at least {percent(budget.promotion)}."
                     )
                 ],
             ),
@@ -92,21 +94,26 @@ def build(found: Sequence[Characteristics], campaigns: int, finished_at: str, co
 
 def rows(found: Sequence[Characteristics]) -> list[tuple[str, ...]]:
     """Return the cells of the table, a row for each policy and rate."""
-    shown = []
+    shown: list[tuple[str, ...]] = []
     for each in found:
         budget = each.budget
-        healthy, margin, smallest = (row(each.line(at)) for at in (0.0, budget.margin, budget.smallest))
-        bad = f"{each.line(budget.smallest).bad:,.0f}"
-        word = VERDICTS[each.verdict]
+        healthy, margin, smallest = (each.line(at) for at in (0.0, budget.margin, budget.smallest))
+        shares = (healthy.rolled_back, healthy.promoted, margin.promoted, smallest.rolled_back)
         rate = str(RATE.write(each.traffic.rate_per_s))
-        shown.append(
-            (each.rule.name, rate, healthy[1], healthy[2], margin[2], smallest[1], smallest[4], bad, word)
-        )
+        after = row(smallest)[4]
+        shown.append((each.rule.name, rate, *map(_in_percent, shares), after, each.verdict))
     return shown
 
 
+def _in_percent(share: Interval) -> str:
+    mean, low, high = (100 * each for each in share[:3])
+    return f"{mean:.3g} ({low:.2g} to {high:.2g})" if high < 10 else f"{mean:.3g} ({low:.3g} to {high:.3g})"
+
+
 def _headline(found: Sequence[Characteristics]) -> str:
-    keep = [f"{each.rule.name} at {RATE.write(each.traffic.rate_per_s)}" for each in found if each.verdict == KEPT]
+    keep = [
+        f"{each.rule.name} at {RATE.write(each.traffic.rate_per_s)}" for each in found if each.verdict == KEPT
+    ]
     worst = max(found, key=lambda each: each.line(0.0).rolled_back.mean)
     said = f"{', '.join(keep)} keep the budget." if keep else "None keeps the budget."
     return (
@@ -130,7 +137,9 @@ def picture(found: Sequence[Characteristics]) -> str:
     with mpl.rc_context(STYLE):
         drawn = Figure(figsize=(7.2, 0.5 + 2.0 * down))
         panels = drawn.subplots(down, across, squeeze=False, sharex=True, sharey=True)
-        for axes, policy in zip(panels.flat, [*policies, *[None] * (down * across - len(policies))], strict=True):
+        for axes, policy in zip(
+            panels.flat, [*policies, *[None] * (down * across - len(policies))], strict=True
+        ):
             if policy is None:
                 axes.set_visible(False)
                 continue
@@ -141,7 +150,12 @@ def picture(found: Sequence[Characteristics]) -> str:
                     y = [100 * line.rolled_back.mean for line in each.lines]
                     rate_per_s = each.traffic.rate_per_s
                     axes.plot(
-                        x, y, color=colours[rate_per_s], marker="o", markersize=3.0, label=str(RATE.write(rate_per_s))
+                        x,
+                        y,
+                        color=colours[rate_per_s],
+                        marker="o",
+                        markersize=3.0,
+                        label=str(RATE.write(rate_per_s)),
                     )
             axes.set_title(policy)
             axes.set_ylim(-3, 103)

@@ -69,7 +69,9 @@ def read_policy(
     """
     path = Path(policy)
     if path.suffix not in (".yaml", ".yml", ".json") and not path.exists():
-        return Policy(_bundled(policy, label_delay_s, sticky=sticky))
+        if policy in STRATEGIES:
+            return Policy(_bundled(policy, label_delay_s, sticky=sticky))
+        path = _bundled_file(policy)
     if not path.is_file():
         raise GlowsimError(f"there is no file {path}")
     if path.stat().st_size > _LARGEST_BYTES:
@@ -87,13 +89,21 @@ def read_policy(
     return found
 
 
-def _bundled(name: str, label_delay_s: float, *, sticky: bool) -> Improvement:
-    if name not in STRATEGIES:
-        meant = did_you_mean(name, STRATEGIES)
+def _bundled_file(name: str) -> Path:
+    from glowsim.resources import resource
+
+    files = {each.stem: each for each in sorted(resource("scenarios", "rollouts").iterdir())}
+    if name not in files:
+        names = (*STRATEGIES, *files)
+        meant = did_you_mean(name, names)
         hint = f"; did you mean {meant!r}?" if meant else ""
         raise GlowsimError(
-            f"there is no file and no bundled policy {name!r}{hint}\nbundled: {', '.join(STRATEGIES)}"
+            f"there is no file and no bundled policy {name!r}{hint}\nbundled: {', '.join(names)}"
         )
+    return files[name]
+
+
+def _bundled(name: str, label_delay_s: float, *, sticky: bool) -> Improvement:
     weights, holds_s = STRATEGIES[name]
     maturity_s = max(Improvement.maturity_s, label_delay_s)
     unit = "tenant" if sticky else "request"
