@@ -83,3 +83,22 @@ def test_the_what_if_says_what_its_text_says():
     )
     assert 0 < low < mean < high
     assert re.search(r"^a p95 of 10 s: always, for \$1,836", printed, re.MULTILINE)
+
+
+def test_the_rollout_risk_says_what_its_text_says():
+    outputs, printed = outputs_of("03_rollout_risk.ipynb")
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 1
+    told = re.findall(
+        r"^ *(\S.*?) at +(\S+): +(.+?); .* (\S+) to (\S+) %; a bad one is found in (\d+) %",
+        printed,
+        re.MULTILINE,
+    )
+    verdicts = {
+        (policy, rate): (verdict, float(low), int(finds)) for policy, rate, verdict, low, _, finds in told
+    }
+    assert len(verdicts) == 9
+    assert verdicts["ours", "2/s"][0] == verdicts["ours", "20/s"][0] == "kept"
+    assert all(verdicts["Argo Rollouts", rate][1] > 95.0 for rate in ("0.2/s", "2/s", "20/s"))
+    assert verdicts["Flagger", "0.2/s"][2] < 50, "most versions with twice the errors pass"
+    assert "found in 0.0 %" in printed
+    assert "replay 452 recorded tasks in pairs" in printed
