@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from glowsim.commands import importing, load, oc, pairs, prometheus, report, workload
+from glowsim.commands import ab, importing, load, oc, pairs, prometheus, report, workload
 from glowsim.commands.common import BAD_INPUT, fresh_folder, load_scenario, stop, summary_as_json
 from glowsim.commands.options import (
     DataOption,
@@ -41,6 +41,7 @@ app.add_typer(controllers, name="controllers")
 app.add_typer(workload.app, name="workload")
 app.add_typer(report.app, name="report")
 app.add_typer(pairs.app, name="pairs")
+app.add_typer(ab.app, name="ab")
 importing.add_to(app)
 load.add_to(app)
 oc.add_to(app)

@@ -112,9 +112,9 @@ def rates(
 
     If the arms are equal, each event came from arm b with probability ``weight``, whatever happened before: a
     likelihood ratio against that, averaged over other ratios, reaches 1 / alpha with a chance of at most alpha (Ville).
-    The interval inverts it: it covers the ratio of the rates at all looks together, with a chance of at least
-    1 - alpha, and is given as a difference at arm a's rate of now. Only the events count, so what is counted should be
-    what is rarer (errors rather than successes).
+    So does that of what did not happen, and the mean of both, which is what is taken: whichever is rarer tells more.
+    The interval inverts both, each at alpha / 2: it covers the ratio of the rates at all looks together, with a chance
+    of at least 1 - alpha, and is given as a difference at arm a's rate of now.
 
     Conditions: each unit is assigned by itself, with the same ``weight`` throughout, and has at most one event.
 
@@ -136,7 +136,7 @@ def rates(
     1970, for the beta mixture; Ville, 1939.
 
     >>> found = rates((20, 400), (60, 400), 0.5)
-    >>> found.p < 0.001, found.winner
+    >>> found.p < 0.01, found.winner
     (True, 'a')
     """
     check_alpha(alpha)
@@ -145,16 +145,24 @@ def rates(
     for name, (events, units) in (("a", a), ("b", b)):
         if not 0 <= events <= units:
             raise ValueError(f"arm {name} has {events} events in {units} units: at most one a unit")
-    log_e = log_evidence_of_split(a[0], b[0], weight)
+    did, did_not = (a[0], b[0]), (a[1] - a[0], b[1] - b[0])
+    evidence = [log_evidence_of_split(*counts, weight) for counts in (did, did_not)]
+    log_e = max(evidence) + math.log1p(math.exp(min(evidence) - max(evidence))) - math.log(2.0)
     p = min(1.0, math.exp(-max(0.0, log_e)))
     rate_a, rate_b = (events / units if units else 0.0 for events, units in (a, b))
-    low, high = (
-        rate_a * (ratio - 1.0) if rate_a else off for ratio, off in _ratios(a[0], b[0], weight, alpha)
-    )
+    least, most = _ratios(*did, weight, alpha / 2.0)
+    least_not, most_not = _ratios(*did_not, weight, alpha / 2.0)
+    low = max(_off(rate_a, least, -1.0), -_off(1.0 - rate_a, most_not, 1.0))
+    high = min(_off(rate_a, most, 1.0), -_off(1.0 - rate_a, least_not, -1.0))
     return decide(
         "sequential", (rate_a, a[1]), (rate_b, b[1]), (rate_b - rate_a, low, high),
-        p=p, alpha=alpha, better=better, matters=matters, sign=b[0] / weight - a[0] / (1.0 - weight),
+        p=p, alpha=alpha, better=better, matters=matters,
     )  # fmt: skip
+
+
+def _off(rate: float, ratio: float, unknown: float) -> float:
+    """Return the difference that a ratio makes at a rate; where nothing was seen of it, any is possible."""
+    return max(-1.0, min(1.0, rate * (ratio - 1.0))) if rate else unknown
 
 
 def log_evidence_of_split(a: int, b: int, weight: float, concentration: float = CONCENTRATION) -> float:
@@ -175,8 +183,8 @@ def _log_beta(x: float, y: float) -> float:
     return math.lgamma(x) + math.lgamma(y) - math.lgamma(x + y)
 
 
-def _ratios(a: int, b: int, weight: float, alpha: float) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Return the ends of the ratio of rates, each with what to say where arm a had no event: nothing."""
+def _ratios(a: int, b: int, weight: float, alpha: float) -> tuple[float, float]:
+    """Return the ends of the ratio of rates, b to a, given how many events each had."""
     prior_b, prior_a = CONCENTRATION * weight, CONCENTRATION * (1.0 - weight)
     mixture = _log_beta(prior_b + b, prior_a + a) - _log_beta(prior_b, prior_a)
     bar = mixture + math.log(alpha)  # a probability stays in the interval while its likelihood is above this
@@ -188,10 +196,7 @@ def _ratios(a: int, b: int, weight: float, alpha: float) -> tuple[tuple[float, f
     low = 0.0 if not b else _cross(likelihood, bar, 0.0, peak)
     high = 1.0 if not a else _cross(likelihood, bar, 1.0, peak)
     odds = (1.0 - weight) / weight
-    return (low / (1.0 - low) * odds, -math.inf), (
-        high / (1.0 - high) * odds if high < 1.0 else math.inf,
-        math.inf,
-    )
+    return low / (1.0 - low) * odds, high / (1.0 - high) * odds if high < 1.0 else math.inf
 
 
 def _cross(likelihood: Callable[[float], float], bar: float, outside: float, inside: float) -> float:

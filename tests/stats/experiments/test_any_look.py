@@ -143,11 +143,33 @@ def test_the_ratio_of_rates_is_covered_at_all_looks_together() -> None:
         for look in range(20, 301, 20):
             b = int(from_b[:look].sum())
             found = rates((look - b, 1000), (b, 1000), 0.5)
-            ratios = 1 + found.low / found.a, 1 + found.high / found.a
-            if not ratios[0] <= 2.0 <= ratios[1]:
+            if not found.low <= found.a <= found.high:  # twice the rate is as much again
                 missed += 1
                 break
     assert missed / 300 <= 0.05
+
+
+def test_rates_looked_at_all_the_time_stay_below_alpha_wherever_the_rate_is() -> None:
+    # Equal arms at 0.05, 0.5 and 0.95: a winner at any of 20 looks is a false one.
+    rng = np.random.default_rng(31)
+    for rate in (0.05, 0.5, 0.95):
+        false = 0
+        for _ in range(400):
+            in_b, event = rng.random(2000) < 0.5, rng.random(2000) < rate
+            for look in range(100, 2001, 100):
+                b, x = in_b[:look], event[:look]
+                counts = (int((x & ~b).sum()), int((~b).sum())), (int((x & b).sum()), int(b.sum()))
+                if rates(*counts, 0.5).winner != "undecided":
+                    false += 1
+                    break
+        assert false / 400 <= 0.05, rate
+
+
+@pytest.mark.parametrize(("one", "other"), [((20, 400), (60, 400)), ((380, 400), (340, 400))])
+def test_what_happens_and_what_does_not_tell_the_same(one, other) -> None:
+    found = rates(one, other, 0.5)
+    mirrored = rates((400 - one[0], 400), (400 - other[0], 400), 0.5)
+    assert found.p == pytest.approx(mirrored.p)
 
 
 def test_the_better_rate_wins_and_a_missing_one_says_nothing() -> None:
