@@ -131,7 +131,7 @@ def control_plane(
         chosen = scenario.controllers_of(agent)
         if "splitter" in chosen and not agent.variants:
             raise BuildError(f"{name} has a splitter but no variants to split between: give it 'variants'")
-        made = maker.controllers(name, number, chosen, shared)
+        made = maker.controllers(name, number, chosen, shared, 1 + len(agent.variants))
         spec = PoolSpec(
             agent=number,
             slots=agent.slots,
@@ -181,7 +181,12 @@ class _Maker(NamedTuple):
         return made
 
     def controllers(
-        self, name: str, number: int, chosen: dict[str, tuple[Controller, ...]], shared: list[Any]
+        self,
+        name: str,
+        number: int,
+        chosen: dict[str, tuple[Controller, ...]],
+        shared: list[Any],
+        variants: int,
     ) -> Controllers:
         """Return an agent's controllers, the fleet's limiters among its own where they stand."""
         chosen = {"queue": (_DEFAULT_QUEUE,), "balancer": (_DEFAULT_BALANCER,)} | chosen
@@ -195,7 +200,8 @@ class _Maker(NamedTuple):
                     continue
                 place = family if alone else f"{family}.{i}"
                 stream = self.streams.stream("controller", name, place)
-                hands = {"stream": stream, "agent": number, "prices": self.prices, "models": self.models}
+                hands = {"stream": stream, "agent": number, "prices": self.prices, "models": self.models,
+                         "variants": variants}  # fmt: skip
                 made[family].append(self._one(name, number, family, place, controller, hands))
         detectors = tuple(made.pop("detector", ()))
         try:

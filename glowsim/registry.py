@@ -62,6 +62,8 @@ BUILT_INS: Final[dict[str, dict[str, str]]] = {
     "splitter": {
         "canary": "controllers.rollout.canary:Canary",
         "improvement_rollout": "controllers.rollout.improvement:ImprovementRollout",
+        "ab_test": "controllers.rollout.ab_test:ABTest",
+        "bandit": "controllers.rollout.bandit:Bandit",
     },
     "cache": {
         "lru": "controllers.caching.lru:LruCache",
@@ -323,6 +325,7 @@ _MADE_UP: Final[dict[str, Callable[[], Any]]] = {
     "agent": lambda: 0,
     "prices": tuple,
     "stream": lambda: importlib.import_module("glowsim.core.streams").Stream(0),
+    "variants": lambda: 2,
 }
 """What a controller may be handed where one is made only to see whether it can be."""
 _SUFFIXES: Final = (("_per_s", RATE), ("_usd", MONEY), ("_s", DURATION))

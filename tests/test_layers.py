@@ -26,7 +26,7 @@ EVERYONE = {
 LEAVES = ("glowsim.stats", "glowsim.summary", "glowsim.resources")
 ALLOWED = {
     "glowsim.core": ("glowsim.core",),
-    "controllers": ("controllers", "glowsim.core"),
+    "controllers": ("controllers", "glowsim.core", "glowsim.stats.experiments"),
     "glowsim.sim": ("glowsim.sim", "glowsim.core"),
     "glowsim.presets": ("glowsim.presets", "glowsim.core"),
     "glowsim.traces": ("glowsim.traces", "glowsim.presets", "glowsim.core", "glowsim.stats"),

@@ -63,6 +63,11 @@ class Code(IntEnum):
     FALLBACK = 73
     BURNING = 80
     RECOVERED = 81
+    VARIANT_BETTER = 90
+    BASELINE_BETTER = 91
+    NO_WINNER = 92
+    SPLIT_BROKEN = 93
+    EXPLORED = 94
 
 
 class Constraint(IntEnum):
@@ -144,6 +149,11 @@ _SENTENCES: dict[Code, str] = {
     Code.FALLBACK: "the stated fallback",
     Code.BURNING: "burning {a:.3g} times the error budget, {b:.3g} times of late; alert at {c:.3g}",
     Code.RECOVERED: "burning {a:.3g} times the error budget of late, below {b:.3g}",
+    Code.VARIANT_BETTER: "the variant won: it differs by {a:.4g}, p = {b:.3g}, {c:.0f} outcomes",
+    Code.BASELINE_BETTER: "the baseline won: the variant differs by {a:.4g}, p = {b:.3g}, {c:.0f} outcomes",
+    Code.NO_WINNER: "nobody won: the variant differs by {a:.4g}, p = {b:.3g}, {c:.0f} outcomes",
+    Code.SPLIT_BROKEN: "nobody won: the split was not the ordered one (log evidence {a:.3g}, {b:.3g} is enough)",
+    Code.EXPLORED: "{a:.3g} of the traffic off the baseline; best so far: variant {b:.0f}, with {c:.4g}",
 }
 
 _BOUNDS: dict[Constraint, str] = {

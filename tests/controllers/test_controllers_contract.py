@@ -49,6 +49,8 @@ from controllers.resilience.breaker import ConsecutiveBreaker
 from controllers.resilience.failure_rate import FailureRateBreaker
 from controllers.resilience.outlier import OutlierBreaker
 from controllers.resilience.probes import ProbesBreaker
+from controllers.rollout.ab_test import ABTest
+from controllers.rollout.bandit import Bandit
 from controllers.rollout.canary import Canary
 from controllers.rollout.improvement import ImprovementRollout
 from controllers.routing.cheap_first import CheapFirst
@@ -89,6 +91,19 @@ MAKERS: dict[str, tuple[type, Make]] = {
     "canary": (
         protocols.Splitter,
         lambda: Canary(salt="a", weight=0.3, then=(0.6, 1.0), hold_s=40, minimum=5),
+    ),
+    "ab test": (
+        protocols.Splitter,
+        lambda: ABTest(salt="a", sample_size=40, look_s=10, maturity_s=9, test="sequential"),
+    ),
+    "ab test of labels": (
+        protocols.Splitter,
+        lambda: ABTest(salt="a", metric="observed", label="error", unit="user", sample_size=90, maturity_s=9),
+    ),
+    "bandit": (protocols.Splitter, lambda: Bandit(Stream(9), 2, look_s=10)),
+    "bandit of labels": (
+        protocols.Splitter,
+        lambda: Bandit(Stream(9), 2, rule="ucb1", metric="observed", label="error", unit="user"),
     ),
     "labels": (
         protocols.Splitter,
@@ -582,6 +597,10 @@ ALLOWED |= {"scipy", "statistics", "typing"}
 FORBIDDEN_CALLS = {"sum", "hash", "id", "open", "print", "input", "eval", "exec", "__import__"}
 
 
+PURE = ("glowsim.core", "glowsim.stats.experiments")
+"""What of glowsim a controller may use: numbers in, numbers out."""
+
+
 def faults(source: str) -> list[str]:
     """Return the imports and calls that a controller may not have."""
     found = []
@@ -596,7 +615,7 @@ def faults(source: str) -> list[str]:
         ):
             found.append(node.func.id)
         for name in names:
-            ours = name.split(".")[0] == "glowsim" and not name.startswith("glowsim.core")
+            ours = name.split(".")[0] == "glowsim" and not name.startswith(PURE)
             if ours or name.split(".")[0] not in ALLOWED or name.startswith("numpy.random"):
                 found.append(name)
         if isinstance(node, ast.Attribute) and node.attr in {"random", "default_rng"}:

@@ -88,6 +88,8 @@ BITING: Final[dict[str, dict[str, Any]]] = {
     "limiter": {"rate": "1/s", "burst": 3, "limit": 1, "grant": 5, "timeout": "700ms", "when_unknown": "admit"},
     "limiter/budget": {"limit": 0.005, "every": "13s"},
     "splitter": {"weight": "30%", "then": [0.6, 1], "hold": "11s", "step": "7s", "minimum": 1},
+    "splitter/ab_test": {"weight": "30%", "sample_size": 25, "look": "5s", "maturity": "9s", "then": "winner"},
+    "splitter/bandit": {"look": "3s"},
     "cache": {"entries": 6, "ttl": "17s", "stale": "19s"},
     "planner": {"max_tokens_out": 60, "cheap": "small", "strong": "m"},
     "queue": {"limit": 6, "ageing": "3s", "patience": "3s", "overload": "1s"},
