@@ -204,3 +204,82 @@ def test_rows_that_cannot_be_used_are_named_by_line(ab, tmp_path: Path, text, wo
 def test_options_that_do_not_fit_are_refused(ab, tmp_path: Path, text, words, says) -> None:
     (tmp_path / "data.csv").write_text(text)
     assert says in ab("evaluate", tmp_path / "data.csv", "--variant", "arm", "--metric", "x", *words, code=2)
+
+
+# --- off-policy -------------------------------------------------------------------------------------------
+
+
+def decisions(path: Path, n: int = 3000) -> None:
+    rng = np.random.default_rng(2)
+    hard = rng.random(n) < 0.5
+    strong = rng.random(n) < np.where(hard, 0.7, 0.2)
+    chance = np.where(hard, 0.7, 0.2)
+    pd.DataFrame(
+        {
+            "action": np.where(strong, "strong", "cheap"),
+            "propensity": np.where(strong, chance, 1 - chance),
+            "reward": (rng.random(n) < np.where(hard, 0.4 + 0.4 * strong, 0.9)).astype(int),
+            "task": np.where(hard, "hard", "easy"),
+            "wanted": np.where(hard, "strong", "cheap"),
+            "user": rng.integers(0, 500, n),
+        }
+    ).to_csv(path, index=False)
+
+
+def test_another_policy_is_judged_by_what_this_one_logged(ab, tmp_path: Path) -> None:
+    decisions(tmp_path / "log.csv")
+    words = ["off-policy", tmp_path / "log.csv", "--context", "task", "--unit", "user", "--policy"]
+    assert ab(*words, "column:wanted").startswith("column:wanted: better: ")
+    said = json.loads(ab(*words, "always:cheap", "--json", code=1))
+    # Truth: 0.65 if it is always cheap, 0.85 if the strong one gets the hard tasks.
+    assert said["doubly_robust"]["low"] < 0.65 < said["doubly_robust"]["high"]
+    assert said["rows"] == 3000
+    assert "cannot tell" in ab(*words, "always:huge", code=3)
+    assert "cannot tell" in ab(*words, "column:wanted", "--within", "0.0001", code=3)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--policy", "sometimes"], "--policy 'sometimes': give always:ACTION"),
+        (["--policy", "always:"], "give always:ACTION"),
+        (["--policy", "uniform", "--better", "more"], "--better 'more'"),
+    ],
+)
+def test_a_policy_that_is_none_is_refused(ab, tmp_path: Path, words: list[str], says: str) -> None:
+    decisions(tmp_path / "log.csv", 100)
+    assert says in ab("off-policy", tmp_path / "log.csv", *words, code=2)
+
+
+def test_a_propensity_that_is_none_is_named_by_line(ab, tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("action,propensity,reward\na,0.5,1\nb,0,1\n")
+    with pytest.raises(GlowsimError, match="line 3: propensity is 0, and must be above 0 and up to 1"):
+        ab("off-policy", tmp_path / "log.csv", "--policy", "uniform")
+
+
+SPLIT = """
+name: bandit
+seed: 3
+duration: 2h
+fleet:
+  - agent: tax
+    model: small
+    instances: 8
+    concurrency: 4
+    service: {law: time, time: 500ms}
+    variants: {v2: {error: 1%}, v3: {error: 1%}}
+  - agent: audit
+    model: small
+    instances: 2
+    concurrency: 4
+    service: {law: time, time: 500ms}
+models: {small: {input: $1/1M, output: $2/1M}}
+workload:
+  - {kind: poisson, rate: 1/s, agents: {tax: 1}, tokens_in: 900, tokens_out: 100, max_tokens_out: 300}
+controllers:
+  splitter: {use: bandit, explore: 10%, look: 5m}
+"""
+
+
+def test_a_run_with_feedback_is_a_log(ab, tmp_path: Path) -> None:
+    pytest.skip("written below")

@@ -16,6 +16,7 @@ from glowsim.commands.options import JsonOption
 if TYPE_CHECKING:
     from glowsim.scenario.quantities import Quantity
     from glowsim.stats.experiments.evaluation import Evaluation, Judged
+    from glowsim.stats.experiments.off_policy import OffPolicy
 
 __all__ = ["app"]
 
@@ -176,6 +177,107 @@ def evaluate(
     sys.exit(_exit_code(found))
 
 
+@app.command("off-policy")
+def off_policy(
+    log: Annotated[
+        Path,
+        typer.Argument(
+            metavar="LOG", help="Rows (.csv, .jsonl, .parquet), or a run or journal with feedback."
+        ),
+    ],
+    policy: Annotated[
+        str,
+        typer.Option(
+            help="always:ACTION, uniform, or column:NAME, where that column holds what it would do."
+        ),
+    ],
+    action: Annotated[str, typer.Option(help="Column of what was done.")] = "action",
+    propensity: Annotated[
+        str, typer.Option(help="Column of the probability with which it was done.")
+    ] = "propensity",
+    reward: Annotated[str, typer.Option(help="Column of what came of it; of a run, the metric.")] = "reward",
+    context: Annotated[
+        list[str],
+        typer.Option(help="Column of what was known before: a number or a word; may be given often."),
+    ] = [],  # noqa: B006
+    unit: Annotated[
+        str | None,
+        typer.Option(help="Column of whom rows belong to, such as user; default: each row is one."),
+    ] = None,
+    agent: Annotated[str | None, typer.Option(help="Of a run: whose variants.")] = None,
+    better: BetterOption = "higher",
+    within: Annotated[
+        float | None,
+        typer.Option(min=0, help="How sharp the answer must be, to each side, in the reward's unit."),
+    ] = None,
+    alpha: AlphaOption = "5%",
+    as_json: JsonOption = False,
+) -> None:
+    """Say what another policy would have got: exit 0 better, 1 worse, 3 undecided or 'cannot tell', 2 on bad input."""
+    from glowsim.commands import ab_log
+    from glowsim.scenario.quantities import FRACTION
+    from glowsim.stats.experiments import off_policy as estimators
+
+    asked = {
+        "alpha": _quantity(FRACTION, "--alpha", alpha),
+        "better": _one_of("--better", better, ("higher", "lower")),
+    }
+    kind, _, name = policy.partition(":")
+    if kind not in ("always", "uniform", "column") or (kind != "uniform") != bool(name):
+        stop(f"--policy {policy!r}: give always:ACTION, uniform, or column:NAME")
+    if log.suffix == ".glow" or log.is_dir():
+        if kind == "column" or context or unit is not None:
+            stop("of a run: --policy always:VARIANT or uniform; no --context, and its units are known")
+        read = ab_log.of_run(log, reward, agent, name)
+    else:
+        columns = ab_log.Columns(action, propensity, reward, tuple(context), unit)
+        read = ab_log.of_rows(
+            log, columns, name if kind == "column" else None, name if kind == "always" else None
+        )
+    if kind == "column":
+        assert read.wanted is not None
+        target = read.wanted
+    else:
+        target = estimators.uniform(read.log) if kind == "uniform" else estimators.always(read.log, name)
+    try:
+        found = estimators.off_policy(
+            read.log, target, within=math.inf if within is None else within, **asked
+        )
+    except ValueError as error:
+        stop(f"{log}: {error}")
+    if as_json:
+        plain = {
+            key: value._asdict() if isinstance(value, estimators.Estimate) else value
+            for key, value in found._asdict().items()
+        }
+        typer.echo(json.dumps({"policy": policy, "rows": read.log.taken.size, **_finite(plain)}))
+    else:
+        typer.echo(_off_policy_text(policy, read.log.taken.size, found))
+    sys.exit({"better": 0, "worse": 1}.get(found.verdict, 3))
+
+
+def _off_policy_text(policy: str, rows: int, found: OffPolicy) -> str:
+    lines = [f"{policy}: {found.verdict}: {found.why}", ""]
+    for title, each in (
+        ("as logged", found.logged), ("IPS", found.ips), ("SNIPS", found.snips),
+        ("doubly robust", found.doubly_robust), ("gain", found.gain),
+    ):  # fmt: skip
+        lines.append(f"{title:14}{each.value:>12.5g}   {each.low:.5g} to {each.high:.5g}")
+    lines.append("")
+    lines.append(
+        f"{rows:,} rows, worth {found.effective:,.0f} of this policy; it could have done what was done in "
+        f"{100 * found.overlap:.0f} % of them; mean weight {found.mean_weight:.3f}"
+    )
+    return "\n".join(lines)
+
+
+def _finite(value: Any) -> Any:
+    """Return plain data that JSON can hold: what is not finite is not known."""
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def _exit_code(found: Evaluation) -> int:
     winners = {each.found.winner for each in found.judged}
     if "a" in winners:
@@ -229,10 +331,7 @@ def _as_json(found: Evaluation) -> dict[str, Any]:
     names = {"a": found.baseline}
     judged = []
     for each in found.judged:
-        numbers = {
-            key: value if not isinstance(value, float) or math.isfinite(value) else None
-            for key, value in each.found._asdict().items()
-        }
+        numbers = _finite(each.found._asdict())
         winner = {**names, "b": each.variant}.get(each.found.winner, each.found.winner)
         judged.append({"metric": each.metric, "variant": each.variant, "adjusted_p": each.adjusted_p,
                        "variance_removed": each.removed, **numbers, "verdict": each.found.winner,
