@@ -88,8 +88,9 @@ def off_policy(
     """Estimate what another policy would have got, or say that the log cannot tell.
 
     It cannot where the policy takes an action that was never taken; where the mean weight is not 1, since propensities
-    are wrong or the policy acts where its action could not be taken; where fewer than ``least`` effective rows are left
-    or a tenth of the weight is a single row's; and where the interval is wider than the question.
+    are wrong, rows are missing (a failure that nobody rates), or the policy acts where its action could not be taken;
+    where fewer than ``least`` effective rows are left or a tenth of the weight is a single row's; and where the
+    interval is wider than the question.
 
     Rewards are predicted for the doubly robust estimate by a ridge regression for each action on the features, in five
     folds, so that no row is predicted by itself. What differs between rows but is not in the features and moved the
@@ -187,8 +188,8 @@ def _judge(
     error = (mean_weight.high - mean_weight.value) / spread.z
     if abs(mean_weight.value - 1.0) > _OFF * error + 1e-9:
         return "cannot tell", (
-            f"the mean weight is {mean_weight.value:.3g}, not 1: propensities are wrong, or it acts where its action "
-            "could not be taken"
+            f"the mean weight is {mean_weight.value:.3g}, not 1: propensities are wrong, rows are missing more often "
+            "after one action than another, or it acts where its action could not be taken"
         )
     half = (doubly.high - doubly.low) / 2.0
     if half > within:
