@@ -23,6 +23,8 @@ __all__ = ["ABTest"]
 _GROUPS = 100
 """Random groups of sticky units: their means vary as the units do, however much a unit's requests are alike."""
 _FEWEST_GROUPS = 20
+_MOST_PENDING = 200
+"""Looks that may be pending at once: each keeps sums of its own."""
 _SPLIT_CONCENTRATION = 1000.0
 _SPLIT_BROKEN = log(1000.0)
 
@@ -77,7 +79,8 @@ class ABTest(Stateful):
     Raises
     ------
     ValueError
-        No sample size and no deviation to have it from, an arm without traffic, or a metric without its name.
+        No sample size and no deviation to have it from, an arm without traffic, a metric without its name, or looks too
+        short for the maturity: more than 200 would be pending.
 
     Notes
     -----
@@ -122,6 +125,11 @@ class ABTest(Stateful):
             raise ValueError(f"alpha: {alpha}; give more than 0 and less than 1, such as 0.05")
         if (metric == "observed") != bool(label):
             raise ValueError("label: give the name of the late label with metric observed, and with no other")
+        if maturity_s > _MOST_PENDING * look_s:
+            raise ValueError(
+                f"look_s: outcomes of {maturity_s / look_s:.0f} looks would be pending at once; give a look of at "
+                f"least {maturity_s / _MOST_PENDING:g} s, so that they are {_MOST_PENDING} at most"
+            )
         self.first_weight = weight
         """Share of the units on variant 1 until the test ends."""
         self.unit = unit

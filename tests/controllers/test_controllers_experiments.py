@@ -211,6 +211,10 @@ def test_the_chance_of_an_assignment_is_the_share_of_its_moment() -> None:
         ({"alpha": 0.0}, "alpha: 0.0"),
         ({"metric": "observed"}, "label: give the name"),
         ({"label": "rating"}, "label: give the name"),
+        (
+            {"maturity_s": 86_400.0},
+            "look_s: outcomes of 1440 looks would be pending at once; give a look of at least 432 s",
+        ),
         ({"sample_size": None, "metric": "cost"}, "sample_size: give it, or the deviation"),
         ({"sample_size": None, "base": 0.5, "effect": 0.7}, "must be shares"),
     ],
