@@ -61,12 +61,16 @@ class ABTest(Stateful):
         Which of two values of the metric is better.
     sample_size
         Outcomes of each arm, at equal weights, at which the test ends; None: from the power.
+    base
+        For the power of ``errors``: the baseline's share of them.
+    deviation
+        For the power of the other metrics: the standard deviation between units, in the metric's unit.
     effect
         For the power: difference to be found, in the metric's unit.
-    base, deviation
-        For the power: the baseline's share of errors; of the other metrics, the standard deviation between units.
-    alpha, power
-        Chance of a winner where there is no difference, and where it is ``effect``.
+    alpha
+        Chance of a winner where there is no difference.
+    power
+        Chance of a winner where the difference is ``effect``, which the sample is made for.
     test
         When a winner may be named.
     then
