@@ -19,6 +19,11 @@ MARKS: Final = {
     "keeps its budget": "good",
     "refused": "bad",
 }
+_HEADLINES: Final = {
+    KEPT: "Every part of the budget is kept, by the estimates below.",
+    NOT_KEPT: "Part of the budget is not kept.",
+    UNDECIDED: "An estimate is beyond its bound, and its interval is not: run more campaigns.",
+}
 VERDICTS: Final = {KEPT: "keeps its budget", NOT_KEPT: "refused", UNDECIDED: UNDECIDED}
 
 
@@ -52,7 +57,7 @@ def build(
         "question": "How often does this policy roll back a healthy version, and how long does a bad one run?",
         "verdict": word,
         "mark": MARKS[word],
-        "headline": clean(advised or "Every part of the budget is kept, by the estimates below."),
+        "headline": clean(advised or _HEADLINES[found.verdict]),
         "levels": [
             {"word": each.verdict, "name": clean(each.what), "text": clean(promise_text(each).split(": ")[1])}
             for each in found.promises
@@ -74,7 +79,7 @@ def build(
                         "Share of campaigns by how they end; bars are intervals of 95 %.",
                     ),
                     table(
-                        "effect|>rolled back|>promoted|>held|>delay, requests|>delay, time|>bad|>harmed|>time to full",
+                        "|>".join(HEADINGS),
                         [row(line) for line in found.lines],
                         more=f"{campaigns:,} campaigns an effect. Delays are from the onset, median / p95. Bad: "
                         "outcomes of the new version until the decision, on average; harmed: those that the effect "

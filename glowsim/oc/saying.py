@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 HEADINGS: Final = (
-    "effect", "rolled back", "promoted", "held", "delay, requests", "delay, time", "bad", "harmed", "time to full",
+    "effect", "rolled back, %", "promoted, %", "held, %", "delay, requests", "delay, time", "bad", "harmed", "to full",
 )  # fmt: skip
 _MARKS: Final = {KEPT: "✓", NOT_KEPT: "✗"}
 _ANSWERS: Final = {
@@ -172,14 +172,14 @@ def promise_text(promise: Promise) -> str:
 def row(line: Line) -> tuple[str, ...]:
     """Return the cells of a line, under ``HEADINGS``."""
     return (
-        "none" if line.effect == 0.0 else f"+{100 * line.effect:.4g} pt",
-        _with_interval(line.rolled_back),
-        _with_interval(line.promoted),
-        _with_interval(line.held),
+        "none" if line.effect == 0.0 else f"+{100 * line.effect:.4g}\N{NO-BREAK SPACE}pt",
+        _in_percent(line.rolled_back),
+        _in_percent(line.promoted),
+        _in_percent(line.held),
         _pair(line.delay_requests, lambda value: f"{value:,.0f}"),
         _pair(line.delay_s, lambda value: format_duration(round(value))),
-        f"{line.bad:,.1f}",
-        f"{line.harmed:,.1f}",
+        f"{line.bad:,.0f}",
+        f"{line.harmed:,.0f}",
         _pair(line.full_s, lambda value: format_duration(round(value))),
     )
 
@@ -190,6 +190,10 @@ def _pair(values: tuple[float, float], shown: Any) -> str:
 
 def _with_interval(figure: Interval) -> str:
     return f"{percent(figure.mean)} ({_hundredths(figure.low)} to {_hundredths(figure.high)})"
+
+
+def _in_percent(figure: Interval) -> str:
+    return _with_interval(figure).replace(" %", "")
 
 
 def percent(share: float) -> str:

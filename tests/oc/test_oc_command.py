@@ -26,7 +26,7 @@ def test_our_canary_keeps_its_budget_at_two_requests_a_second():
     said = ran("canary", "--rate", "2/s", *AT)
     assert said.startswith("canary at 2/s, errors at 5 %: keeps its budget\n")
     assert "a healthy version is rolled back" in said
-    assert "+5 pt" in said
+    assert "+5\N{NO-BREAK SPACE}pt" in said
 
 
 def test_a_quiet_fleet_is_refused_with_numbers_and_what_to_do_instead():
