@@ -110,7 +110,6 @@ def test_a_search_finds_a_schedule_that_keeps_the_budget_sooner_or_says_that_the
     assert all(
         best["cost"] <= 1.3 * each["cost"] for each in found["search"]["tried"] if each["verdict"] == "kept"
     )
-    assert json.loads(ran("canary", "--rate", "20/s", *at)) == found
     assert json.loads(ran("canary", "--rate", "31/d", *at, code=1))["search"] == {"best": None, "tried": []}
 
 
