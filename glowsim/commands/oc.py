@@ -52,7 +52,7 @@ def oc(
     ] = False,
     label_delay: Annotated[str, typer.Option(help="From a request to its outcome: 10m.")] = "0s",
     tenants: Annotated[
-        int, typer.Option(min=0, max=100_000, help="Assign by tenant, of so many; 0: by request.")
+        int, typer.Option(min=0, max=10_000, help="Assign by tenant, of so many; 0: by request.")
     ] = 0,
     correlation: Annotated[
         str, typer.Option(metavar="SHARE", help="Of two outcomes of one tenant: 1%.")

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from glowsim.core.errors import GlowsimError
 from glowsim.oc.rules import CANARY, Bools, Floats, Ints, Known, Rows, Rule, Status
 from glowsim.oc.traffic import Draws, Traffic, looks
 
@@ -16,6 +17,7 @@ __all__ = ["Campaigns", "horizon_looks", "simulate"]
 
 _PATIENCE: Final = 1.5
 """Times its schedule a rollout may take before it is given up as held."""
+_MOST_LOOKS: Final = 100_000
 _ROWS: Final = 12_000
 """Campaigns side by side: enough that numpy's calls cost little, few enough for the cache."""
 
@@ -60,8 +62,14 @@ class _Running(Rows):
 
 
 def horizon_looks(rule: Rule, traffic: Traffic) -> int:
-    """Return after how many looks a campaign that is not decided counts as held."""
-    return looks(_PATIENCE * rule.schedule_s + lag_s(rule, traffic), rule.look_s) + 10
+    """Return after how many looks a campaign that is not decided counts as held; raise ``GlowsimError`` if too many."""
+    found = looks(_PATIENCE * rule.schedule_s + lag_s(rule, traffic), rule.look_s) + 10
+    if found > _MOST_LOOKS:
+        raise GlowsimError(
+            f"{rule.name}: a rollout of {found:,} looks is too long to simulate; take longer looks: at most "
+            f"{_MOST_LOOKS:,} of them"
+        )
+    return found
 
 
 def lag_s(rule: Rule, traffic: Traffic) -> float:
@@ -92,8 +100,8 @@ def simulate(
     """
     effect = np.repeat(np.asarray(effects, np.float64), campaigns)
     rate = np.repeat(np.asarray(times or [1.0] * len(effects), np.float64), campaigns)
-    deep = looks(lag_s(rule, traffic), rule.look_s) + 1 + 8 * traffic.tenants
-    size = max(500, min(_ROWS, 6_000_000 // deep))
+    deep = looks(lag_s(rule, traffic), rule.look_s) + 1 + 2 * traffic.tenants
+    size = max(20, min(_ROWS, 6_000_000 // deep))
     parts = [slice(begin, begin + size) for begin in range(0, len(effect), size)]
     seeds = np.random.SeedSequence(seed).spawn(len(parts))
     found = [

@@ -127,3 +127,8 @@ def test_late_labels_delay_a_decision_by_their_delay_and_no_more():
 def test_traffic_that_cannot_be_is_refused(settings, says):
     with pytest.raises(GlowsimError, match=says):
         Traffic(**settings)
+
+
+def test_a_rollout_of_too_many_looks_is_refused():
+    with pytest.raises(GlowsimError, match="take longer looks"):
+        simulate(Improvement((0.5, 1.0), (30 * 86_400.0,), look_s=1.0), Traffic(1.0), [0.0], 10)
