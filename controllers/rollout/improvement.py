@@ -481,12 +481,12 @@ class ImprovementRollout(Stateful):
         counts, guardrail = self._in_stratum, self._on[place]
         bad, requests = _BAD + 2 * guardrail, _LABELLED if guardrail == _QUALITY else 0
         arms = (counts[requests + 1], counts[bad + 1], counts[requests], counts[bad])
-        return together(self._terms[place], stratum(*arms, self._fewness))
+        return together(self._terms[place], stratum(*arms, self._margin, self._fewness))
 
     def _bound(self, place: int) -> float:
         risk = self._risk(self._on[place])
         unit_variance = self._correlation * risk * (1.0 - risk)
-        return upper_bound(self._together(place), self._margin, self._z, unit_variance)
+        return upper_bound(self._together(place), self._z, unit_variance)
 
     def _ratio(self) -> float:
         return self._split_log + log_bayes_factor(self._split[1], self._split[0], self._weights[self._stage])
