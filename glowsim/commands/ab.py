@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from glowsim.commands.common import stop
+from glowsim.commands.common import read_quantity, stop
 from glowsim.commands.options import JsonOption
 
 if TYPE_CHECKING:
-    from glowsim.scenario.quantities import Quantity
     from glowsim.stats.experiments.evaluation import Evaluation, Judged
     from glowsim.stats.experiments.off_policy import OffPolicy
 
@@ -59,14 +58,16 @@ def size(
 
     if (base is None) == (deviation is None):
         stop("give --base for a share, or --deviation for a mean")
-    asked = {"alpha": _quantity(FRACTION, "--alpha", alpha), "power": _quantity(FRACTION, "--power", power),
-             "share": _quantity(FRACTION, "--share", share)}  # fmt: skip
+    asked = {"alpha": read_quantity("--alpha", alpha, FRACTION), "power": read_quantity("--power", power, FRACTION),
+             "share": read_quantity("--share", share, FRACTION)}  # fmt: skip
     spends = _one_of("--spending", spending, ("obrien-fleming", "pocock", "power"))
     negative, text = effect.startswith("-"), effect.removeprefix("-")
-    wanted = _quantity(NUMBER if base is None else FRACTION, "--effect", text) * (-1.0 if negative else 1.0)
+    wanted = read_quantity("--effect", text, NUMBER if base is None else FRACTION) * (
+        -1.0 if negative else 1.0
+    )
     try:
         if base is not None:
-            arms = size_for_proportions(_quantity(FRACTION, "--base", base), wanted, **asked)
+            arms = size_for_proportions(read_quantity("--base", base, FRACTION), wanted, **asked)
         else:
             assert deviation is not None
             arms = size_for_means(wanted, deviation, **asked)
@@ -79,7 +80,7 @@ def size(
     except ValueError as error:
         stop(f"ab size: {error}")
     n_a, n_b = (math.ceil(n * times) for n in arms)
-    per_s = None if rate is None else _quantity(RATE, "--rate", rate)
+    per_s = None if rate is None else read_quantity("--rate", rate, RATE)
     if per_s == 0.0:
         stop("--rate: at no units at all no experiment ends")
     lasts_s = None if per_s is None else (n_a + n_b) / per_s
@@ -148,7 +149,7 @@ def evaluate(
     if len(set(metric)) != len(metric):
         stop("--metric: the same column was given twice")
     how = evaluation.How(
-        test=_one_of("--test", test, get_args(evaluation.Test)), alpha=_quantity(FRACTION, "--alpha", alpha),
+        test=_one_of("--test", test, get_args(evaluation.Test)), alpha=read_quantity("--alpha", alpha, FRACTION),
         better=_one_of("--better", better, ("higher", "lower")), matters=matters, looks=looks, planned=planned,
         earlier=_whole_numbers("--earlier", earlier),
         spending=_one_of("--spending", spending, ("obrien-fleming", "pocock", "power")),
@@ -219,7 +220,7 @@ def off_policy(
     from glowsim.stats.experiments import off_policy as estimators
 
     asked = {
-        "alpha": _quantity(FRACTION, "--alpha", alpha),
+        "alpha": read_quantity("--alpha", alpha, FRACTION),
         "better": _one_of("--better", better, ("higher", "lower")),
     }
     kind, _, name = policy.partition(":")
@@ -371,15 +372,6 @@ def _whole_numbers(option: str, text: str) -> tuple[int, ...]:
     if not all(part.isdecimal() and len(part) < 16 for part in parts):
         stop(f"{option} {text!r}: write whole numbers, separated by commas")
     return tuple(int(part) for part in parts)
-
-
-def _quantity(kind: Quantity, option: str, text: str) -> float:
-    from glowsim.scenario.quantities import QuantityError
-
-    try:
-        return kind.read(text)
-    except QuantityError as error:
-        stop(f"{option}: {error}")
 
 
 def _one_of(option: str, given: str, allowed: tuple[str, ...]) -> Any:

@@ -5,18 +5,17 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from glowsim.commands.common import load_scenario, stop
+from glowsim.commands.common import load_scenario, read_quantity, stop
 from glowsim.commands.options import DataOption, JsonOption, PluginsOption
 
 if TYPE_CHECKING:
     from glowsim.oc.characteristics import Characteristics
     from glowsim.oc.measure import Measured
     from glowsim.oc.policy import Policy
-    from glowsim.scenario.quantities import Quantity
 
 __all__ = ["add_to"]
 
@@ -155,20 +154,20 @@ def oc(
     for path in written or ():
         if path.exists():
             stop(f"{path} exists: name another folder, or remove it")
-    delay_s = _read("--label-delay", label_delay, DURATION)
+    delay_s = read_quantity("--label-delay", label_delay, DURATION)
     read = read_policy(
         policy,
         label_delay_s=delay_s,
         sticky=tenants > 0,
         metrics=_pairs("--metric", metric),
-        weight=None if weight is None else _read("--weight", weight, FRACTION),
-        pause_s=None if resume is None else _read("--resume", resume, DURATION),
+        weight=None if weight is None else read_quantity("--weight", weight, FRACTION),
+        pause_s=None if resume is None else read_quantity("--resume", resume, DURATION),
         allow_plugins=allow_plugins,
     )
     rule = read.rule
-    bases = {name: _read("--base", share, FRACTION) for name, share in _pairs("--base", base).items()}
+    bases = {name: read_quantity("--base", share, FRACTION) for name, share in _pairs("--base", base).items()}
     if base_error is not None:
-        bases["errors"] = _read("--base-error", base_error, FRACTION)
+        bases["errors"] = read_quantity("--base-error", base_error, FRACTION)
     source = scenario or read.scenario
     if source is not None and (rate is None or not set(rule.guardrails) <= set(bases)):
         measured = _measured(source, read, data, allow_plugins=allow_plugins)
@@ -177,16 +176,16 @@ def oc(
     if rate is None or not bases:
         stop("give the traffic: --rate 2/s (or 31/d) and --base-error 5%, or --scenario to measure it in")
     traffic = Traffic(
-        _read("--rate", rate, RATE), bases, _read("--onset", onset, DURATION), daily, incidents, delay_s, tenants,
-        _read("--correlation", correlation, FRACTION), zipf,
+        read_quantity("--rate", rate, RATE), bases, read_quantity("--onset", onset, DURATION), daily, incidents,
+        delay_s, tenants, read_quantity("--correlation", correlation, FRACTION), zipf,
     )  # fmt: skip
     budget = Budget(
         false_rollback=_or(most_rollbacks, "--most-rollbacks", rule.alpha or 0.01),
         margin=_or(margin, "--margin", getattr(rule, "margin", 0.01)),
         false_promotion=getattr(rule, "promote_alpha", 0.025),
-        smallest=_read("--smallest", smallest, FRACTION),
+        smallest=read_quantity("--smallest", smallest, FRACTION),
     )
-    effects = [_read("--effect", each, FRACTION) for each in effect.split(",")]
+    effects = [read_quantity("--effect", each, FRACTION) for each in effect.split(",")]
     sought = None
     if search:
         from glowsim.oc.search import search as look_for
@@ -244,8 +243,8 @@ def _drift(
         regime=regime or f"errors:{base_error}",
         run_length=run_length,
         shifts=[_signed(each) for each in shift.split(",")],
-        per_day=_read("--rate", rate, RATE) * 86_400.0,
-        swing=_read("--swing", swing, FRACTION),
+        per_day=read_quantity("--rate", rate, RATE) * 86_400.0,
+        swing=read_quantity("--swing", swing, FRACTION),
         streams=min(campaigns, _MOST_STREAMS),
         seed=seed,
         allow_plugins=allow_plugins,
@@ -271,7 +270,7 @@ def _signed(written: str) -> float:
     from glowsim.scenario.quantities import FRACTION
 
     bare = written.strip()
-    return (-1.0 if bare.startswith("-") else 1.0) * _read("--shift", bare.lstrip("+-"), FRACTION)
+    return (-1.0 if bare.startswith("-") else 1.0) * read_quantity("--shift", bare.lstrip("+-"), FRACTION)
 
 
 def _write(
@@ -292,22 +291,10 @@ def _write(
     plain.write_text(data + "\n", encoding="utf-8")
 
 
-def _read(option: str, written: str, quantity: Quantity) -> float:
-    """Return what an option says, in base units."""
-    from glowsim.scenario.quantities import QuantityError
-
-    bare = written.strip()
-    value: Any = float(bare) if bare.replace(".", "", 1).isdigit() else bare
-    try:
-        return quantity.read(value)
-    except QuantityError as error:
-        stop(f"{option}: {error}")
-
-
 def _or(written: str | None, option: str, default: float) -> float:
     from glowsim.scenario.quantities import FRACTION
 
-    return default if written is None else _read(option, written, FRACTION)
+    return default if written is None else read_quantity(option, written, FRACTION)
 
 
 def _pairs(option: str, given: list[str]) -> dict[str, str]:

@@ -6,11 +6,11 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from glowsim.commands.common import load_scenario, stop
+from glowsim.commands.common import load_scenario, read_quantity, stop
 from glowsim.commands.options import DataOption, JsonOption, PluginsOption, ScenarioArgument, SetOption
 
 if TYPE_CHECKING:
@@ -98,8 +98,8 @@ def run(
         side_of("variant", variant): _key("--variant-key-env", variant_key_env),
     }
     rules = _rules(alpha, margin, promote_alpha, futility)
-    timeout_s = _quantity("--timeout", DURATION, timeout)
-    max_cost_usd = None if max_cost is None else _quantity("--max-cost", MONEY, max_cost)
+    timeout_s = read_quantity("--timeout", timeout, DURATION)
+    max_cost_usd = None if max_cost is None else read_quantity("--max-cost", max_cost, MONEY)
     if not 0.0 < timeout_s <= 86_400.0:
         stop("--timeout: must be above 0s and at most 1d")
     if max_cost_usd is not None and prices is None:
@@ -211,9 +211,9 @@ def plan(
     rules = _rules(alpha, effect if margin is None else margin, promote_alpha, "0%")
     price = Price(
         None if cost is None else _cost(cost),
-        None if latency is None else _quantity("--latency", DURATION, latency),
+        None if latency is None else read_quantity("--latency", latency, DURATION),
         concurrency,
-        None if rate is None else _quantity("--rate", RATE, rate),
+        None if rate is None else read_quantity("--rate", rate, RATE),
     )
     try:
         said = planned(
@@ -279,29 +279,14 @@ def _share(option: str, written: str) -> float:
     """Return a share that is written with its unit, or as a plain number."""
     from glowsim.scenario.quantities import FRACTION
 
-    return _quantity(option, FRACTION, written)
+    return read_quantity(option, written, FRACTION)
 
 
 def _cost(written: str) -> float:
     """Return the US dollars of a task: ``$0.04/task`` or ``$0.04``."""
     from glowsim.scenario.quantities import MONEY
 
-    return _quantity("--cost", MONEY, written.removesuffix("/task"))
-
-
-def _quantity(option: str, quantity: Any, written: str) -> float:
-    from glowsim.scenario.quantities import QuantityError
-
-    try:
-        found: float = quantity.read(written)
-    except QuantityError as error:
-        if quantity.bare == "any":
-            try:
-                return float(quantity.read(float(written)))
-            except ValueError:
-                stop(f"{option}: {error}")
-        stop(f"{option}: {error}")
-    return found
+    return read_quantity("--cost", written.removesuffix("/task"), MONEY)
 
 
 def _key(option: str, name: str | None) -> str | None:

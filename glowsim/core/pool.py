@@ -35,6 +35,7 @@ from glowsim.core.books import (
 from glowsim.core.contents import Contents
 from glowsim.core.errors import ControllerError
 from glowsim.core.instance import Eligible, Instance
+from glowsim.core.price import Price
 from glowsim.core.protocols import (
     Asker,
     Balancer,
@@ -131,7 +132,7 @@ class PoolSpec(NamedTuple):
     memory: int
     """Idempotency keys remembered after their answer."""
     probe_every_s: float = inf
-    prices: tuple[tuple[float, float, float], ...] = ()
+    prices: tuple[Price, ...] = ()
     """US dollars a token of every model: fresh input, cached input, output."""
     region: int = 0
     """Where its instances are: a deployment in another region is another agent, with a scaler of its own."""
@@ -542,10 +543,9 @@ class Pool:
 
     def cost_usd(self, opened: Open, usage: Usage) -> float:
         """Return what a request has cost, its earlier attempts included, by the prices of its last model."""
-        price = self.spec.prices[opened.plan.model]
         total = _sum(opened.used, usage)
-        fresh = total.tokens_in - total.tokens_cached
-        return fresh * price[0] + total.tokens_cached * price[1] + total.tokens_out * price[2]
+        price = self.spec.prices[opened.plan.model]
+        return price.cost_usd(total.tokens_in, total.tokens_cached, total.tokens_out)
 
     def _note_failure(self, t_s: float, opened: Open, usage: Usage, out: Out) -> None:
         if self.stages is not None and opened.assigned_s is not None:

@@ -335,10 +335,10 @@ class AdminApi:
     # --- the daemon itself ----------------------------------------------------------------------------
 
     async def _ready(self, http: HttpRequest) -> Response:
-        ready = self.driver.admitting
-        if ready:
+        why = self.driver.unready()
+        if not why:
             await self.store.read(lambda database: database.execute("SELECT 1").fetchone())
-        return _said(Readiness(ready=ready), 200 if ready else 503)
+        return _said(Readiness(ready=not why, reason=why), 503 if why else 200)
 
     async def _openapi(self, http: HttpRequest) -> Response:
         return JSONResponse(document("glowsim admin API", glowsim.__version__, OPERATIONS))

@@ -300,9 +300,11 @@ class Health(BaseModel):
 
 
 class Readiness(BaseModel):
-    """Whether requests are taken in, and what is acknowledged can be kept."""
+    """Whether requests are taken in, an instance of any agent could serve one, and what is acknowledged can be kept."""
 
     ready: bool
+    reason: str
+    """Why not; empty if so."""
 
 
 OPERATIONS = (

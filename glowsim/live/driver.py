@@ -319,6 +319,15 @@ class Driver:
         scaled = agent in self.scalers and pool.controllers.scaler is not None and not pool.sizing.paused
         return scaled and not load.starting
 
+    def unready(self) -> str:
+        """Return why no request should be sent here; nothing if one agent or more can be served."""
+        if not self.admitting:
+            return "it is stopping"
+        agents = range(len(self._plane.pools))
+        return (
+            "" if any(map(self.servable, agents)) else f"no instance is ready of any of {len(agents)} agents"
+        )
+
     # --- clients --------------------------------------------------------------------------------------
 
     async def request(self, asked: Request, task: Any, passed_on: Mapping[str, str] = _NOTHING) -> Answered:

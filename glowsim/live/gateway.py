@@ -443,13 +443,7 @@ class Gateway:
 
     async def _ready(self, http: Exchange) -> None:
         """Say whether a load balancer may send requests here: whether any agent can be served, not whether all can."""
-        agents = self._fleet.agents.values()
-        if not self._driver.admitting:
-            why = "it is stopping"
-        elif not any(map(self._driver.servable, agents)):
-            why = f"no instance is ready of any of {len(agents)} agents"
-        else:
-            why = ""
+        why = self._driver.unready()
         await _json(http, {"ready": not why, "reason": why}, 503 if why else 200)
 
 

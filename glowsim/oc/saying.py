@@ -215,12 +215,12 @@ def advice(found: Characteristics, remedy: Remedy) -> str:
     power = found.promises[2].figure.mean
     sees = ""
     if found.rule.schedule_s == 0.0:
-        sees = " gives the new version all the traffic at once:"
+        sees = " gives the new version all the traffic at once: it"
     elif remedy.requests is not None:
-        sees = f" sees {_count(remedy.requests)} of the new version before the last gate:"
+        sees = f" sees {_count(remedy.requests)} of the new version before the last gate: it"
     finds = (
-        "it can detect nothing" if power <= 2.0 * found.budget.false_rollback
-        else f"it finds {smallest} with probability {power:.2f}, promotes a version that is no worse with probability "
+        "can detect nothing" if power <= 2.0 * found.budget.false_rollback
+        else f"finds {smallest} with probability {power:.2f}, promotes a version that is no worse with probability "
         f"{found.promises[3].figure.mean:.2f} and one worse by {points(found.budget.margin)} with "
         f"{found.promises[1].figure.mean:.3f}"
     )  # fmt: skip
@@ -254,7 +254,8 @@ def _more(found: Characteristics, remedy: Remedy, smallest: str) -> list[str]:
         said.append(f"Not even {remedy.times_most:,} times the traffic makes it keep the whole budget.")
     elif remedy.times_all > (remedy.times_power or 1):
         said.append(
-            f"To keep the whole budget, promotion included, pool {remedy.times_all:,}{longer(remedy.times_all)}."
+            f"To keep the whole budget, promotion included, pool {remedy.times_all:,} such agents"
+            f"{longer(remedy.times_all)}."
         )
     return said
 

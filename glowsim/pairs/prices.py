@@ -52,12 +52,7 @@ def _of_scenario(path: Path, models: Iterable[str]) -> Pricing:
     _check(path, models, found)
 
     def cost_usd(model: str, usage: Usage) -> float:
-        price = found[model]
-        return (
-            (usage.tokens_in - usage.tokens_cached) * price.input_usd_per_token
-            + usage.tokens_cached * price.cached_input_usd_per_token
-            + usage.tokens_out * price.output_usd_per_token
-        )
+        return found[model].price.cost_usd(usage.tokens_in, usage.tokens_cached, usage.tokens_out)
 
     return cost_usd
 

@@ -170,14 +170,10 @@ def _failures(
 
 def _usd(scenario: Scenario, model: str, tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     """Return what each task costs with a model, at the tokens that it used."""
-    price = scenario.models[model]
     tokens_in, cached, tokens_out = tokens
-    usd: npt.NDArray[np.float64] = (
-        (tokens_in - cached) * price.input_usd_per_token
-        + cached * price.cached_input_usd_per_token
-        + tokens_out * price.output_usd_per_token
+    return results.costs_usd(
+        [scenario.models[model].price], np.zeros_like(tokens_in), tokens_in, cached, tokens_out
     )
-    return usd
 
 
 def _correlation(failed: npt.NDArray[np.bool_]) -> float:

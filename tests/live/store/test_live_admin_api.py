@@ -322,7 +322,7 @@ def test_without_a_token_a_page_of_the_web_cannot_order(fleet, path):
 def test_a_daemon_that_drains_is_not_ready_and_takes_no_orders(fleet, path):
     async def test(client):
         await client.driver.close(1.0)
-        assert await client.admin("GET", "/readyz") == (503, {"ready": False})
+        assert await client.admin("GET", "/readyz") == (503, {"ready": False, "reason": "it is stopping"})
         status, _ = await client.admin("PUT", "/v1/agents/plain/scaling", {"instances": 2})
         assert status == 503
 
