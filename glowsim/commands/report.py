@@ -93,6 +93,9 @@ def rollouts(
     base_error: Annotated[
         str, typer.Option(metavar="SHARE", help="Of the old version's requests that fail.")
     ] = "5%",
+    weight: Annotated[
+        str, typer.Option(metavar="SHARE", help="Of the new version, in policies that do not say it.")
+    ] = "5%",
     out: OutOption = Path("rollouts"),
     campaigns: Annotated[int, typer.Option(min=100, max=1_000_000, help="Of each effect.")] = 2000,
     seed: Annotated[int, typer.Option(min=0, help="Equal seeds give equal figures.")] = 0,
@@ -109,7 +112,8 @@ def rollouts(
     pages(out)
     found = compare(
         policies or BUNDLED, [read_quantity("--rates", each, RATE) for each in rates.split(",")],
-        read_quantity("--base-error", base_error, FRACTION), campaigns=campaigns, seed=seed,
+        read_quantity("--base-error", base_error, FRACTION), weight=read_quantity("--weight", weight, FRACTION),
+        campaigns=campaigns, seed=seed,
         progress=None if as_json else tell,
     )  # fmt: skip
     done = report_rollouts(out, found, campaigns, seed, _command())

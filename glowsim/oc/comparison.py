@@ -29,8 +29,8 @@ class RolloutsReport(NamedTuple):
 
 
 def compare(
-    policies: Sequence[str], rates_per_s: Sequence[float], base_error: float, *, campaigns: int = 2000, seed: int = 0,
-    progress: Callable[[str], None] | None = None,
+    policies: Sequence[str], rates_per_s: Sequence[float], base_error: float, *, weight: float = 0.05,
+    campaigns: int = 2000, seed: int = 0, progress: Callable[[str], None] | None = None,
 ) -> tuple[Characteristics, ...]:  # fmt: skip
     """Return the characteristics of each policy at each rate, a policy after the other.
 
@@ -45,6 +45,8 @@ def compare(
         Requests a second, each above 0, at least one.
     base_error
         Share of the baseline's requests that fail, 0 to below 1.
+    weight
+        Share of the new version in policies that do not say it themselves (Kayenta's), above 0 and below 1.
     campaigns
         Of each effect, at least 1.
     seed
@@ -57,7 +59,7 @@ def compare(
     GlowsimError
         A policy cannot be read, or a figure is out of its bounds.
     """
-    rules = [read_policy(policy).rule for policy in policies]
+    rules = [read_policy(policy, weight=weight).rule for policy in policies]
     found = []
     for rule in rules:
         for rate_per_s in rates_per_s:

@@ -157,7 +157,7 @@ def picture(found: Sequence[Characteristics]) -> str:
                         markersize=3.0,
                         label=str(RATE.write(rate_per_s)),
                     )
-            axes.set_title(policy)
+            axes.set_title(policy.replace(": ", "\n"))
             axes.set_ylim(-3, 103)
         panels[0, 0].set_ylabel("% rolled back")
         for axes in panels[-1]:

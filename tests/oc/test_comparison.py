@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from glowsim.cli import app
 from glowsim.core.errors import GlowsimError
 from glowsim.oc.characteristics import KEPT, NOT_KEPT, Budget, characterise
-from glowsim.oc.comparison import compare, report_rollouts
+from glowsim.oc.comparison import BUNDLED, compare, report_rollouts
 from glowsim.oc.comparison_page import rows
 from glowsim.oc.policy import read_policy
 from glowsim.oc.traffic import Traffic
@@ -32,6 +32,16 @@ def test_a_threshold_on_a_ratio_held_for_a_day_rolls_nearly_every_healthy_versio
     assert argo.verdict == NOT_KEPT
     assert ours.line(0.0).rolled_back.mean <= 0.05, "1 % at most; 6 of 100 have a chance of 1 in 2,000"
     assert ours.verdict == KEPT
+
+
+def test_what_is_compared_by_default_can_be():
+    found = compare(BUNDLED, [0.2], 0.05, campaigns=100)
+    assert [each.rule.name.partition(":")[0] for each in found] == [
+        "canary",
+        "Argo Rollouts",
+        "Flagger",
+        "Kayenta",
+    ]
 
 
 def test_the_page_is_written_once(tmp_path):
