@@ -10,9 +10,8 @@ from typing import Final
 import glowsim
 from glowsim.oc.characteristics import KEPT, NOT_KEPT, UNDECIDED, Characteristics, points
 from glowsim.oc.page import MARKS, VERDICTS
-from glowsim.oc.saying import percent, row
+from glowsim.oc.saying import percent, rate_text, row
 from glowsim.report.blocks import Block, clean, code, figure, section, table, text
-from glowsim.scenario.quantities import RATE
 from glowsim.stats.intervals import Interval
 
 __all__ = ["build", "picture", "rows"]
@@ -99,7 +98,7 @@ def rows(found: Sequence[Characteristics]) -> list[tuple[str, ...]]:
         budget = each.budget
         healthy, margin, smallest = (each.line(at) for at in (0.0, budget.margin, budget.smallest))
         shares = (healthy.rolled_back, healthy.promoted, margin.promoted, smallest.rolled_back)
-        rate = str(RATE.write(each.traffic.rate_per_s))
+        rate = rate_text(each.traffic.rate_per_s)
         after = row(smallest)[4]
         shown.append((each.rule.name, rate, *map(_in_percent, shares), after, each.verdict))
     return shown
@@ -112,12 +111,12 @@ def _in_percent(share: Interval) -> str:
 
 def _headline(found: Sequence[Characteristics]) -> str:
     keep = [
-        f"{each.rule.name} at {RATE.write(each.traffic.rate_per_s)}" for each in found if each.verdict == KEPT
+        f"{each.rule.name} at {rate_text(each.traffic.rate_per_s)}" for each in found if each.verdict == KEPT
     ]
     worst = max(found, key=lambda each: each.line(0.0).rolled_back.mean)
     said = f"{', '.join(keep)} keep the budget." if keep else "None keeps the budget."
     return (
-        f"{said} {worst.rule.name} at {RATE.write(worst.traffic.rate_per_s)} rolls back "
+        f"{said} {worst.rule.name} at {rate_text(worst.traffic.rate_per_s)} rolls back "
         f"{percent(worst.line(0.0).rolled_back.mean)} of the healthy versions."
     )
 
@@ -155,7 +154,7 @@ def picture(found: Sequence[Characteristics]) -> str:
                         color=colours[rate_per_s],
                         marker="o",
                         markersize=3.0,
-                        label=str(RATE.write(rate_per_s)),
+                        label=rate_text(rate_per_s),
                     )
             axes.set_title(policy.replace(": ", "\n"))
             axes.set_ylim(-3, 103)

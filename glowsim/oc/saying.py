@@ -25,6 +25,7 @@ __all__ = [
     "notes_of",
     "percent",
     "promise_text",
+    "rate_text",
     "row",
     "text",
     "traffic_text",
@@ -147,11 +148,11 @@ def traffic_text(found: Characteristics) -> str:
 def rate_text(per_s: float) -> str:
     """Return a rate for reading, as it is written where that is short.
 
-    >>> rate_text(31 / 86_400), rate_text(0.018254243827)
-    ('31/d', '1.1/min')
+    >>> rate_text(31 / 86_400), rate_text(0.018254243827), rate_text(1.99435)
+    ('31/d', '1.1/min', '1.99/s')
     """
     written = str(RATE.write(per_s))
-    return written if len(written) <= 8 else format_rate(per_s)
+    return written if len(written) <= 6 else format_rate(per_s)
 
 
 def _tenants(traffic: Traffic) -> str:
