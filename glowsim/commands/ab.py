@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
+from glowsim.commands.ab_rank import rank
 from glowsim.commands.common import read_quantity, stop
 from glowsim.commands.options import JsonOption
 
@@ -22,6 +23,8 @@ __all__ = ["app"]
 app = typer.Typer(
     help="Experiments: sizes, winners, and what other policies would have got.", no_args_is_help=True
 )
+
+app.command()(rank)
 
 AlphaOption = Annotated[str, typer.Option(help="Chance of a winner where there is no difference.")]
 BetterOption = Annotated[str, typer.Option(help="higher or lower: which of two values is the better one.")]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from controllers.rollout.improvement import ImprovementRollout
-from controllers.rollout.suggestions import Suggestion, rank
+from glowsim.stats.experiments.suggestions import Suggestion, rank
 
 USD = st.floats(0.0, 1e4)
 SUGGESTIONS = st.lists(
