@@ -14,11 +14,11 @@ from glowsim.core.reasons import Code
 from glowsim.core.types import Outcome
 from glowsim.load.faces import Face, Said, Unreadable, headers_of, refusal, source_of
 from glowsim.load.generator import Call, Heard, TargetError
+from glowsim.load.sending import silent
 
 __all__ = ["HttpTarget", "address_of", "opened"]
 
 _LONGEST_ANSWER: Final = 16 * 1024 * 1024
-_CONNECT_S: Final = 10.0
 _KEEP_ALIVE_S: Final = 4.0
 """Below the 5 s after which common servers, such as uvicorn, close an idle connection: a request that meets the
 closing one would be lost, and the target blamed."""
@@ -82,7 +82,9 @@ async def opened(
     TargetError
         Nobody takes connections there.
     """
-    await _connects(address)
+    why = await silent(address)
+    if why:
+        raise TargetError(f"--target {address}: nobody takes connections there ({why})")
     headers = {"Content-Type": "application/json"} | (
         {} if key is None else {"Authorization": f"Bearer {key}"}
     )
@@ -93,18 +95,6 @@ async def opened(
         headers=headers,
     ) as session:
         yield HttpTarget(session, address, face, regions)
-
-
-async def _connects(address: str) -> None:
-    where = urlsplit(address)
-    port = where.port or (443 if where.scheme == "https" else 80)
-    try:
-        async with asyncio.timeout(_CONNECT_S):
-            _, writer = await asyncio.open_connection(where.hostname, port)
-    except OSError as error:  # a TimeoutError is one
-        said = error.strerror or "no answer"
-        raise TargetError(f"--target {address}: nobody takes connections there ({said})") from error
-    writer.close()
 
 
 class HttpTarget:

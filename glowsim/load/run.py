@@ -9,11 +9,9 @@ from __future__ import annotations
 import asyncio
 import resource
 import shutil
-import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -28,6 +26,7 @@ from glowsim.load import records
 from glowsim.load.faces import FACES, Face
 from glowsim.load.generator import Generator, TargetError, User
 from glowsim.load.http import address_of, opened
+from glowsim.load.sending import interrupting
 from glowsim.results import ENDINGS
 from glowsim.scenario import Scenario, format_duration
 from glowsim.scenario.workload import Workload
@@ -182,26 +181,10 @@ async def _sent(scenario: Scenario, number: int, how: Load, face: Face, data: Pa
             sources, users, target, until_s=how.duration_s or scenario.duration_s,
             drain_s=scenario.drain_s, most_in_flight=how.most_in_flight,
         )  # fmt: skip
-        with _interrupting(generator.stop), rare_collections():
+        with interrupting(generator.stop), rare_collections():
             begun_s = time.process_time()
             took_s = await generator.run()
             return _Sent(generator.records.rows, took_s, time.process_time() - begun_s, generator)
-
-
-@contextmanager
-def _interrupting(stop: Callable[[], None]) -> Iterator[None]:
-    """Have SIGINT stop the generator while the block lasts; a second one ends the process as usual."""
-    loop = asyncio.get_running_loop()
-
-    def once() -> None:
-        loop.remove_signal_handler(signal.SIGINT)
-        stop()
-
-    loop.add_signal_handler(signal.SIGINT, once)
-    try:
-        yield
-    finally:
-        loop.remove_signal_handler(signal.SIGINT)
 
 
 def _kept(scenario: Scenario, number: int, folder: Path, sent: _Sent) -> Replicated:

@@ -13,6 +13,7 @@ import aiohttp
 
 from glowsim.core.types import Outcome, Usage
 from glowsim.load.faces import ChatFace, Unreadable, refusal
+from glowsim.load.sending import silent
 from glowsim.pairs.problems import PairsError
 from glowsim.pairs.tasks import Task
 
@@ -20,7 +21,6 @@ __all__ = ["Answer", "Asker", "Side", "asking", "side_of"]
 
 _PATH: Final = "/chat/completions"
 _LONGEST_ANSWER: Final = 1024 * 1024
-_CONNECT_S: Final = 10.0
 _TRIES: Final = 4
 """Of a request that is told to come later: how fast the replay asks is not the variant's fault."""
 _LONGEST_WAIT_S: Final = 60.0
@@ -176,7 +176,9 @@ async def asking(sides: Mapping[Side, str | None], timeout_s: float) -> AsyncIte
     async with AsyncExitStack() as stack:
         askers = {}
         for side, key in sides.items():
-            await _connects(side)
+            why = await silent(side.url)
+            if why:
+                raise PairsError(f"--{side.name} {side.url}: nobody takes connections there ({why})")
             headers = {"Content-Type": "application/json"}
             if key is not None:
                 headers["Authorization"] = f"Bearer {key}"
@@ -186,18 +188,6 @@ async def asking(sides: Mapping[Side, str | None], timeout_s: float) -> AsyncIte
             )  # fmt: skip
             askers[side.name] = Asker(side, await stack.enter_async_context(session), timeout_s)
         yield askers
-
-
-async def _connects(side: Side) -> None:
-    where = urlsplit(side.url)
-    port = where.port or (443 if where.scheme == "https" else 80)
-    try:
-        async with asyncio.timeout(_CONNECT_S):
-            _, writer = await asyncio.open_connection(where.hostname, port)
-    except OSError as error:  # a TimeoutError is one
-        said = error.strerror or "no answer"
-        raise PairsError(f"--{side.name} {side.url}: nobody takes connections there ({said})") from error
-    writer.close()
 
 
 async def _bounded(response: aiohttp.ClientResponse) -> bytes:

@@ -8,13 +8,12 @@ baseline that fails by a timeout. Which side of a pair is asked first is drawn t
 from __future__ import annotations
 
 import asyncio
-import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from math import fsum
 from typing import NamedTuple
 
 from glowsim.core.types import Outcome
+from glowsim.load.sending import interrupting
 from glowsim.pairs.asking import Answer, Asker, Side, asking
 from glowsim.pairs.judges import Judge
 from glowsim.pairs.kept import Line, Results
@@ -87,7 +86,7 @@ async def replay(
     run = _Run(recorded, {side.name: side for side in sides}, judge, results, rules, how, price, tell)
     if run.to_ask and not run.watcher.ended:
         async with asking(sides, how.timeout_s) as askers:
-            with _interrupting(run.stop):
+            with interrupting(run.stop):
                 await run.ask_all(askers)
     return run.replayed()
 
@@ -255,19 +254,3 @@ class _Bill:
             return True
         calls = self.open + len(SIDES)
         return self.usd + calls * (self.dearest_usd or 0.0) <= self._max_usd
-
-
-@contextmanager
-def _interrupting(stop: Callable[[], None]) -> Iterator[None]:
-    """Have SIGINT stop the replay while the block lasts; a second one ends the process as usual."""
-    loop = asyncio.get_running_loop()
-
-    def once() -> None:
-        loop.remove_signal_handler(signal.SIGINT)
-        stop()
-
-    loop.add_signal_handler(signal.SIGINT, once)
-    try:
-        yield
-    finally:
-        loop.remove_signal_handler(signal.SIGINT)
