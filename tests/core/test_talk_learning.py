@@ -7,6 +7,7 @@ from math import inf
 import pytest
 
 from controllers.balancing.round_robin import RoundRobin
+from glowsim.core.price import Price
 from glowsim.core.types import Change, ChangeKind, Observed, Outcome, Reported
 
 
@@ -121,7 +122,7 @@ def test_the_balancer_hears_what_instances_report(talk_to):
 
 
 def test_a_detector_of_costs_sees_what_all_attempts_of_a_request_cost(talk_to, tiny):
-    prices = ((1e-3, 1e-4, 1e-2), (9.0, 9.0, 9.0))
+    prices = (Price(1e-3, 1e-4, 1e-2), Price(9.0, 9.0, 9.0))
     talk = talk_to(retrier=tiny.Again, prices=prices, detectors=[lambda: tiny.Above("cost_usd", 2.0)])
     talk.ready(0.0, 0)
     talk.arrives(1.0, 1)
