@@ -347,8 +347,9 @@ def test_the_section_takes_the_place_of_an_older_one() -> None:
 def test_the_command_writes_the_picture_and_the_section(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(PICTURES, "queueing", lambda: picture("queueing"))  # type: ignore[misc]
-    monkeypatch.setitem(PICTURES, "caching", lambda: picture("caching"))  # type: ignore[misc]
+    made = {family: picture(family) for family in ("queueing", "caching")}  # before their makers are replaced
+    for family, one in made.items():
+        monkeypatch.setitem(PICTURES, family, lambda one=one: one)  # type: ignore[misc]
     (tmp_path / "queueing").mkdir()
     (tmp_path / "queueing" / "README.md").write_text("# Queues\n")
     assert main([str(tmp_path), "queueing", "caching"]) == 0
