@@ -675,7 +675,7 @@ def test_instances_are_asked_how_loaded_they_are(path):
             async with session.get("/healthz"):
                 pass
 
-    adapter = {"adapter": "openai_http", "metrics": "/metrics", "report_every": "20ms"}
+    adapter = {"adapter": "openai_http", "metrics": "/metrics", "report_every": "500ms"}
     recording = serve_upstream(test, path, handler, adapter)
     assert set(polls) == {"/metrics"}
     reported = {Signal(each.signal).name: (each.agent, each.value) for each in told(recording, Reported)}
